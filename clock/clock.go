@@ -1,0 +1,147 @@
+// Package clock is the only place where the project meets time.
+//
+// Deadlines are Instants: nanoseconds of CLOCK_BOOTTIME, which runs on while
+// the machine sleeps, never jumps with the wall clock, and means the same to a
+// node and to the one that takes over from it on the same boot. Wall-clock times
+// are for people and for the wire; nothing is decided by them.
+//
+// Pure cores take an Instant as a parameter. Shells take a Clock, so that tests
+// drive time by hand with Manual and never sleep.
+package clock
+
+import (
+	"sort"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Instant is a point in time: nanoseconds since the machine booted.
+type Instant int64
+
+// Add returns the instant d later.
+func (i Instant) Add(d time.Duration) Instant { return i + Instant(d) }
+
+// Sub returns the time from o to i.
+func (i Instant) Sub(o Instant) time.Duration { return time.Duration(i - o) }
+
+// Clock tells time and calls back. All methods may be called from any goroutine.
+type Clock interface {
+	Now() Instant
+	// Wall is the time of day, UTC.
+	Wall() time.Time
+	// AfterFunc calls f once in its own goroutine when d has passed.
+	AfterFunc(d time.Duration, f func()) Timer
+}
+
+// Timer is a pending AfterFunc.
+type Timer interface {
+	// Stop reports whether it prevented the call.
+	Stop() bool
+}
+
+// WallAt converts an instant to a time of day by today's offset between the two.
+func WallAt(c Clock, i Instant) time.Time {
+	return c.Wall().Add(i.Sub(c.Now()))
+}
+
+type realClock struct{}
+
+// Real is the machine's clock.
+func Real() Clock { return realClock{} }
+
+func (realClock) Now() Instant {
+	var ts unix.Timespec
+	// CLOCK_BOOTTIME exists since Linux 2.6.39 and cannot fail with a valid pointer.
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return Instant(ts.Nano())
+}
+
+func (realClock) Wall() time.Time { return time.Now().UTC() }
+
+func (realClock) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
+
+// Manual is a clock that moves only when told to.
+type Manual struct {
+	mu      sync.Mutex
+	now     Instant
+	wall    time.Time
+	pending []*manualTimer
+	seq     int
+}
+
+// NewManual starts at the given instant and time of day.
+func NewManual(now Instant, wall time.Time) *Manual {
+	return &Manual{now: now, wall: wall.UTC()}
+}
+
+// Now implements Clock.
+func (m *Manual) Now() Instant {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.now
+}
+
+// Wall implements Clock.
+func (m *Manual) Wall() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.wall
+}
+
+// AfterFunc implements Clock. f runs inside the Advance that reaches it, on the
+// caller's goroutine.
+func (m *Manual) AfterFunc(d time.Duration, f func()) Timer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.seq++
+	t := &manualTimer{clock: m, at: m.now.Add(d), seq: m.seq, f: f}
+	m.pending = append(m.pending, t)
+	return t
+}
+
+// Advance moves time by d and runs, in order, every timer that falls due,
+// including those that the timers themselves set.
+func (m *Manual) Advance(d time.Duration) {
+	m.mu.Lock()
+	end := m.now.Add(d)
+	for {
+		sort.Slice(m.pending, func(i, j int) bool {
+			a, b := m.pending[i], m.pending[j]
+			return a.at < b.at || a.at == b.at && a.seq < b.seq
+		})
+		if len(m.pending) == 0 || m.pending[0].at > end {
+			break
+		}
+		t := m.pending[0]
+		m.pending = m.pending[1:]
+		m.wall = m.wall.Add(t.at.Sub(m.now))
+		m.now = t.at
+		m.mu.Unlock()
+		t.f()
+		m.mu.Lock()
+	}
+	m.wall = m.wall.Add(end.Sub(m.now))
+	m.now = end
+	m.mu.Unlock()
+}
+
+type manualTimer struct {
+	clock *Manual
+	at    Instant
+	seq   int
+	f     func()
+}
+
+func (t *manualTimer) Stop() bool {
+	t.clock.mu.Lock()
+	defer t.clock.mu.Unlock()
+	for i, p := range t.clock.pending {
+		if p == t {
+			t.clock.pending = append(t.clock.pending[:i], t.clock.pending[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
