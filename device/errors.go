@@ -1,0 +1,37 @@
+package device
+
+import "errors"
+
+// The errors of every driver. They are wrapped with the call, the sizes and,
+// where the operator can do something, the fix: branch with errors.Is.
+var (
+	// ErrOutOfMemory: the device, or the caller's control group, has no room for
+	// the bytes. Nothing was kept; making room and trying again may help.
+	ErrOutOfMemory = errors.New("out of device memory")
+	// ErrLost: the device does not answer any more and will not again.
+	ErrLost = errors.New("device lost")
+	// ErrClosed: the driver was closed.
+	ErrClosed = errors.New("driver is closed")
+	// ErrDestroyed: the segment was destroyed.
+	ErrDestroyed = errors.New("segment is destroyed")
+	// ErrForeign: the segment belongs to another driver.
+	ErrForeign = errors.New("segment belongs to another driver")
+	// ErrSealed: the segment can no longer be written.
+	ErrSealed = errors.New("segment is sealed")
+	// ErrNotSealed: weights cannot leave the node before they are sealed.
+	ErrNotSealed = errors.New("segment is not sealed yet")
+	// ErrScratch: the call is for weights only.
+	ErrScratch = errors.New("segment is scratch, not weights")
+	// ErrShared: weights cannot be sealed while somebody else holds them.
+	ErrShared = errors.New("segment is held by another process")
+	// ErrRange: offset and length do not fit the segment, or overlap.
+	ErrRange = errors.New("range does not fit the segment")
+	// ErrSize: not a positive multiple of the granularity.
+	ErrSize = errors.New("not a positive multiple of the granularity")
+	// ErrMismatch: an imported descriptor is not what the ledger says it is.
+	ErrMismatch = errors.New("descriptor does not match the record")
+	// ErrNoProof: the driver cannot prove release by itself.
+	ErrNoProof = errors.New("release cannot be proved by this driver")
+	// ErrUnsupported: the machine lacks what the driver needs.
+	ErrUnsupported = errors.New("not supported on this machine")
+)
