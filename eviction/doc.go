@@ -1,0 +1,21 @@
+// Package eviction decides what goes when room must be made: policies say what
+// each object is worth, the planner picks the cheapest set that frees enough.
+//
+// # Policies
+//
+// A Policy is told of every load, use and eviction, and answers with a Value:
+// the smaller goes first. Values of one policy compare with each other at one
+// moment and mean nothing else. Popularity outlives eviction, within a bound, so
+// that an object that comes back is not a stranger. Nothing expires on a timer:
+// while there is room, nothing goes.
+//
+// # Plans
+//
+// MakePlan chooses among candidates and changes nothing, neither the policy nor
+// the candidates: the same call serves a dry run. It is deterministic, and its
+// victims don't depend on the order of the candidates. Each victim and each
+// object that had to be kept comes with its reason in words.
+//
+// Both are plain single-threaded values without goroutine, clock or I/O: one
+// caller at a time. Package eviction/replay runs a policy over a request trace.
+package eviction

@@ -1,0 +1,102 @@
+package eviction
+
+import (
+	"github.com/isobar-project/isobar/clock"
+)
+
+// Candidate is a resident object as the planner sees it.
+type Candidate struct {
+	Object
+	Pinned   bool // its tenant forbids to drop it
+	Readers  int  // who map or hold it now
+	Priority int  // the lower goes first, whatever it is worth
+	LastUsed clock.Instant
+	Excluded string // not empty: keep it, for this reason
+	// LastVictim marks the object whose load caused this plan: it goes only when
+	// everything else does not suffice.
+	LastVictim bool
+}
+
+// Request says how much room is wanted, and what there is to choose from.
+type Request struct {
+	Need    int64 // bytes wanted
+	Already int64 // bytes on their way back; subtracted from Need
+	// MaxVictims bounds how many objects may go; 0 is no bound.
+	MaxVictims int
+	Candidates []Candidate // in any order, each key once
+}
+
+// Victim is an object that should go, and why this one.
+type Victim struct {
+	Key    string
+	Bytes  int64
+	Cost   float64 // seconds to load it again
+	Value  float64 // what the policy holds it worth
+	Reason string
+}
+
+// Skipped is an object that stays although it might have been thought of.
+type Skipped struct{ Key, Reason string }
+
+// Plan is what should go. It is the planner's to make and the caller's to keep.
+type Plan struct {
+	Victims []Victim // in the order in which they should go
+	Freed   int64    // the sum of the victims' bytes
+	// Shortfall is what is still missing when all victims are gone. Unless
+	// MaxVictims bounds the plan, everything that may go is then among them.
+	Shortfall int64
+	// ReloadSeconds is the sum of the victims' costs.
+	ReloadSeconds float64
+	// Kept lists what may not go, and what was spared because others suffice, in
+	// the order of the candidates, the spared last.
+	Kept []Skipped
+}
+
+// MakePlan picks the cheapest objects that free r.Need − r.Already bytes: in
+// the order of priority and value, until there is enough, sparing then what later
+// choices made needless, the most valuable first. Removing any victim from a plan
+// without shortfall leaves too little.
+func MakePlan(p Policy, r Request, now clock.Instant) Plan {
+	need := r.Need - r.Already
+	if need <= 0 {
+		return Plan{}
+	}
+	var plan Plan
+	order := make(ranking, 0, len(r.Candidates))
+	for i := range r.Candidates {
+		c := &r.Candidates[i]
+		if why := unevictable(c); why != "" {
+			plan.Kept = append(plan.Kept, Skipped{c.Key, why})
+			continue
+		}
+		order = append(order, ranked{value: p.Value(c.Key, now), of: c})
+	}
+	evictable := len(order)
+
+	chosen, freed := order.cheapest(need)
+	if r.MaxVictims > 0 && len(chosen) > r.MaxVictims {
+		chosen, freed = fewest(order, need, r.MaxVictims)
+	}
+	kept := chosen[:0:0]
+	for i := len(chosen) - 1; i >= 0; i-- {
+		c := chosen[i]
+		if freed-c.of.Bytes >= need {
+			freed -= c.of.Bytes
+			plan.Kept = append(plan.Kept, Skipped{c.of.Key, "spared: the others suffice without it"})
+			continue
+		}
+		kept = append(kept, c)
+	}
+
+	plan.Freed, plan.Shortfall = freed, max(0, need-freed)
+	plan.Victims = make([]Victim, 0, len(kept))
+	for i := len(kept) - 1; i >= 0; i-- {
+		c := kept[i]
+		plan.ReloadSeconds += c.of.Cost
+		plan.Victims = append(plan.Victims, Victim{
+			Key: c.of.Key, Bytes: c.of.Bytes, Cost: c.of.Cost, Value: c.value,
+			Reason: why(c.of, c.rank, evictable, now),
+		})
+	}
+	return plan
+}

@@ -1,0 +1,76 @@
+package eviction
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/isobar-project/isobar/clock"
+)
+
+// unevictable says why c may not go; empty if it may.
+func unevictable(c *Candidate) string {
+	switch {
+	case c.Excluded != "":
+		return c.Excluded
+	case c.Pinned:
+		return "pinned"
+	case c.Readers == 1:
+		return "in use by 1 reader"
+	case c.Readers > 1:
+		return "in use by " + strconv.Itoa(c.Readers) + " readers"
+	case c.Bytes <= 0:
+		return "holds no bytes here"
+	}
+	return ""
+}
+
+// why says in words why c goes: its rank among all that may go.
+func why(c *Candidate, rank, among int, now clock.Instant) string {
+	b := make([]byte, 0, 96)
+	b = append(b, "unread for "...)
+	b = appendAge(b, max(0, now.Sub(c.LastUsed)))
+	b = append(b, "; reload costs "...)
+	b = appendSeconds(b, c.Cost)
+	b = append(b, "; "...)
+	switch {
+	case among == 1:
+		b = append(b, "the only one that may go"...)
+	case rank == 1:
+		b = append(b, "cheapest of "...)
+		b = strconv.AppendInt(b, int64(among), 10)
+	default:
+		b = append(b, "number "...)
+		b = strconv.AppendInt(b, int64(rank), 10)
+		b = append(b, " in cost of "...)
+		b = strconv.AppendInt(b, int64(among), 10)
+	}
+	if c.LastVictim {
+		b = append(b, "; asked for the room itself"...)
+	}
+	return string(b)
+}
+
+// appendSeconds writes a cost to two figures or so.
+func appendSeconds(b []byte, s float64) []byte {
+	decimals := 1
+	switch {
+	case s < .1:
+		decimals = 3
+	case s >= 10:
+		decimals = 0
+	}
+	return append(strconv.AppendFloat(b, s, 'f', decimals, 64), " s"...)
+}
+
+// appendAge writes d with the unit that a person would choose.
+func appendAge(b []byte, d time.Duration) []byte {
+	switch {
+	case d < time.Second:
+		return append(strconv.AppendInt(b, d.Milliseconds(), 10), " ms"...)
+	case d < 2*time.Minute:
+		return append(strconv.AppendInt(b, int64(d/time.Second), 10), " s"...)
+	case d < 2*time.Hour:
+		return append(strconv.AppendInt(b, int64(d/time.Minute), 10), " min"...)
+	}
+	return append(strconv.AppendInt(b, int64(d/time.Hour), 10), " h"...)
+}
