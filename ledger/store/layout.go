@@ -65,11 +65,8 @@ func unseal(w uint64) (n uint64, ok bool) {
 	return n, uint16(w) == check16(n)
 }
 
-// check16 is never zero for zero, so that zeroed memory is not a sealed word.
-func check16(n uint64) uint16 {
-	x := (n ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
-	return uint16(x>>48) ^ uint16(x>>16)
-}
+// check16 is not zero for zero, so that zeroed memory is not a sealed word.
+func check16(n uint64) uint16 { return uint16(mix(n^0x9e3779b97f4a7c15) >> 48) }
 
 // slot is a slot as read from, or about to be written to, the region.
 type slot struct {
@@ -87,18 +84,20 @@ func (s slot) detail() uint64 { return uint64(s.state)<<48 | uint64(s.kind)<<32 
 // checksum covers the payload and everything else that the slot says, the id
 // included, so that neither a slot nor a payload can pass for another's.
 func (s slot) checksum(id RecID, payload []byte) uint32 {
-	var head [24]byte
-	le64(head[0:], s.tx)
-	le64(head[8:], s.place())
-	le64(head[16:], uint64(id)<<32|uint64(s.state)<<16|uint64(s.kind))
-	return crc32.Update(crc32.Checksum(payload, castagnoli), castagnoli, head[:])
+	h := uint64(crc32.Checksum(payload, castagnoli))
+	h = mix(h ^ s.tx)
+	h = mix(h ^ s.place())
+	h = mix(h ^ uint64(id)<<32 ^ uint64(s.state)<<16 ^ uint64(s.kind))
+	return uint32(h >> 32)
 }
 
-func le64(b []byte, v uint64) {
-	_ = b[7]
-	for i := range 8 {
-		b[i] = byte(v >> (8 * i))
-	}
+// mix is the finalizer of MurmurHash3: every bit of x moves half of the result.
+func mix(x uint64) uint64 {
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
 }
 
 // word gives the address of the aligned word at off.

@@ -71,7 +71,7 @@ func (t *Tx) Insert(kind Kind, payload []byte) RecID {
 	return id
 }
 
-// Update replaces the kind-preserving payload of a record. The payload is
+// Update replaces the payload of a record, which keeps its kind. The payload is
 // copied. An id without a record makes Commit return ErrNoRecord.
 func (t *Tx) Update(id RecID, payload []byte) {
 	if o := t.pending(id); o != nil {
