@@ -220,10 +220,7 @@ func (e *Evaluator) remind(now clock.Instant) (Change, bool) {
 		return Change{}, false
 	}
 	e.remindedAs++
-	e.remindAt = e.remindAt.Add(e.cfg.Reminder)
-	if e.remindAt <= now { // far behind: one reminder for all that were missed
-		e.remindAt = now.Add(e.cfg.Reminder)
-	}
+	e.remindAt = now.Add(e.cfg.Reminder) // from now: who is late gets no burst
 	return Change{
 		From: e.level, To: e.level, Cause: e.cause, At: now, Episode: e.episode, Target: e.target(),
 		Reminder: true, ReminderSequence: e.remindedAs,
