@@ -1,3 +1,49 @@
-// Package heap decides where the grants of one device lie: in which segment, at
-// which offset. It is pure bookkeeping, without memory, goroutine or clock.
+// Package heap decides where the grants of one device lie: in which segment, and
+// at which offset of it. It is bookkeeping only: no memory, goroutine, clock or
+// I/O. The device actor asks it, makes the segments and clears the bytes.
+//
+// # Model
+//
+// A segment is one physical handle of the driver. It lies either in the pool,
+// idle and unshared, or belongs to one owner, an opaque string: whoever may map
+// one byte of a segment may map all of it, so owners never mix. A block is a
+// range of an owner's segment that was granted; it never overlaps another.
+//
+// The life of a segment is Add, then Take and Pool any number of times, then
+// Remove. The life of a block is Alloc (or AllocWhole, or Restore at a
+// take-over), then Free.
+//
+// # Contract
+//
+// Placement. [Heap.Place] says where a grant would go and changes nothing, so
+// that a dry run and the real thing share the code. Grants of
+// Config.OwnSegmentBytes and more take whole segments, made to measure; smaller
+// ones take a whole segment of a warm class where that wastes little, else a
+// block of a segment that the owner has, else a block of a new slab. Idle
+// segments are used before new ones are made, and those that need no clearing
+// before those that do.
+//
+// Best fit. Inside an owner's segments the smallest free range that holds the
+// block is used; among equal ones that of the lowest segment id and offset. A
+// freed range joins its free neighbours at once. The state depends on the
+// blocks there are, not on the order in which they came.
+//
+// Clean memory. The heap knows whose bytes a segment holds. A segment taken by
+// another owner than its last must be cleared before it is handed out, and the
+// heap told by [Heap.MarkClean]; one that goes back to the pool without that is
+// treated as anybody's bytes, never as its taker's own.
+//
+// Failure. What may come from outside (a wish that does not fit, a block read
+// from a ledger) is an error. A call that contradicts the heap's state, such as
+// freeing a block twice, is a defect of the caller, which would sooner or later
+// grant a byte twice: it panics.
+//
+// Cost. Everything on the path of a grant is O(log n) in the blocks of one owner
+// or better, and does not allocate once the heap has reached its size; Idle,
+// Remove and placements of several segments may.
+//
+// Concurrency. None: one goroutine at a time.
+//
+// To test code above it, use the real thing. [Heap.Check] walks every structure;
+// built with the tag "invariants" the heap does that after each change.
 package heap

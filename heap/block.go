@@ -1,0 +1,233 @@
+package heap
+
+import (
+	"errors"
+	"fmt"
+)
+
+var (
+	// ErrNoRoom means that the segment has no free range that holds the block.
+	ErrNoRoom = errors.New("heap: no room in the segment")
+	// ErrNotOwned means that the segment is unknown or lies in the pool.
+	ErrNotOwned = errors.New("heap: the segment has no owner")
+	// ErrBadBlock means that a block to restore can't be: outside its segment,
+	// not on whole units, or over another block.
+	ErrBadBlock = errors.New("heap: impossible block")
+)
+
+// nearFits is how many free ranges, from the best fit on, are tried for a place
+// that is aligned, or lies in a given segment, before the search gives up on the
+// order of sizes.
+const nearFits = 16
+
+// Alloc grants size bytes at an offset that is a multiple of align (0: of the
+// unit) in an owner's segment: the one that Place named. Alignment is relative
+// to the segment's start. The errors are ErrNoRoom and ErrNotOwned.
+func (h *Heap) Alloc(id SegmentID, size, align int64) (Block, error) {
+	checkWish(size, align)
+	s := h.segments[id]
+	if s == nil || s.owner == nil {
+		return Block{}, fmt.Errorf("%w: %d", ErrNotOwned, id)
+	}
+	n, a, ok := h.units(size, align)
+	if !ok || n > s.units {
+		return Block{}, fmt.Errorf("%w: %d bytes in segment %d", ErrNoRoom, size, id)
+	}
+	x := h.fitIn(s, n, a)
+	if x == 0 {
+		return Block{}, fmt.Errorf("%w: %d bytes in segment %d", ErrNoRoom, size, id)
+	}
+	return h.grant(x, alignUp(h.spans.all[x].off, a), n, size), nil
+}
+
+// AllocWhole grants all of an owner's segment that no block is in: what Place
+// means by Whole. Asked is how many of its bytes were requested, at most the
+// segment's.
+func (h *Heap) AllocWhole(id SegmentID, asked int64) (Block, error) {
+	s := h.segments[id]
+	if s == nil || s.owner == nil {
+		return Block{}, fmt.Errorf("%w: %d", ErrNotOwned, id)
+	}
+	if s.blocks > 0 || asked < 1 || asked > s.bytes {
+		return Block{}, fmt.Errorf("%w: %d bytes as the whole of segment %d", ErrNoRoom, asked, id)
+	}
+	return h.grant(s.root, 0, s.units, asked), nil
+}
+
+// Restore marks a block that a ledger recorded, at its known place. The blocks
+// of a segment may come in any order. The errors are ErrBadBlock and ErrNotOwned.
+func (h *Heap) Restore(b Block) error {
+	s := h.segments[b.Segment]
+	if s == nil || s.owner == nil {
+		return fmt.Errorf("%w: %d", ErrNotOwned, b.Segment)
+	}
+	if b.Asked == 0 {
+		b.Asked = b.Bytes
+	}
+	u := h.cfg.UnitBytes
+	if b.Offset < 0 || b.Offset%u != 0 || b.Bytes < 1 || b.Bytes%u != 0 || b.Bytes > s.bytes ||
+		b.Offset > s.bytes-b.Bytes || b.Asked < 1 || b.Asked > b.Bytes {
+		return fmt.Errorf("%w: %+v in a segment of %d bytes", ErrBadBlock, b, s.bytes)
+	}
+	off, n := uint32(b.Offset/u), uint32(b.Bytes/u)
+	x, _ := h.spans.around(s.root, off)
+	if p := &h.spans.all[x]; p.used || p.off+p.n < off+n {
+		return fmt.Errorf("%w: %+v overlaps another", ErrBadBlock, b)
+	}
+	h.grant(x, off, n, b.Asked)
+	return nil
+}
+
+// Free takes a block back. Its room belongs to the segment's owner until the
+// segment is pooled or removed; empty says that no block is left in it.
+func (h *Heap) Free(b Block) (empty bool) {
+	s := h.owned(b.Segment)
+	u := h.cfg.UnitBytes
+	x := uint32(0)
+	var after uint32
+	if b.Offset >= 0 && b.Offset < s.bytes {
+		x, after = h.spans.around(s.root, uint32(b.Offset/u))
+	}
+	p := &h.spans.all[x]
+	if x == 0 || !p.used || int64(p.off)*u != b.Offset || int64(p.n)*u != b.Bytes {
+		misuse("no block like %+v to free", b)
+	}
+	s.blocks--
+	s.used -= b.Bytes
+	h.sums.used -= b.Bytes
+	h.sums.waste -= p.waste
+	p.used, p.waste = false, 0
+	if after != 0 && !h.spans.all[after].used {
+		h.unlinkFree(after)
+		h.spans.erase(byOffset, &s.root, after)
+		p.n += h.spans.all[after].n
+		h.spans.drop(after)
+	}
+	if p.off > 0 {
+		before, _ := h.spans.around(s.root, p.off-1)
+		if q := &h.spans.all[before]; !q.used {
+			h.unlinkFree(before)
+			h.spans.erase(byOffset, &s.root, x)
+			q.n += p.n
+			h.spans.drop(x)
+			x = before
+		}
+	}
+	h.linkFree(x)
+	h.changed()
+	return s.blocks == 0
+}
+
+// grant carves a block out of the free span x.
+func (h *Heap) grant(x, off, n uint32, asked int64) Block {
+	p := &h.spans.all[x]
+	s := p.seg
+	h.unlinkFree(x)
+	head, tail := off-p.off, p.off+p.n-(off+n)
+	if head > 0 {
+		p.n = head
+		h.linkFree(x)
+		x = h.spans.make(s, off, n, true)
+		h.spans.insert(byOffset, &s.root, x)
+	}
+	b := Block{
+		Segment: s.id,
+		Offset:  int64(off) * h.cfg.UnitBytes,
+		Bytes:   int64(n) * h.cfg.UnitBytes,
+		Asked:   asked,
+	}
+	p = &h.spans.all[x]
+	p.off, p.n, p.used, p.waste = off, n, true, b.Bytes-asked
+	if tail > 0 {
+		y := h.spans.make(s, off+n, tail, false)
+		h.spans.insert(byOffset, &s.root, y)
+		h.linkFree(y)
+	}
+	s.blocks++
+	s.used += b.Bytes
+	h.sums.used += b.Bytes
+	h.sums.waste += b.Bytes - asked
+	h.changed()
+	return b
+}
+
+// linkFree puts a span among its owner's free ones.
+func (h *Heap) linkFree(x uint32) {
+	p := &h.spans.all[x]
+	h.spans.insert(bySize, &p.seg.owner.free, x)
+	h.sums.free++
+	if p.n >= h.sums.largest {
+		h.sums.largest, h.sums.stale = p.n, false
+	}
+}
+
+func (h *Heap) unlinkFree(x uint32) {
+	p := &h.spans.all[x]
+	h.spans.erase(bySize, &p.seg.owner.free, x)
+	h.sums.free--
+	if p.n == h.sums.largest {
+		h.sums.stale = true
+	}
+}
+
+// fitFor finds the owner's best free span for n units at a multiple of a.
+func (h *Heap) fitFor(o *owner, n, a uint32) uint32 {
+	x := h.spans.fit(o.free, n)
+	if a == 1 {
+		return x
+	}
+	for tries := 0; x != 0 && tries < nearFits; tries++ {
+		if h.holds(x, n, a) {
+			return x
+		}
+		x = h.spans.next(o.free, x)
+	}
+	if x == 0 {
+		return 0
+	}
+	return h.spans.fit(o.free, n+a-1) // holds it wherever it starts
+}
+
+// fitIn finds the best free span of one segment for n units at a multiple of a.
+func (h *Heap) fitIn(s *segment, n, a uint32) uint32 {
+	x := h.spans.fit(s.owner.free, n)
+	for tries := 0; x != 0 && tries < nearFits; tries++ {
+		if h.spans.all[x].seg == s && h.holds(x, n, a) {
+			return x
+		}
+		x = h.spans.next(s.owner.free, x)
+	}
+	best := uint32(0)
+	h.spans.walk(byOffset, s.root, func(x uint32) bool {
+		if !h.spans.all[x].used && h.holds(x, n, a) && (best == 0 || h.spans.all[x].n < h.spans.all[best].n) {
+			best = x
+		}
+		return true
+	})
+	return best
+}
+
+// holds says whether a span has room for n units at a multiple of a.
+func (h *Heap) holds(x, n, a uint32) bool {
+	p := &h.spans.all[x]
+	skip := alignUp(p.off, a) - p.off
+	return skip <= p.n && p.n-skip >= n
+}
+
+// units converts a wish to units; ok is false where no segment can be so large.
+func (h *Heap) units(size, align int64) (n, a uint32, ok bool) {
+	u := h.cfg.UnitBytes
+	if size > maxUnits*u-u || align > maxUnits/2*u {
+		return 0, 0, false
+	}
+	return uint32((size + u - 1) / u), uint32(max(align/u, 1)), true
+}
+
+// alignUp needs a power of two.
+func alignUp(off, a uint32) uint32 { return (off + a - 1) &^ (a - 1) }
+
+func checkWish(size, align int64) {
+	if size < 1 || align < 0 || align&(align-1) != 0 {
+		misuse("a block of %d bytes aligned to %d", size, align)
+	}
+}

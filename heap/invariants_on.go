@@ -1,0 +1,6 @@
+//go:build invariants
+
+package heap
+
+// invariants makes every change walk the whole heap.
+const invariants = true
