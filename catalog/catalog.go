@@ -1,0 +1,187 @@
+package catalog
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/eviction"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/ledger/store"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// Catalog is the core of the pool. It is not safe for concurrent use.
+type Catalog struct {
+	region  *store.Region
+	policy  eviction.Policy
+	newID   func() uuid.UUID
+	models  map[string]*Model // newest version by tenant and name
+	all     map[ModelID]*Model
+	grants  map[uuid.UUID]*Copy
+	byRef   map[string]*Copy
+	answers map[string]store.RecID
+	next    ModelID
+	hits    int64
+	misses  int64
+	out     Effects
+}
+
+// New starts an empty catalog on a freshly formatted region.
+func New(region *store.Region, policy eviction.Policy, newID func() uuid.UUID) *Catalog {
+	return &Catalog{region: region, policy: policy, newID: newID,
+		models: map[string]*Model{}, all: map[ModelID]*Model{}, grants: map[uuid.UUID]*Copy{},
+		byRef: map[string]*Copy{}, answers: map[string]store.RecID{}, next: 1}
+}
+
+// Take returns what has to be done since the last call; valid until the next one.
+func (c *Catalog) Take() *Effects { return &c.out }
+
+func (c *Catalog) begin() { c.out.reset() }
+
+func nameKey(tenant, name string) string { return tenant + "\x00" + name }
+
+// Find looks up the newest version of a model that a tenant may see.
+func (c *Catalog) Find(tenant, name string) (*Model, *schemas.Error) {
+	if m, ok := c.models[nameKey(tenant, name)]; ok {
+		return m, nil
+	}
+	for _, m := range c.models {
+		if m.Shared && m.Name == name {
+			return m, nil
+		}
+	}
+	return nil, schemas.Errorf(schemas.CodeModelNotFound, "no model %q: load it with its path first", name).With("name", name)
+}
+
+// ByGrant finds the copy that a weights grant holds.
+func (c *Catalog) ByGrant(id uuid.UUID) (*Copy, bool) {
+	cp, ok := c.grants[id]
+	return cp, ok
+}
+
+// Models calls f for every model a tenant may see, superseded ones with copies included.
+func (c *Catalog) Models(tenant string, f func(*Model)) {
+	for _, m := range c.all {
+		if m.Tenant == tenant || m.Shared {
+			f(m)
+		}
+	}
+}
+
+// HitRate is the share of load_model calls that found the model resident, 0 to 1.
+func (c *Catalog) HitRate() (hits, total int64) { return c.hits, c.hits + c.misses }
+
+// Usable picks the copy of a model that is sealed on a device, or on any if device is empty.
+func (m *Model) Usable(device string) *Copy {
+	var best *Copy
+	for d, cp := range m.copies {
+		if cp.State == Sealed && (device == "" || d == device) && (best == nil || d < best.Device) {
+			best = cp
+		}
+	}
+	return best
+}
+
+// Copy returns the copy on a device, in whatever state.
+func (m *Model) Copy(device string) *Copy { return m.copies[device] }
+
+// VersionString is the version as the contract has it.
+func (m *Model) VersionString() string { return strconv.Itoa(m.Version) }
+
+// Reclaimable sums the bytes on a device that letting go of unread models would yield.
+func (c *Catalog) Reclaimable(device string) (bytes int64) {
+	for _, cp := range c.grants {
+		if cp.Device == device && cp.evictable() {
+			bytes += cp.Granted
+		}
+	}
+	return bytes
+}
+
+// Revoking sums the bytes of models on a device that are already on their way back.
+func (c *Catalog) Revoking(device string) (bytes int64) {
+	for _, cp := range c.grants {
+		if cp.Device == device && cp.State == Revoking {
+			bytes += cp.Granted
+		}
+	}
+	return bytes
+}
+
+func (cp *Copy) evictable() bool {
+	return cp.State == Sealed && !cp.Model.Pinned && cp.Readers() == 0
+}
+
+// Want asks for a plan that frees bytes on a device.
+type Want struct {
+	Device     string
+	Bytes      int64
+	Already    int64
+	Excluded   map[string]string // copy key → reason
+	LastVictim string            // copy key
+	MaxVictims int
+}
+
+// Plan picks the cheapest set of copies that makes the room. It changes nothing, so that
+// a dry run and the real decision are the same call.
+func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, map[string]*Copy) {
+	byKey := map[string]*Copy{}
+	req := eviction.Request{Need: w.Bytes, Already: w.Already, MaxVictims: w.MaxVictims}
+	for _, cp := range c.grants {
+		if cp.Device != w.Device || cp.State != Sealed {
+			continue
+		}
+		key := cp.Key()
+		if cp.Model.Superseded {
+			key += "@" + cp.Model.VersionString()
+		}
+		byKey[key] = cp
+		req.Candidates = append(req.Candidates, eviction.Candidate{
+			Object: eviction.Object{Key: key, Bytes: cp.Granted, Cost: cp.Cost.Seconds()},
+			Pinned: cp.Model.Pinned, Readers: cp.Readers(), Priority: cp.Model.Priority,
+			LastUsed: cp.UsedAt, Excluded: w.Excluded[key], LastVictim: key == w.LastVictim,
+		})
+	}
+	return eviction.MakePlan(c.policy, req, now), byKey
+}
+
+// PolicyName is the eviction policy's name on the wire.
+func (c *Catalog) PolicyName() string { return c.policy.Name() }
+
+// use counts a use of a copy.
+func (c *Catalog) use(cp *Copy, now ledger.Now) {
+	cp.UsedAt = now.Boot
+	cp.Model.LastUsed = now.Wall
+	c.policy.Used(cp.Key(), now.Boot)
+}
+
+// Touch counts a use that came by another way: a handle was asked for.
+func (c *Catalog) Touch(grant uuid.UUID, now ledger.Now) {
+	c.begin()
+	if cp, ok := c.grants[grant]; ok {
+		c.use(cp, now)
+	}
+}
+
+func (c *Catalog) moved(device string) { c.out.Devices = append(c.out.Devices, device) }
+
+func (c *Catalog) refuse(ref any, err *schemas.Error) {
+	if ref != nil {
+		c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomeRefused, Ref: ref, Err: err})
+	}
+}
+
+func (c *Catalog) event(kind schemas.EventKind, cp *Copy, e Event) {
+	e.Kind, e.Copy = kind, cp
+	c.out.Events = append(c.out.Events, e)
+}
+
+// must ends the process where a record of what has already happened cannot be written.
+func must(err error) {
+	if err != nil {
+		panic(fmt.Sprintf("catalog: %v", err))
+	}
+}

@@ -1,0 +1,97 @@
+package catalog
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// StepKind names work that others do for the catalog.
+type StepKind uint8
+
+// The steps, each with the call that reports its end.
+const (
+	StepInspect  StepKind = iota + 1 // read the headers of a model's files [Inspected]
+	StepAllocate                     // ask the device for a weights grant [Granted, Refused]
+	StepFill                         // read the files into the grant [Filled]
+	StepSeal                         // write-seal the grant [SealDone]
+	StepRelease                      // end the grant [Released, ReleaseRefused]
+	StepAbandon                      // take back an allocation request that still waits [Refused]
+	StepStop                         // stop a running fill at its next chunk [Filled]
+)
+
+// Step is work for others. Copy is the copy it is about; it must not be changed.
+type Step struct {
+	Kind     StepKind
+	Copy     *Copy
+	Request  *LoadRequest // StepInspect
+	Patience time.Duration
+	Grant    uuid.UUID
+	Force    bool
+	Deadline time.Duration
+	Why      string
+	Source   any
+}
+
+// OutcomeKind says which answer an Outcome is.
+type OutcomeKind uint8
+
+// The answers of the catalog.
+const (
+	OutcomeLoaded   OutcomeKind = iota + 1 // Copy is sealed; Hit tells whether it already was
+	OutcomePlanned                         // a dry run: Segments would have to be granted
+	OutcomeRefused                         // Err
+	OutcomeUnloaded                        // Names, Freed, Confirmed, Zombie
+	OutcomeAcquired                        // Copy and Reference
+	OutcomeProgress                        // the load runs: for whoever follows the operation
+)
+
+// Outcome answers a request by its Ref.
+type Outcome struct {
+	Kind      OutcomeKind
+	Ref       any
+	Copy      *Copy
+	Hit       bool
+	Took      time.Duration
+	Segments  []int64
+	Reference *Reference
+	Names     []string
+	Freed     int64
+	Zombie    int64
+	Confirmed bool
+	Reason    string
+	Position  int
+	Evicted   []ledger.Evicted
+	Err       *schemas.Error
+}
+
+// Event is something services may want to hear of a model.
+type Event struct {
+	Kind      schemas.EventKind
+	Copy      *Copy
+	RequestID string
+	Done      int64
+	Took      time.Duration
+	Freed     int64
+	Reason    string
+	Err       *schemas.Error
+}
+
+// Effects is what the catalog wants done; valid until its next call.
+type Effects struct {
+	Steps    []Step
+	Outcomes []Outcome
+	Events   []Event
+	// Devices whose reclaimable bytes may have changed.
+	Devices []string
+}
+
+func (e *Effects) reset() {
+	clear(e.Steps)
+	clear(e.Outcomes)
+	clear(e.Events)
+	*e = Effects{Steps: e.Steps[:0], Outcomes: e.Outcomes[:0], Events: e.Events[:0], Devices: e.Devices[:0]}
+}

@@ -1,0 +1,333 @@
+package catalog
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// Load brings a model to a device: at once if it is there, with the others if it is on
+// its way, else from its file. The answer is OutcomeLoaded (OutcomeAcquired with a
+// Reference), OutcomePlanned for a dry run, or OutcomeRefused.
+func (c *Catalog) Load(r LoadRequest, now ledger.Now) {
+	c.begin()
+	m, err := c.Find(r.Tenant, r.Name)
+	switch {
+	case err != nil && r.Path == "":
+		c.refuse(r.Ref, err)
+		return
+	case err == nil && r.Path != "" && r.Path != m.Path && m.Tenant == r.Tenant && len(m.copies) > 0:
+		c.refuse(r.Ref, schemas.Errorf(schemas.CodeModelConflict, "model %q is %s: unload it, or choose another name", r.Name, m.Path).With("path", m.Path))
+		return
+	case err == nil:
+		if cp := m.copies[r.Device]; cp != nil {
+			c.meet(cp, r, now)
+			return
+		}
+		if r.Path == "" {
+			r.Path = m.Path
+		}
+	}
+	if r.DryRun {
+		c.out.Steps = append(c.out.Steps, Step{Kind: StepInspect, Request: &r})
+		return
+	}
+	c.start(m, r, now)
+}
+
+// meet serves a load of a model that has a copy on the device.
+func (c *Catalog) meet(cp *Copy, r LoadRequest, now ledger.Now) {
+	switch cp.State {
+	case Sealed:
+		c.hits++
+		if r.DryRun {
+			c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomePlanned, Ref: r.Ref, Copy: cp, Hit: true})
+			return
+		}
+		c.adjust(cp.Model, r)
+		c.deliver(cp, r, true, now)
+	case Loading:
+		c.misses++
+		if r.DryRun {
+			c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomePlanned, Ref: r.Ref, Copy: cp})
+			return
+		}
+		cp.waiters = append(cp.waiters, r)
+		c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomeProgress, Ref: r.Ref, Copy: cp, Reason: "another client is loading it"})
+	default:
+		// It is on its way out. It comes back when it is gone: nothing waits on a copy
+		// whose readers may never let go.
+		c.refuse(r.Ref, schemas.Errorf(schemas.CodeBusy, "model %q is being released from %s", r.Name, cp.Device).With("retry_after_ms", 50))
+	}
+}
+
+// adjust takes over what a later load says of a known model.
+func (c *Catalog) adjust(m *Model, r LoadRequest) {
+	if m.Tenant != r.Tenant {
+		return
+	}
+	if m.Pinned != r.Pinned || m.Priority != r.Priority || r.Type != "" && r.Type != m.Type || m.Shared != r.Shared {
+		m.Pinned, m.Priority, m.Shared = r.Pinned, r.Priority, r.Shared
+		if r.Type != "" {
+			m.Type = r.Type
+		}
+		c.saveModel(m)
+		for d := range m.copies {
+			c.moved(d)
+		}
+	}
+}
+
+// start begins a load: the file is looked at before anything is promised.
+func (c *Catalog) start(m *Model, r LoadRequest, now ledger.Now) {
+	c.misses++
+	if m == nil || m.Path != r.Path && m.Tenant == r.Tenant {
+		if m != nil {
+			c.forget(m) // it has no copies: the name is free for another file
+		}
+		m = &Model{ID: c.next, Identity: Identity{Tenant: r.Tenant, Name: r.Name, Path: r.Path, Version: 1},
+			Type: r.Type, Shared: r.Shared, Pinned: r.Pinned, Priority: r.Priority, copies: map[string]*Copy{}}
+		c.next++
+		c.models[nameKey(r.Tenant, r.Name)] = m
+		c.all[m.ID] = m
+	} else {
+		c.adjust(m, r)
+	}
+	cp := &Copy{Model: m, Device: r.Device, State: Loading, started: now.Boot, refs: map[string]*Reference{},
+		mappers: map[ledger.SessionID]int32{}, waiters: []LoadRequest{r}}
+	m.copies[r.Device] = cp
+	c.out.Steps = append(c.out.Steps, Step{Kind: StepInspect, Copy: cp, Request: &r})
+	c.event(schemas.EventModelLoading, cp, Event{RequestID: r.RequestID})
+}
+
+// Inspected is the outcome of StepInspect. For a dry run r is its request and cp is nil.
+func (c *Catalog) Inspected(cp *Copy, r *LoadRequest, d Description, fail *schemas.Error, now ledger.Now) (used bool) {
+	c.begin()
+	if cp == nil {
+		if fail != nil {
+			c.refuse(r.Ref, fail)
+		} else {
+			c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomePlanned, Ref: r.Ref, Segments: d.Segments})
+		}
+		return false
+	}
+	if fail == nil {
+		fail = cp.cancel
+	}
+	if fail != nil {
+		c.failed(cp, fail, now)
+		return false
+	}
+	cp = c.version(cp, d)
+	m := cp.Model
+	m.Path, m.ContentID, m.Bytes, m.Tensors, m.Segments = d.Path, d.ContentID, d.Bytes, d.Tensors, d.Segments
+	cp.source = d.Source
+	c.out.Steps = append(c.out.Steps, Step{Kind: StepAllocate, Copy: cp, Request: &cp.waiters[0], Patience: cp.waiters[0].Patience})
+	return true
+}
+
+// version makes a new object when the file behind a known name has changed: readers of
+// the old one keep it, everybody else gets the new one.
+func (c *Catalog) version(cp *Copy, d Description) *Copy {
+	old := cp.Model
+	if old.ContentID == "" || old.ContentID == d.ContentID {
+		return cp
+	}
+	delete(old.copies, cp.Device)
+	next := &Model{ID: c.next, Identity: old.Identity, Type: old.Type, Shared: old.Shared, Pinned: old.Pinned,
+		Priority: old.Priority, copies: map[string]*Copy{cp.Device: cp}}
+	next.Version++
+	c.next++
+	c.all[next.ID] = next
+	c.models[nameKey(next.Tenant, next.Name)] = next
+	cp.Model = next
+	if len(old.copies) == 0 {
+		c.drop(old)
+	} else {
+		old.Superseded = true
+		c.saveModel(old)
+	}
+	return cp
+}
+
+// Waiting is the device's word that the allocation is in line.
+func (c *Catalog) Waiting(cp *Copy, position int, reason string) {
+	c.begin()
+	for _, r := range cp.waiters {
+		c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomeProgress, Ref: r.Ref, Copy: cp, Position: position, Reason: reason})
+	}
+}
+
+// Granted is the device's grant for a load. Both it and the copy are on record before a
+// byte is read; a successor undoes what is not sealed.
+func (c *Catalog) Granted(cp *Copy, grant uuid.UUID, granted int64, evicted []ledger.Evicted, now ledger.Now) {
+	c.begin()
+	cp.Grant, cp.Granted, cp.evicted = grant, granted, append(cp.evicted, evicted...)
+	c.grants[grant] = cp
+	if cp.cancel != nil {
+		c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: grant, Force: true, Why: ledger.WhyLoadFailed})
+		return
+	}
+	c.out.Steps = append(c.out.Steps, Step{Kind: StepFill, Copy: cp, Grant: grant, Source: cp.source})
+}
+
+// Refused is the device's refusal of a load, or the end of one that was taken back.
+func (c *Catalog) Refused(cp *Copy, err *schemas.Error, now ledger.Now) {
+	c.begin()
+	if cp.cancel != nil {
+		err = cp.cancel
+	}
+	c.failed(cp, err, now)
+}
+
+// progressEvery bounds the progress events of one load (contract: at most 10 a second).
+const progressEvery = 100 * time.Millisecond
+
+// Progress reports bytes read.
+func (c *Catalog) Progress(cp *Copy, done int64, now ledger.Now) {
+	c.begin()
+	cp.done = done
+	if now.Boot.Sub(cp.progress) < progressEvery {
+		return
+	}
+	cp.progress = now.Boot
+	c.event(schemas.EventModelLoadProgress, cp, Event{Done: done, Took: now.Boot.Sub(cp.started)})
+}
+
+// Filled is the end of StepFill.
+func (c *Catalog) Filled(cp *Copy, fail *schemas.Error, now ledger.Now) {
+	c.begin()
+	if fail == nil {
+		fail = cp.cancel
+	} else if cp.cancel != nil {
+		fail = cp.cancel
+	}
+	if fail != nil {
+		cp.cancel = fail
+		c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: true, Why: ledger.WhyLoadFailed})
+		return
+	}
+	cp.done = cp.Model.Bytes
+	c.out.Steps = append(c.out.Steps, Step{Kind: StepSeal, Copy: cp, Grant: cp.Grant})
+}
+
+// SealDone is the end of StepSeal: the copy is on record as usable, together with the
+// answers of those who waited, and then they hear of it.
+func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
+	c.begin()
+	if fail == nil {
+		fail = cp.cancel
+	}
+	if fail != nil {
+		cp.cancel = fail
+		c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: true, Why: ledger.WhyLoadFailed})
+		return
+	}
+	m := cp.Model
+	cp.State, cp.source = Sealed, nil
+	cp.Cost = now.Boot.Sub(cp.started)
+	m.Loads++
+	m.LastUsed = now.Wall
+	cp.UsedAt = now.Boot
+	c.policy.Loaded(object(cp), now.Boot)
+	waiters := cp.waiters
+	cp.waiters = nil
+	if err := c.saveSealed(cp, waiters, now); err != nil {
+		cp.State, cp.waiters = Loading, waiters
+		cp.cancel = err
+		c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: true, Why: ledger.WhyLoadFailed})
+		return
+	}
+	c.event(schemas.EventModelLoaded, cp, Event{RequestID: waiters[0].RequestID, Took: cp.Cost, Done: cp.done})
+	for i, r := range waiters {
+		c.use(cp, now)
+		c.hand(cp, r, i > 0)
+	}
+	c.moved(cp.Device)
+}
+
+// deliver answers a load with a copy that is there.
+func (c *Catalog) deliver(cp *Copy, r LoadRequest, hit bool, now ledger.Now) {
+	c.use(cp, now)
+	if r.Key != "" && r.Answer != nil || r.Reference != nil {
+		if err := c.saveUse(cp, r, now); err != nil {
+			c.refuse(r.Ref, err)
+			return
+		}
+		c.moved(cp.Device)
+	}
+	c.hand(cp, r, hit)
+}
+
+func (c *Catalog) hand(cp *Copy, r LoadRequest, hit bool) {
+	o := Outcome{Kind: OutcomeLoaded, Ref: r.Ref, Copy: cp, Hit: hit, Took: cp.Cost, Evicted: cp.evicted}
+	if r.Reference != nil {
+		o.Kind, o.Reference = OutcomeAcquired, r.Reference
+	}
+	c.out.Outcomes = append(c.out.Outcomes, o)
+}
+
+// failed ends a load whose bytes are gone, or were never there.
+func (c *Catalog) failed(cp *Copy, err *schemas.Error, now ledger.Now) {
+	m := cp.Model
+	delete(m.copies, cp.Device)
+	delete(c.grants, cp.Grant)
+	id := ""
+	if len(cp.waiters) > 0 {
+		id = cp.waiters[0].RequestID
+	}
+	cp.State = Failed
+	c.event(schemas.EventModelLoadFailed, cp, Event{RequestID: id, Err: err, Reason: err.Message, Took: now.Boot.Sub(cp.started)})
+	for _, r := range cp.waiters {
+		c.refuse(r.Ref, err)
+	}
+	for _, u := range cp.unloads {
+		c.unloaded(u, cp, 0, true, 0)
+	}
+	cp.waiters, cp.unloads = nil, nil
+	if len(m.copies) == 0 && m.ContentID == "" {
+		c.forget(m) // nothing was ever learned of it
+	}
+}
+
+// Cancel takes one waiter off a load; the last one ends it. It reports whether ref waited.
+func (c *Catalog) Cancel(ref any, err *schemas.Error, now ledger.Now) bool {
+	c.begin()
+	for _, m := range c.all {
+		for _, cp := range m.copies {
+			for i, r := range cp.waiters {
+				if r.Ref != ref {
+					continue
+				}
+				if len(cp.waiters) > 1 {
+					cp.waiters = append(cp.waiters[:i], cp.waiters[i+1:]...)
+					c.refuse(ref, err)
+					return true
+				}
+				c.stop(cp, err)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// stop gives a load up; what is under way ends at its next chunk and then undoes itself.
+func (c *Catalog) stop(cp *Copy, err *schemas.Error) {
+	if cp.cancel != nil {
+		return
+	}
+	cp.cancel = err
+	kind := StepStop
+	if cp.Grant == uuid.Nil {
+		kind = StepAbandon
+	}
+	c.out.Steps = append(c.out.Steps, Step{Kind: kind, Copy: cp, Why: err.Message})
+}
+
+func loadStopped(name string) *schemas.Error {
+	return schemas.Errorf(schemas.CodeCancelled, "the load of %q was given up", name)
+}

@@ -1,0 +1,156 @@
+package catalog
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/ledger/store"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// State is where a copy stands.
+type State string
+
+// The states of a copy.
+const (
+	Loading  State = "loading"
+	Sealed   State = "sealed"
+	Revoking State = "revoking"
+	Failed   State = "failed"
+)
+
+// ModelID numbers a model object for the life of the ledger.
+type ModelID uint64
+
+// Identity is what makes a model that model.
+type Identity struct {
+	Tenant, Name string
+	Path         string // as resolved inside the model roots
+	ContentID    string
+	Version      int
+}
+
+// Model is a known model with its copies.
+type Model struct {
+	ID ModelID
+	Identity
+	Type           string
+	Shared, Pinned bool
+	Priority       int
+	Bytes          int64 // of its tensors
+	Tensors        []schemas.Tensor
+	Segments       []int64 // the layout: bytes of each segment, before the device's rounding
+	Loads          int64
+	LastUsed       time.Time
+	Superseded     bool // a newer version has its name
+	copies         map[string]*Copy
+	rec            store.RecID
+}
+
+// Copies calls f for each copy, in no order.
+func (m *Model) Copies(f func(*Copy)) {
+	for _, c := range m.copies {
+		f(c)
+	}
+}
+
+// Copy is a model on one device.
+type Copy struct {
+	Model    *Model
+	Device   string
+	State    State
+	Grant    uuid.UUID
+	Granted  int64
+	Cost     time.Duration // what the last load took, disk to sealed
+	UsedAt   clock.Instant
+	refs     map[string]*Reference
+	mappers  map[ledger.SessionID]int32 // pid by session
+	waiters  []LoadRequest
+	unloads  []UnloadRequest
+	why      string // of the release under way
+	started  clock.Instant
+	done     int64         // bytes read so far
+	progress clock.Instant // when progress was last published
+	evicted  []ledger.Evicted
+	cancel   *schemas.Error // the load was given up, for this reason
+	source   any            // from the Description
+	rec      store.RecID
+}
+
+// Reference keeps a model from being evicted, on behalf of a session or for a lease.
+type Reference struct {
+	ID      string           `json:"id"`
+	Session ledger.SessionID `json:"session,omitempty"`
+	Lease   time.Duration    `json:"lease,omitempty"`
+	Ends    clock.Instant    `json:"ends,omitempty"`
+}
+
+// Readers counts who keeps the copy from being evicted.
+func (c *Copy) Readers() int {
+	n := len(c.refs)
+	for s := range c.mappers {
+		if !c.referencedBy(s) {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *Copy) referencedBy(s ledger.SessionID) bool {
+	for _, r := range c.refs {
+		if r.Session == s {
+			return true
+		}
+	}
+	return false
+}
+
+// Key names a copy to the eviction policy: popularity belongs to a model on a device.
+func (c *Copy) Key() string { return c.Device + "/" + c.Model.Tenant + "/" + c.Model.Name }
+
+// Started is when the load began, and Done how many bytes of it are read.
+func (c *Copy) Started() clock.Instant { return c.started }
+
+// Done is how many bytes of a load have been read.
+func (c *Copy) Done() int64 { return c.done }
+
+// Description is what inspecting a model's files found.
+type Description struct {
+	Path      string
+	ContentID string
+	Bytes     int64
+	Tensors   []schemas.Tensor
+	Segments  []int64
+	// Source is the shell's: the open files and the layout, handed back in StepFill.
+	Source any
+}
+
+// LoadRequest asks for a model on a device.
+type LoadRequest struct {
+	Ref            any
+	Tenant, Name   string
+	Path           string // resolved; empty for a known model
+	Type, Device   string
+	Shared, Pinned bool
+	Priority       int
+	Patience       time.Duration
+	RequestID      string
+	Key            string
+	Answer         func(*Copy) ledger.AnswerRecord
+	// Reference, if set, is taken when the copy is there (acquire_model).
+	Reference *Reference
+	DryRun    bool
+}
+
+// UnloadRequest asks for a copy, or all copies of a model, to go.
+type UnloadRequest struct {
+	Ref          any
+	Tenant, Name string
+	Device       string // empty: every device
+	Force        bool
+	Deadline     time.Duration
+	RequestID    string
+}

@@ -1,0 +1,100 @@
+package catalog
+
+import (
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/eviction"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+func object(cp *Copy) eviction.Object {
+	return eviction.Object{Key: cp.Key(), Bytes: cp.Granted, Cost: cp.Cost.Seconds()}
+}
+
+// Mapped is the device's word that a session holds descriptors of a copy, or no longer.
+func (c *Catalog) Mapped(grant uuid.UUID, s ledger.SessionID, pid int32, gone bool, now ledger.Now) {
+	c.begin()
+	cp, ok := c.grants[grant]
+	if !ok {
+		return
+	}
+	if gone {
+		delete(cp.mappers, s)
+	} else {
+		cp.mappers[s] = pid
+		c.use(cp, now)
+	}
+	c.settle(cp, now)
+	c.moved(cp.Device)
+}
+
+// ReleaseReference ends a reference that acquire_model gave.
+func (c *Catalog) ReleaseReference(tenant, name, id string, now ledger.Now) *schemas.Error {
+	c.begin()
+	cp, ok := c.byRef[id]
+	if !ok || cp.Model.Tenant != tenant && !cp.Model.Shared || name != "" && cp.Model.Name != name {
+		return schemas.Errorf(schemas.CodeModelNotFound, "no reference %s", id).With("reference_id", id)
+	}
+	c.dropReference(cp, id, now)
+	return nil
+}
+
+func (c *Catalog) dropReference(cp *Copy, id string, now ledger.Now) {
+	delete(cp.refs, id)
+	delete(c.byRef, id)
+	c.saveCopy(cp)
+	c.settle(cp, now)
+	c.moved(cp.Device)
+}
+
+// Renew extends a reference's lease from now.
+func (c *Catalog) Renew(tenant, id string, r Reference, now ledger.Now) (*Reference, *schemas.Error) {
+	c.begin()
+	cp, ok := c.byRef[id]
+	if !ok || cp.Model.Tenant != tenant && !cp.Model.Shared {
+		return nil, schemas.Errorf(schemas.CodeModelNotFound, "no reference %s", id).With("reference_id", id)
+	}
+	ref := cp.refs[id]
+	ref.Lease, ref.Ends = r.Lease, now.Boot.Add(r.Lease)
+	c.saveCopy(cp)
+	return ref, nil
+}
+
+// SessionGone ends the references of a session.
+func (c *Catalog) SessionGone(s ledger.SessionID, now ledger.Now) {
+	c.begin()
+	for id, cp := range c.byRef {
+		if cp.refs[id].Session == s {
+			c.dropReference(cp, id, now)
+		}
+	}
+}
+
+// Next returns when the next lease of a reference runs out.
+func (c *Catalog) Next() (at clock.Instant, ok bool) {
+	for id, cp := range c.byRef {
+		if e := cp.refs[id].Ends; e != 0 && (!ok || e < at) {
+			at, ok = e, true
+		}
+	}
+	return at, ok
+}
+
+// Tick ends references whose lease ran out.
+func (c *Catalog) Tick(now ledger.Now) {
+	c.begin()
+	for id, cp := range c.byRef {
+		if e := cp.refs[id].Ends; e != 0 && e <= now.Boot {
+			c.dropReference(cp, id, now)
+		}
+	}
+}
+
+// settle lets go of a superseded version that nobody reads any more.
+func (c *Catalog) settle(cp *Copy, now ledger.Now) {
+	if cp.Model.Superseded && cp.State == Sealed && cp.Readers() == 0 {
+		c.release(cp, false, 0, "a newer version has its name", nil)
+	}
+}

@@ -1,0 +1,193 @@
+package catalog
+
+import (
+	"sort"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// Unload lets go of a model, or of all models of the tenant by the name "*". The answer
+// is OutcomeUnloaded once the bytes are back or the deadline has passed.
+func (c *Catalog) Unload(r UnloadRequest, now ledger.Now) {
+	c.begin()
+	var models []*Model
+	if r.Name == schemas.ModelNameAll {
+		for _, m := range c.all {
+			if m.Tenant == r.Tenant {
+				models = append(models, m)
+			}
+		}
+		sort.Slice(models, func(i, j int) bool { return models[i].ID < models[j].ID })
+	} else {
+		m, err := c.Find(r.Tenant, r.Name)
+		if err == nil && m.Tenant != r.Tenant {
+			err = schemas.Errorf(schemas.CodeForbidden, "model %q belongs to another tenant", r.Name)
+		}
+		if err != nil {
+			c.refuse(r.Ref, err)
+			return
+		}
+		models = []*Model{m}
+	}
+	var copies []*Copy
+	for _, m := range models {
+		for _, cp := range m.copies {
+			if r.Device == "" || r.Device == cp.Device {
+				copies = append(copies, cp)
+			}
+		}
+	}
+	sort.Slice(copies, func(i, j int) bool { return copies[i].Key() < copies[j].Key() })
+	if !r.Force {
+		for _, cp := range copies {
+			if n := cp.Readers(); n > 0 && cp.State == Sealed {
+				c.refuse(r.Ref, schemas.Errorf(schemas.CodeModelInUse, "%d readers hold model %q on %s: wait for them, or use force", n, cp.Model.Name, cp.Device).
+					With("readers", n).With("name", cp.Model.Name))
+				return
+			}
+		}
+	}
+	b := &batch{ref: r.Ref, left: len(copies), confirmed: true}
+	if len(copies) == 0 {
+		c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomeUnloaded, Ref: r.Ref, Confirmed: true})
+		return
+	}
+	for _, cp := range copies {
+		u := r
+		u.Ref = b
+		b.names = append(b.names, cp.Model.Name)
+		switch cp.State {
+		case Sealed:
+			c.release(cp, r.Force, r.Deadline, ledger.WhyUnloaded, &u)
+		case Loading:
+			cp.unloads = append(cp.unloads, u)
+			c.stop(cp, loadStopped(cp.Model.Name))
+		case Revoking:
+			cp.unloads = append(cp.unloads, u)
+		}
+	}
+}
+
+// batch gathers the ends of an unload of several copies.
+type batch struct {
+	ref           any
+	left          int
+	names         []string
+	freed, zombie int64
+	confirmed     bool
+}
+
+func (c *Catalog) unloaded(u UnloadRequest, cp *Copy, freed int64, confirmed bool, zombie int64) {
+	b := u.Ref.(*batch)
+	b.left--
+	b.freed += freed
+	b.zombie += zombie
+	b.confirmed = b.confirmed && confirmed
+	if b.left == 0 && b.ref != nil {
+		c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomeUnloaded, Ref: b.ref, Copy: cp, Names: b.names, Freed: b.freed, Zombie: b.zombie, Confirmed: b.confirmed})
+	}
+}
+
+// Evict begins to release a copy because the optimizer ordered it. It reports false when
+// the copy is not, or no longer, evictable.
+func (c *Catalog) Evict(cp *Copy, why string, now ledger.Now) bool {
+	c.begin()
+	if !cp.evictable() {
+		return false
+	}
+	c.policy.Evicted(cp.Key(), now.Boot)
+	c.release(cp, false, 0, why, nil)
+	return true
+}
+
+func (c *Catalog) release(cp *Copy, force bool, deadline time.Duration, why string, u *UnloadRequest) {
+	cp.State, cp.why = Revoking, why
+	if u != nil {
+		cp.unloads = append(cp.unloads, *u)
+	}
+	if force {
+		for id := range cp.refs {
+			delete(c.byRef, id)
+		}
+		clear(cp.refs)
+	}
+	c.saveCopy(cp)
+	c.event(schemas.EventModelReleaseRequested, cp, Event{Reason: why})
+	c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: force, Deadline: deadline, Why: why})
+	c.moved(cp.Device)
+}
+
+// Released is the device's word on a copy's grant: its bytes are back (confirmed), or
+// somebody pins them past the deadline. A pinned copy is reported again when it is free.
+func (c *Catalog) Released(grant uuid.UUID, freed, zombie int64, confirmed bool, now ledger.Now) {
+	c.begin()
+	cp, ok := c.grants[grant]
+	if !ok {
+		return
+	}
+	unloads := cp.unloads
+	cp.unloads = nil
+	if cp.cancel != nil {
+		c.erase(cp)
+		cp.unloads = unloads
+		c.failed(cp, cp.cancel, now)
+		return
+	}
+	if confirmed {
+		delete(cp.Model.copies, cp.Device)
+		delete(c.grants, grant)
+		c.erase(cp)
+		c.event(schemas.EventModelUnloaded, cp, Event{Freed: freed, Reason: cp.why})
+		if m := cp.Model; m.Superseded && len(m.copies) == 0 {
+			c.drop(m)
+		}
+	}
+	for _, u := range unloads {
+		c.unloaded(u, cp, freed, confirmed, zombie)
+	}
+	c.moved(cp.Device)
+}
+
+// ReleaseRefused is the device's word that somebody mapped the copy before its release:
+// it stays.
+func (c *Catalog) ReleaseRefused(grant uuid.UUID, err *schemas.Error, now ledger.Now) {
+	c.begin()
+	cp, ok := c.grants[grant]
+	if !ok {
+		return
+	}
+	cp.State = Sealed
+	c.saveCopy(cp)
+	c.policy.Loaded(object(cp), now.Boot)
+	for _, u := range cp.unloads {
+		b := u.Ref.(*batch)
+		if b.ref != nil {
+			c.refuse(b.ref, err)
+			b.ref = nil
+		}
+	}
+	cp.unloads = nil
+	c.moved(cp.Device)
+}
+
+// forget removes a model of which nothing is recorded but its name.
+func (c *Catalog) forget(m *Model) {
+	c.drop(m)
+}
+
+func (c *Catalog) drop(m *Model) {
+	delete(c.all, m.ID)
+	if c.models[nameKey(m.Tenant, m.Name)] == m {
+		delete(c.models, nameKey(m.Tenant, m.Name))
+	}
+	if m.rec != 0 {
+		tx := c.region.Begin()
+		tx.Delete(m.rec)
+		must(tx.Commit())
+		m.rec = 0
+	}
+}

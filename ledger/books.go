@@ -1,0 +1,66 @@
+package ledger
+
+// books are the sums of a device: one identity (design.md, Bytes).
+//
+//	used = granted + reserved + promised + revoking + zombie + foreign
+//	free = limit − used − pooled
+//
+// promised bytes belong to requests that have been decided but whose memory workers
+// are still preparing; the contract shows them as reserved. pooled are idle segments
+// and the free parts (slack) of owners' segments.
+type books struct {
+	limit    int64
+	granted  int64
+	models   int64 // the part of granted, revoking and zombie that is weights
+	reserved int64
+	promised int64
+	revoking int64
+	zombie   int64
+	foreign  int64
+	pooled   int64 // idle whole segments, given up before anything is refused
+	slack    int64 // free parts of owners' segments
+	doomed   int64 // the part of pooled that is already on its way back
+}
+
+func (b *books) used() int64 {
+	return b.granted + b.reserved + b.promised + b.revoking + b.zombie + b.foreign
+}
+
+func (b *books) free() int64 { return b.limit - b.used() - b.pooled - b.slack }
+
+// Figures is what a device knows of its bytes at one moment.
+type Figures struct {
+	Limit, Physical, Used, Free, Available int64
+	Granted, Reserved, Revoking, Zombie    int64
+	Foreign, Pooled, Reclaimable, Models   int64
+	Largest, Deficit                       int64
+	Segments                               int64 // bytes of all our live segments
+	Waiting                                int
+	Grants                                 int
+	Fragmentation                          float64
+}
+
+// Figures reports the sums of now.
+func (d *Device) Figures() Figures {
+	b := &d.books
+	used := b.used()
+	return Figures{
+		Limit: b.limit, Physical: d.cfg.Physical, Used: used, Free: b.free(),
+		Available: max(0, b.limit-used+d.reclaimable),
+		Granted:   b.granted, Reserved: b.reserved + b.promised, Revoking: b.revoking,
+		Zombie: b.zombie, Foreign: b.foreign, Pooled: b.pooled + b.slack,
+		Reclaimable: d.reclaimable, Models: b.models,
+		Largest: max(0, b.limit-used-b.slack), Deficit: d.deficit(),
+		Segments: b.granted + b.revoking + b.zombie + b.pooled + b.slack,
+		Waiting:  len(d.queue), Grants: len(d.grants),
+		Fragmentation: d.heap.Stats().FragmentationPercentage,
+	}
+}
+
+// deficit is what the head of the queue lacks once the idle memory is given up.
+func (d *Device) deficit() int64 {
+	if len(d.queue) == 0 {
+		return 0
+	}
+	return max(0, d.queue[0].need-max(0, d.books.free())-d.books.pooled)
+}

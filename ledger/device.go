@@ -1,0 +1,286 @@
+package ledger
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/heap"
+	"github.com/isobar-project/isobar/ledger/store"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// Ticket numbers a request inside one device, from its arrival to its answer.
+type Ticket uint64
+
+// WarmClass is one class of the warm pool.
+type WarmClass struct {
+	Bytes int64 // size of a segment
+	Keep  int   // how many clean ones are kept ready
+}
+
+// DeviceConfig is what a device core must know. All bytes.
+type DeviceConfig struct {
+	Device   string // device_id, for messages
+	Type     string // device type in the contract's spelling
+	Physical int64
+	Limit    int64 // set limit; 0: none, the ceiling alone counts
+	Ceiling  int64 // what machine and cgroup allow (physical − reserve, ancestors' limits)
+	Heap     heap.Config
+	Warm     []WarmClass
+	// PoolBytes bounds the idle bytes kept warm. What is over it is given back.
+	PoolBytes int64
+	// MaxQueue bounds the waiting requests; more are refused with BUSY.
+	MaxQueue int
+	// ClaimLife is how long a claim may be redeemed (contract: 60 s).
+	ClaimLife time.Duration
+	// RevokeWait is how long a session has to let go where nobody said otherwise.
+	RevokeWait time.Duration
+	// ProofMin and ProofMax bound the pause between two attempts to prove a release
+	// which no event announces (a forked child that still maps).
+	ProofMin, ProofMax time.Duration
+	// Rand fills b with unguessable bytes; NewID makes allocation ids.
+	Rand  func(b []byte)
+	NewID func() uuid.UUID
+}
+
+func (c *DeviceConfig) defaults() {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&c.ClaimLife, 60*time.Second)
+	set(&c.RevokeWait, 2*time.Second)
+	set(&c.ProofMin, time.Millisecond)
+	set(&c.ProofMax, time.Second)
+	if c.MaxQueue == 0 {
+		c.MaxQueue = 4096
+	}
+	if c.Ceiling == 0 {
+		c.Ceiling = c.Physical
+	}
+}
+
+// Device is the core of one device: its heap, grants, queue and region of the ledger.
+// It is not safe for concurrent use.
+type Device struct {
+	cfg    DeviceConfig
+	region *store.Region
+	heap   *heap.Heap
+
+	segments map[heap.SegmentID]*segment
+	shared   map[heap.SegmentID]bool // a description has left and no proof has come since
+	grants   map[uuid.UUID]*Grant
+	claims   map[[32]byte]*Grant
+	queue    []*Request           // waiting, best first
+	pending  map[Ticket]*Request  // being prepared by workers
+	answers  map[string]*answerAt // by request key
+	ended    map[SessionID]bool
+	endedAt  []SessionID
+
+	books   books
+	limits  limits
+	ticket  Ticket
+	nextSeg heap.SegmentID
+	warming map[int64]int // segments of a class on their way
+	domains map[trust]string
+	// scrubbing is true while a background clear is under way or waits for quiet;
+	// granted is when the device last granted anything.
+	scrubbing bool
+	granted   clock.Instant
+	timers    timers
+	stats     DeviceStats
+	// reclaimable is what the pool says unread models hold here.
+	reclaimable int64
+	out         Effects
+}
+
+// DeviceStats counts what happened since the node started.
+type DeviceStats struct {
+	Grants, Releases, Refusals, Evictions int64
+	Peak                                  int64
+	GrantNanos                            int64
+}
+
+// limits are the settings that set_limits changes; recorded.
+type limits struct {
+	set     int64 // 0: none
+	reserve int64
+	models  int64 // the most that models may hold; 0: none
+	rec     store.RecID
+}
+
+// NewDevice starts an empty device on a freshly formatted region.
+func NewDevice(cfg DeviceConfig, region *store.Region) *Device {
+	cfg.defaults()
+	d := &Device{
+		cfg: cfg, region: region, heap: heap.New(cfg.Heap),
+		segments: map[heap.SegmentID]*segment{}, shared: map[heap.SegmentID]bool{},
+		grants: map[uuid.UUID]*Grant{}, claims: map[[32]byte]*Grant{},
+		pending: map[Ticket]*Request{}, answers: map[string]*answerAt{},
+		ended: map[SessionID]bool{}, warming: map[int64]int{}, domains: map[trust]string{},
+		nextSeg: FirstSegment,
+	}
+	d.limits.set = cfg.Limit
+	d.books.limit = d.limit()
+	return d
+}
+
+// FirstSegment is the lowest segment id; smaller ids in the vault are ledgers.
+const FirstSegment heap.SegmentID = 256
+
+// Take returns what has to be done since the last Take. The result is valid until the
+// core is called again.
+func (d *Device) Take() *Effects { return &d.out }
+
+// Begin clears the effects of the call before; every entry point calls it first.
+func (d *Device) begin() { d.out.reset() }
+
+// limit = min(physical − reserve, cgroup limits of all ancestors, set limit).
+func (d *Device) limit() int64 {
+	l := min(d.cfg.Physical-d.limits.reserve, d.cfg.Ceiling)
+	if d.limits.set > 0 {
+		l = min(l, d.limits.set)
+	}
+	return max(l, 0)
+}
+
+// SetLimits changes the limit and the reserve; nil leaves one as it is. A limit below
+// what is used evicts nobody by itself: it raises the pressure, and grants wait.
+func (d *Device) SetLimits(limit, models, reserve *int64, now Now) *schemas.Error {
+	d.begin()
+	next := d.limits
+	if limit != nil {
+		next.set = *limit
+	}
+	if models != nil {
+		next.models = *models
+	}
+	if reserve != nil {
+		next.reserve = *reserve
+	}
+	if next.reserve >= d.cfg.Physical {
+		return schemas.Errorf(schemas.CodeInvalidRequest, "reserve_bytes %d leaves nothing of %d physical bytes", next.reserve, d.cfg.Physical).
+			With("field", "reserve_bytes")
+	}
+	tx := d.region.Begin()
+	if next.rec == 0 {
+		next.rec = tx.Insert(kindLimits, encodeLimits(next))
+	} else {
+		tx.Update(next.rec, encodeLimits(next))
+	}
+	if err := tx.Commit(); err != nil {
+		return ledgerFull(err)
+	}
+	d.limits = next
+	d.books.limit = d.limit()
+	d.changed("limit_change", "")
+	d.pump(now)
+	return nil
+}
+
+// Limits returns the set limit, the models' limit (0: none) and the reserve.
+func (d *Device) Limits() (limit, models, reserve int64) {
+	return d.limits.set, d.limits.models, d.limits.reserve
+}
+
+// SetOutside takes a new sample of what others use on the device (design.md, Bytes:
+// outside) and the ceiling that machine and cgroup put on it.
+func (d *Device) SetOutside(outside, ceiling int64, now Now) {
+	d.begin()
+	d.cfg.Ceiling = ceiling
+	d.books.limit = d.limit()
+	foreign := max(0, outside-(d.cfg.Physical-d.books.limit))
+	if foreign != d.books.foreign {
+		d.books.foreign = foreign
+		d.changed("foreign", "")
+	}
+	d.pump(now)
+}
+
+// SetReclaimable takes the pool's figure of bytes that unread models hold here.
+func (d *Device) SetReclaimable(bytes int64, now Now) {
+	d.begin()
+	grew := bytes > d.reclaimable
+	d.reclaimable = bytes
+	d.changed("", "")
+	if grew {
+		for _, r := range d.queue {
+			r.wanted = 0
+		}
+	}
+	d.pump(now)
+}
+
+// changed notes that the bytes moved, and why.
+func (d *Device) changed(cause, requestID string) {
+	d.out.Figures = true
+	if cause != "" {
+		d.out.Cause = cause
+		d.out.RequestID = requestID
+	}
+	if u := d.books.used(); u > d.stats.Peak {
+		d.stats.Peak = u
+	}
+}
+
+// Grant looks a grant up. The pointer is valid until the next call that changes the core.
+func (d *Device) Grant(id uuid.UUID) (*Grant, bool) {
+	g, ok := d.grants[id]
+	return g, ok
+}
+
+// Grants calls f for each grant, in no order.
+func (d *Device) Grants(f func(*Grant)) {
+	for _, g := range d.grants {
+		f(g)
+	}
+}
+
+// Waiting calls f for each waiting request in the order in which they will be served.
+func (d *Device) Waiting(f func(position int, r *Request)) {
+	for i, r := range d.queue {
+		f(i+1, r)
+	}
+}
+
+// Stats returns counters since the node started.
+func (d *Device) Stats() DeviceStats { return d.stats }
+
+// HeapStats returns the figures of the heap.
+func (d *Device) HeapStats() heap.Stats { return d.heap.Stats() }
+
+// Next returns when Tick is due.
+func (d *Device) Next() (clock.Instant, bool) { return d.timers.next() }
+
+func (d *Device) newSegment(bytes int64, weights bool) *segment {
+	s := &segment{id: d.nextSeg, bytes: bytes, weights: weights}
+	d.nextSeg++
+	return s
+}
+
+// trust is a trust domain: memory moves inside it without being cleared.
+type trust struct {
+	tenant string
+	uid    uint32
+}
+
+// domain is the heap's name for an owner's trust domain.
+func (d *Device) domain(o Owner) string {
+	k := trust{o.Tenant, o.UID}
+	s, ok := d.domains[k]
+	if !ok {
+		s = domainKey(o)
+		d.domains[k] = s
+	}
+	return s
+}
+
+func domainKey(o Owner) string { return fmt.Sprintf("%s/%d", o.Tenant, o.UID) }
+
+func ledgerFull(err error) *schemas.Error {
+	return schemas.Errorf(schemas.CodeBusy, "the ledger cannot take more records: %v", err).With("retry_after_ms", 1000)
+}

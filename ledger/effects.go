@@ -1,0 +1,160 @@
+package ledger
+
+import (
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/heap"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// Effects is what a core wants done, taken after each call. The slices are reused by
+// the next Take: carry them out before calling the core again.
+type Effects struct {
+	Jobs     []Job
+	Outcomes []Outcome
+	Events   []Event
+	Revokes  []Revoke
+	Wants    []Want
+	Readers  []Reader
+	// Figures is true when the device's bytes changed.
+	Figures bool
+	// Cause is what changed them, for the pressure event.
+	Cause     string
+	RequestID string
+}
+
+func (e *Effects) reset() {
+	clear(e.Jobs)
+	clear(e.Outcomes)
+	clear(e.Events)
+	clear(e.Revokes)
+	*e = Effects{Jobs: e.Jobs[:0], Outcomes: e.Outcomes[:0], Events: e.Events[:0],
+		Revokes: e.Revokes[:0], Wants: e.Wants[:0], Readers: e.Readers[:0]}
+}
+
+// JobKind says what a worker is to do with the driver.
+type JobKind uint8
+
+// The jobs. Each comes back to the core as the call named in brackets.
+const (
+	JobCreate  JobKind = iota + 1 // make segments and put them into the vault [Prepared]
+	JobClear                      // zero ranges of segments for a waiting request [Prepared]
+	JobWarm                       // make one segment for the warm pool [Warmed]
+	JobScrub                      // zero one pooled segment [Scrubbed]
+	JobProve                      // has everybody else let go of these segments? [Proved]
+	JobDestroy                    // drop the segments here and in the vault [Destroyed]
+	JobExport                     // make descriptors for one session [Exported]
+	JobSeal                       // write-seal weights [SealDone]
+	JobHolders                    // who still holds these segments? [HoldersFound]
+)
+
+// Range is a part of a segment.
+type Range struct {
+	Segment heap.SegmentID
+	Bytes   int64 // of the whole segment
+	Offset  int64
+	Length  int64
+}
+
+// Job is work for the driver's goroutines.
+type Job struct {
+	Kind    JobKind
+	Ticket  Ticket
+	Grant   uuid.UUID
+	Ranges  []Range
+	Weights bool
+	Session SessionID
+	Mode    Mode
+	Ref     any // JobExport: what the caller of Map passed
+	Info    *Grant
+}
+
+// OutcomeKind says which answer an Outcome is.
+type OutcomeKind uint8
+
+// The answers of a device core.
+const (
+	OutcomeGranted  OutcomeKind = iota + 1 // Grant and Claim are set
+	OutcomeQueued                          // the request waits; Position and Reason are set
+	OutcomeRefused                         // Err is set
+	OutcomeReleased                        // Freed, Zombie, Confirmed are set
+	OutcomeSealed                          // Grant is set
+)
+
+// Outcome answers one request. Ref is the request's own.
+type Outcome struct {
+	Kind      OutcomeKind
+	Ref       any
+	Ticket    Ticket
+	Grant     *Grant // valid until the next call of the core
+	Claim     string
+	Queued    int64 // nanoseconds spent waiting for room
+	Evicted   []Evicted
+	Position  int
+	Reason    string
+	Freed     int64
+	Zombie    int64
+	Confirmed bool
+	Err       *schemas.Error
+}
+
+// Evicted is a model that went to make room for a request.
+type Evicted struct {
+	Model  string
+	Bytes  int64
+	Reason string
+}
+
+// EventKind names the allocation events of the contract.
+type EventKind string
+
+// The events.
+const (
+	EventAllocated   EventKind = "allocated"
+	EventDeallocated EventKind = "deallocated"
+	EventQueued      EventKind = "queued"
+	EventRefused     EventKind = "refused"
+	EventExpired     EventKind = "expired"
+	EventZombie      EventKind = "zombie"
+	EventConfirmed   EventKind = "confirmed"
+)
+
+// Event is something services may want to hear of a grant.
+type Event struct {
+	Kind      EventKind
+	Grant     uuid.UUID
+	Owner     Owner
+	Class     Class
+	Model     string
+	Bytes     int64
+	Reason    string
+	RequestID string
+	Position  int
+	PIDs      []int32
+}
+
+// Revoke asks a session to let go of a grant.
+type Revoke struct {
+	Session  SessionID
+	Grant    uuid.UUID
+	Deadline clock.Instant
+	Reason   string
+}
+
+// Want asks the optimizer for room.
+type Want struct {
+	Ticket Ticket
+	Bytes  int64
+	Model  string // the model whose load wants it, the plan's last victim
+	Reason string
+}
+
+// Reader reports that a session began or ceased to hold a model's descriptors.
+type Reader struct {
+	Model   string
+	Grant   uuid.UUID
+	Session SessionID
+	PID     int32
+	Gone    bool
+}

@@ -1,0 +1,149 @@
+package ledger
+
+import (
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/heap"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// Prepared is the outcome of one JobCreate or JobClear of a request. After a failed
+// JobCreate none of its segments exists; after a failed JobClear the memory is in any
+// state. exhausted says that the driver was out of memory although the books had room:
+// the shell samples the driver (SetOutside) before it reports this.
+func (d *Device) Prepared(t Ticket, kind JobKind, fail error, exhausted bool, now Now) {
+	d.begin()
+	r, ok := d.pending[t]
+	if !ok {
+		panic(fmt.Sprintf("ledger: workers prepared request %d, which nobody waits for", t))
+	}
+	r.jobs--
+	if fail != nil {
+		r.failed, r.exhausted = fail, exhausted
+		if kind == JobCreate {
+			r.segs = nil
+		}
+	} else if kind == JobClear {
+		for _, id := range r.foreign {
+			d.heap.MarkClean(id)
+			d.segments[id].last = "" // on record with the grant that follows
+		}
+	}
+	if r.jobs > 0 {
+		return
+	}
+	delete(d.pending, t)
+	d.books.promised -= r.promised
+	r.promised = 0
+	for _, s := range r.segs {
+		d.segments[s.id] = s
+		d.heap.Add(s.id, s.bytes, r.domain, true)
+		d.books.slack += s.bytes
+		d.carve(r, s)
+	}
+	r.clear, r.foreign = nil, nil
+	switch {
+	case r.failed != nil:
+		d.unprepared(r, now)
+	case r.gone:
+		d.backOut(r)
+	default:
+		d.grant(r, now)
+	}
+	r.segs = nil
+	d.changed("", "")
+	d.pump(now)
+}
+
+// unprepared deals with workers that failed: out of memory is tried again at the head of
+// the line, because the sample has corrected the books by now; anything else is told.
+func (d *Device) unprepared(r *Request, now Now) {
+	d.backOut(r)
+	fail, exhausted := r.failed, r.exhausted
+	r.failed, r.exhausted = nil, false
+	switch {
+	case r.gone:
+	case exhausted && r.attempts < maxDriverAttempts:
+		r.attempts++
+		r.reason = "the driver had less memory than the ledger: " + fail.Error()
+		d.enqueue(r, now)
+	case exhausted:
+		d.refuse(r, d.outOfMemory(r, r.Size).With("driver", fail.Error()))
+	default:
+		d.refuse(r, schemas.Errorf(schemas.CodeInternalError, "%s could not prepare the memory: %v", d.cfg.Device, fail))
+	}
+}
+
+// Warmed is the outcome of JobWarm.
+func (d *Device) Warmed(rg Range, fail error, now Now) {
+	d.begin()
+	d.warming[rg.Bytes]--
+	if fail != nil {
+		return // the next change tries again; admission never depends on it
+	}
+	s := &segment{id: rg.Segment, bytes: rg.Bytes}
+	tx := d.region.Begin()
+	s.rec = tx.Insert(kindSegment, encodeSegment(s))
+	if tx.Commit() != nil {
+		s.rec = 0
+	}
+	d.segments[s.id] = s
+	d.heap.Add(s.id, s.bytes, "", true)
+	d.books.pooled += s.bytes
+	if s.rec == 0 {
+		d.doom(s)
+	}
+	d.changed("", "")
+	d.pump(now)
+}
+
+// Scrubbed is the outcome of JobScrub.
+func (d *Device) Scrubbed(id heap.SegmentID, fail error, now Now) {
+	d.begin()
+	s := d.segments[id]
+	if fail != nil {
+		d.heap.Pool(id)
+	} else {
+		d.heap.MarkClean(id)
+		s.last = ""
+		if s.rec != 0 {
+			tx := d.region.Begin()
+			tx.Update(s.rec, encodeSegment(s))
+			must(tx.Commit())
+		}
+	}
+	d.scrubbing = false
+	d.pump(now)
+}
+
+// Seal asks for a filled weights grant to be write-sealed.
+func (d *Device) Seal(id uuid.UUID) {
+	d.begin()
+	if g, ok := d.grants[id]; ok && g.release == nil {
+		d.out.Jobs = append(d.out.Jobs, Job{Kind: JobSeal, Grant: id, Ranges: d.ranges(g), Weights: true})
+	}
+}
+
+// SealDone is the outcome of JobSeal. It reports whether the grant is sealed and on record.
+func (d *Device) SealDone(id uuid.UUID, now Now) bool {
+	d.begin()
+	g, ok := d.grants[id]
+	if !ok || g.release != nil {
+		return false
+	}
+	g.Sealed = true
+	g.note("sealed", now.Wall, "")
+	d.rewrite(g)
+	return true
+}
+
+// Segment reports the bytes of a live segment.
+func (d *Device) Segment(id heap.SegmentID) (bytes int64, ok bool) {
+	s, ok := d.segments[id]
+	if !ok {
+		return 0, false
+	}
+	return s.bytes, true
+}

@@ -1,0 +1,258 @@
+package ledger
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// makeClaim draws a claim of 256 bits and its digest. Only the digest is ever kept.
+func makeClaim(random func([]byte)) (string, [32]byte) {
+	var b [32]byte
+	random(b[:])
+	s := base64.RawURLEncoding.EncodeToString(b[:])
+	return s, DigestOf(s)
+}
+
+// DigestOf is what the ledger keeps of a claim or token.
+func DigestOf(secret string) [32]byte { return sha256.Sum256([]byte(secret)) }
+
+// MapRequest redeems a claim for a session.
+type MapRequest struct {
+	Ref     any
+	Session SessionID
+	PID     int32
+	UID     uint32
+	Root    bool // the peer is root or the node's own user: it may map any owner's grant
+	Digest  [32]byte
+	Mode    Mode
+}
+
+// Map redeems a claim, records the mapping and has descriptors made (JobExport, with
+// r.Ref). An error is returned at once and changes nothing.
+func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
+	d.begin()
+	g, ok := d.claims[r.Digest]
+	switch {
+	case !ok:
+		return schemas.Errorf(schemas.CodeStaleHandle, "the claim is unknown, used or expired: ask get_handle for a new one")
+	case d.ended[r.Session]:
+		return schemas.Errorf(schemas.CodeStaleHandle, "the session has ended")
+	case g.Class != ClassWeights && !r.Root && r.UID != g.Owner.UID:
+		return schemas.Errorf(schemas.CodeForbidden, "the allocation belongs to another user: allocate with session_id to own what you map")
+	case g.Class == ClassWeights && r.Mode == ReadWrite:
+		return schemas.Errorf(schemas.CodeInvalidRequest, "weights are read-only: map them with mode ro").With("field", "mode")
+	case g.Class == ClassWeights && !g.Sealed:
+		return schemas.Errorf(schemas.CodeStaleHandle, "the model is not loaded yet")
+	}
+	// A claim is used up by an expired attempt too.
+	delete(d.claims, r.Digest)
+	expired := false
+	for i, c := range g.Claims {
+		if c.Digest == r.Digest {
+			expired = c.Expires <= now.Boot
+			g.Claims = append(g.Claims[:i], g.Claims[i+1:]...)
+			break
+		}
+	}
+	if expired {
+		return schemas.Errorf(schemas.CodeStaleHandle, "the claim has expired: ask get_handle for a new one")
+	}
+	if m := g.mapper(r.Session); m != nil {
+		if r.Mode == ReadWrite {
+			m.Mode = ReadWrite
+		}
+		m.Exporting = true
+	} else {
+		g.Mappers = append(g.Mappers, Mapper{Session: r.Session, PID: r.PID, Mode: r.Mode, Exporting: true})
+		if g.Model != "" {
+			d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: r.Session, PID: r.PID})
+		}
+	}
+	if g.Class != ClassWeights && r.Mode == ReadWrite && g.Owner.Session == "" && g.Lease == 0 && !g.Persistent {
+		g.Owner.Session, g.Owner.PID, g.Bound = r.Session, r.PID, true
+	}
+	g.LastUsed = now.Wall
+	g.note("mapped", now.Wall, string(r.Mode))
+	for _, b := range g.Blocks {
+		d.shared[b.Segment] = true
+	}
+	d.rewrite(g)
+	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobExport, Grant: g.ID, Ranges: d.ranges(g), Session: r.Session, Mode: r.Mode, Ref: r.Ref, Info: g})
+	return nil
+}
+
+// Exported is the outcome of JobExport: the descriptors have been handed to the
+// connection and closed here, or could not be.
+func (d *Device) Exported(id uuid.UUID, s SessionID, failed bool, now Now) {
+	d.begin()
+	g, ok := d.grants[id]
+	if !ok {
+		return
+	}
+	m := g.mapper(s)
+	if m == nil {
+		return
+	}
+	m.Exporting = false
+	if m.Gone || failed {
+		d.removeMapper(g, s)
+		d.rewrite(g)
+	}
+	if g.release != nil {
+		d.tryFree(g, now)
+		d.pump(now)
+	}
+}
+
+// Unmap is a session's word that it no longer maps a grant.
+func (d *Device) Unmap(s SessionID, id uuid.UUID, now Now) *schemas.Error {
+	d.begin()
+	g, ok := d.grants[id]
+	if !ok {
+		return schemas.Errorf(schemas.CodeAllocationNotFound, "no allocation %s", id)
+	}
+	if g.mapper(s) == nil {
+		return schemas.Errorf(schemas.CodeAllocationNotFound, "this session does not map allocation %s", id)
+	}
+	d.removeMapper(g, s)
+	g.LastUsed = now.Wall
+	g.note("unmapped", now.Wall, "")
+	d.rewrite(g)
+	if g.release != nil {
+		d.tryFree(g, now)
+		d.pump(now)
+	}
+	return nil
+}
+
+func (d *Device) removeMapper(g *Grant, s SessionID) {
+	for i, m := range g.Mappers {
+		if m.Session == s {
+			g.Mappers = append(g.Mappers[:i], g.Mappers[i+1:]...)
+			if g.Model != "" {
+				d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: s, PID: m.PID, Gone: true})
+			}
+			return
+		}
+	}
+}
+
+// maxEnded bounds the memory of sessions that ended.
+const maxEnded = 4096
+
+// SessionClosed is a session's end-of-file: nothing new goes to it, and what is bound to
+// it begins to be released. Its process may live on and still map things.
+func (d *Device) SessionClosed(s SessionID, now Now) {
+	d.begin()
+	d.closeSession(s, now)
+	d.pump(now)
+}
+
+func (d *Device) closeSession(s SessionID, now Now) {
+	if !d.ended[s] {
+		d.ended[s] = true
+		if d.endedAt = append(d.endedAt, s); len(d.endedAt) > maxEnded {
+			delete(d.ended, d.endedAt[0])
+			d.endedAt = d.endedAt[1:]
+		}
+	}
+	for i := 0; i < len(d.queue); {
+		if r := d.queue[i]; r.Owner.Session == s {
+			d.unqueue(r)
+			d.refuse(r, schemas.Errorf(schemas.CodeCancelled, "the session ended"))
+			continue
+		}
+		i++
+	}
+	for _, r := range d.pending {
+		if r.Owner.Session == s && !r.gone {
+			d.refuse(r, schemas.Errorf(schemas.CodeCancelled, "the session ended"))
+		}
+	}
+	for _, g := range d.grants {
+		switch {
+		case g.Bound && g.Owner.Session == s:
+			d.beginRelease(g, WhySession, 0, nil, now)
+		case g.mapper(s) != nil && g.release != nil:
+			d.tryFree(g, now)
+		case g.mapper(s) != nil:
+			// It cannot tell us any more when it unmaps: look.
+			d.out.Jobs = append(d.out.Jobs, Job{Kind: JobHolders, Grant: g.ID, Ranges: d.ranges(g)})
+		}
+	}
+}
+
+// SessionDead is the exit of a session's process: it touches nothing any more.
+func (d *Device) SessionDead(s SessionID, now Now) {
+	d.begin()
+	d.closeSession(s, now)
+	for _, g := range d.grants {
+		m := g.mapper(s)
+		if m == nil {
+			continue
+		}
+		if m.Exporting {
+			m.Gone = true
+			continue
+		}
+		d.removeMapper(g, s)
+		if g.release == nil {
+			d.rewrite(g)
+			continue
+		}
+		g.release.retry = d.cfg.ProofMin
+		d.tryFree(g, now)
+	}
+	d.pump(now)
+}
+
+// Handle makes a fresh claim on a grant.
+func (d *Device) Handle(id uuid.UUID, tenant string, now Now) (*Grant, string, *schemas.Error) {
+	d.begin()
+	g, err := d.FindGrant(id, tenant)
+	if err != nil {
+		return nil, "", err
+	}
+	if g.Status != StatusActive {
+		return nil, "", schemas.Errorf(schemas.CodeStaleHandle, "allocation %s is being released", id)
+	}
+	if g.Class == ClassReservation {
+		return nil, "", schemas.Errorf(schemas.CodeInvalidRequest, "a reservation has no memory to map").With("field", "allocation_id")
+	}
+	claim := d.newClaim(g, now)
+	g.LastUsed = now.Wall
+	tx := d.region.Begin()
+	tx.Update(g.rec, encodeGrant(g))
+	if err := tx.Commit(); err != nil {
+		g.Claims = g.Claims[:len(g.Claims)-1]
+		return nil, "", ledgerFull(err)
+	}
+	d.index(g)
+	return g, claim, nil
+}
+
+// Renew gives a grant a lease of the given length from now, whether it had one or not.
+func (d *Device) Renew(id uuid.UUID, tenant string, lease time.Duration, now Now) (*Grant, *schemas.Error) {
+	d.begin()
+	g, err := d.FindGrant(id, tenant)
+	if err != nil {
+		return nil, err
+	}
+	if g.release != nil {
+		return nil, schemas.Errorf(schemas.CodeStaleHandle, "allocation %s is being released", id)
+	}
+	g.Lease, g.LeaseEnds = lease, now.Boot.Add(lease)
+	tx := d.region.Begin()
+	tx.Update(g.rec, encodeGrant(g))
+	if err := tx.Commit(); err != nil {
+		return nil, ledgerFull(err)
+	}
+	d.timers.set(timer{at: g.LeaseEnds, kind: timerLease, grant: id})
+	g.note("renewed", now.Wall, "")
+	return g, nil
+}
