@@ -15,6 +15,7 @@ import (
 // there is room.
 type GDSF struct {
 	age    float64
+	worth  map[string]float64 // of the resident; apart, because plans walk it
 	known  map[string]*gdsfEntry
 	ghosts *list.List // evicted *gdsfEntry, the latest evicted in front
 	bound  int
@@ -23,7 +24,6 @@ type GDSF struct {
 type gdsfEntry struct {
 	object Object
 	uses   float64
-	worth  float64       // while resident
 	ghost  *list.Element // nil while resident
 }
 
@@ -31,7 +31,10 @@ var _ Policy = (*GDSF)(nil)
 
 // NewGDSF makes a policy that remembers that many evicted objects.
 func NewGDSF(remembered int) *GDSF {
-	return &GDSF{known: make(map[string]*gdsfEntry), ghosts: list.New(), bound: max(0, remembered)}
+	return &GDSF{
+		worth: make(map[string]float64), known: make(map[string]*gdsfEntry),
+		ghosts: list.New(), bound: max(0, remembered),
+	}
 }
 
 // Name implements Policy.
@@ -57,7 +60,9 @@ func (g *GDSF) Loaded(o Object, _ clock.Instant) {
 func (g *GDSF) Used(key string, _ clock.Instant) {
 	if e := g.known[key]; e != nil {
 		e.uses++
-		g.appraise(e)
+		if e.ghost == nil {
+			g.appraise(e)
+		}
 	}
 }
 
@@ -67,7 +72,8 @@ func (g *GDSF) Evicted(key string, _ clock.Instant) {
 	if e == nil || e.ghost != nil {
 		return
 	}
-	g.age = max(g.age, e.worth)
+	g.age = max(g.age, g.worth[key])
+	delete(g.worth, key)
 	e.ghost = g.ghosts.PushFront(e)
 	for g.ghosts.Len() > g.bound {
 		oldest := g.ghosts.Remove(g.ghosts.Back()).(*gdsfEntry)
@@ -82,13 +88,14 @@ func (g *GDSF) Removed(key string) {
 			g.ghosts.Remove(e.ghost)
 		}
 		delete(g.known, key)
+		delete(g.worth, key)
 	}
 }
 
 // Value implements Policy.
 func (g *GDSF) Value(key string, _ clock.Instant) float64 {
-	if e := g.known[key]; e != nil && e.ghost == nil {
-		return e.worth
+	if worth, resident := g.worth[key]; resident {
+		return worth
 	}
 	return math.Inf(-1)
 }
@@ -97,5 +104,5 @@ func (g *GDSF) Value(key string, _ clock.Instant) float64 {
 // used counts as one use: it was loaded for somebody.
 func (g *GDSF) appraise(e *gdsfEntry) {
 	const perBytes = 1 << 30 // only for figures that a person can read
-	e.worth = g.age + max(1, e.uses)*e.object.Cost*perBytes/float64(max(1, e.object.Bytes))
+	g.worth[e.object.Key] = g.age + max(1, e.uses)*e.object.Cost*perBytes/float64(max(1, e.object.Bytes))
 }

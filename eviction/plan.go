@@ -62,40 +62,39 @@ func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 		return Plan{}
 	}
 	var plan Plan
-	order := make(ranking, 0, len(r.Candidates))
+	order := ranking{of: r.Candidates, items: make([]ranked, 0, len(r.Candidates))}
 	for i := range r.Candidates {
 		c := &r.Candidates[i]
-		if why := unevictable(c); why != "" {
-			plan.Kept = append(plan.Kept, Skipped{c.Key, why})
+		if reason := unevictable(c); reason != "" {
+			plan.Kept = append(plan.Kept, Skipped{c.Key, reason})
 			continue
 		}
-		order = append(order, ranked{value: p.Value(c.Key, now), of: c})
+		order.add(i, p.Value(c.Key, now))
 	}
-	evictable := len(order)
 
 	chosen, freed := order.cheapest(need)
 	if r.MaxVictims > 0 && len(chosen) > r.MaxVictims {
-		chosen, freed = fewest(order, need, r.MaxVictims)
+		chosen, freed = order.fewest(need, r.MaxVictims)
 	}
-	kept := chosen[:0:0]
+	needed := make([]ranked, 0, len(chosen)) // the most valuable first
 	for i := len(chosen) - 1; i >= 0; i-- {
 		c := chosen[i]
-		if freed-c.of.Bytes >= need {
-			freed -= c.of.Bytes
-			plan.Kept = append(plan.Kept, Skipped{c.of.Key, "spared: the others suffice without it"})
+		if rest := freed - order.bytes(c); rest >= need {
+			freed = rest
+			plan.Kept = append(plan.Kept, Skipped{r.Candidates[c.index].Key, "spared: the others suffice without it"})
 			continue
 		}
-		kept = append(kept, c)
+		needed = append(needed, c)
 	}
 
 	plan.Freed, plan.Shortfall = freed, max(0, need-freed)
-	plan.Victims = make([]Victim, 0, len(kept))
-	for i := len(kept) - 1; i >= 0; i-- {
-		c := kept[i]
-		plan.ReloadSeconds += c.of.Cost
+	plan.Victims = make([]Victim, 0, len(needed))
+	for i := len(needed) - 1; i >= 0; i-- {
+		c := &r.Candidates[needed[i].index]
+		plan.ReloadSeconds += c.Cost
 		plan.Victims = append(plan.Victims, Victim{
-			Key: c.of.Key, Bytes: c.of.Bytes, Cost: c.of.Cost, Value: c.value,
-			Reason: why(c.of, c.rank, evictable, now),
+			Key: c.Key, Bytes: c.Bytes, Cost: c.Cost, Value: needed[i].value,
+			Reason: why(c, int(needed[i].rank), len(order.items), now),
 		})
 	}
 	return plan

@@ -5,91 +5,112 @@ import (
 	"slices"
 )
 
-// ranked is a candidate with its place in the order of going.
+// ranked is a candidate with its place in the order of going. It holds no pointer,
+// so that ten thousand of them are nothing for the garbage collector to walk.
 type ranked struct {
 	value float64
-	rank  int // 1 is the first to go; set when it is chosen
-	of    *Candidate
+	class int64 // priority, and above all priorities the last victim
+	index int32 // among the candidates
+	rank  int32 // 1 is the first to go; set when it is chosen
 }
+
+// ranking is the evictable candidates of one plan.
+type ranking struct {
+	of    []Candidate
+	items []ranked
+}
+
+// add appends the candidate at index i with what the policy holds it worth.
+func (r *ranking) add(i int, value float64) {
+	c := &r.of[i]
+	class := int64(min(max(c.Priority, -1<<31), 1<<31))
+	if c.LastVictim {
+		class += 1 << 40
+	}
+	r.items = append(r.items, ranked{value: value, class: class, index: int32(i)})
+}
+
+func (r *ranking) bytes(x ranked) int64 { return r.of[x.index].Bytes }
 
 // before reports whether a goes before b. It is a total order over distinct keys.
-func before(a, b *ranked) bool {
-	switch {
-	case a.of.LastVictim != b.of.LastVictim:
-		return b.of.LastVictim
-	case a.of.Priority != b.of.Priority:
-		return a.of.Priority < b.of.Priority
-	case a.value != b.value:
+func (r *ranking) before(a, b *ranked) bool {
+	if a.class != b.class {
+		return a.class < b.class
+	}
+	if a.value != b.value {
 		return a.value < b.value
-	case a.of.LastUsed != b.of.LastUsed:
-		return a.of.LastUsed < b.of.LastUsed
 	}
-	return a.of.Key < b.of.Key
+	ca, cb := &r.of[a.index], &r.of[b.index]
+	if ca.LastUsed != cb.LastUsed {
+		return ca.LastUsed < cb.LastUsed
+	}
+	return ca.Key < cb.Key
 }
 
-// ranking is a binary heap, the first to go on top. Plans take a few of many, so
-// sorting all of them would be most of the work.
-type ranking []ranked
-
-func (h ranking) down(i int) {
-	for {
-		least := i
-		for child := 2*i + 1; child <= 2*i+2 && child < len(h); child++ {
-			if before(&h[child], &h[least]) {
-				least = child
-			}
-		}
-		if least == i {
-			return
-		}
-		h[i], h[least] = h[least], h[i]
-		i = least
+// cheapest takes the first to go until they free need bytes or none is left. A
+// plan takes a few of many, so a heap does it: sorting all would be most of the
+// work. It reorders the items and loses none.
+func (r *ranking) cheapest(need int64) (chosen []ranked, freed int64) {
+	for i := len(r.items)/2 - 1; i >= 0; i-- {
+		r.sink(i, len(r.items))
 	}
-}
-
-// cheapest takes the first to go until they free need bytes or none is left. It
-// reorders h and leaves all elements in its array.
-func (h ranking) cheapest(need int64) (chosen []ranked, freed int64) {
-	for i := len(h)/2 - 1; i >= 0; i-- {
-		h.down(i)
-	}
-	rest := h
-	for len(rest) > 0 && freed < need {
-		rest[0].rank = len(chosen) + 1
-		chosen = append(chosen, rest[0])
-		freed += rest[0].of.Bytes
-		last := len(rest) - 1
-		rest[0], rest[last] = rest[last], rest[0]
-		rest = rest[:last]
-		rest.down(0)
+	for left := len(r.items); left > 0 && freed < need; {
+		first := r.items[0]
+		first.rank = int32(len(chosen) + 1)
+		chosen = append(chosen, first)
+		freed += r.bytes(first)
+		left--
+		r.items[0], r.items[left] = r.items[left], r.items[0]
+		r.sink(0, left)
 	}
 	return chosen, freed
 }
 
+// sink restores the heap of the first n items, of which only that at i may be
+// out of place.
+func (r *ranking) sink(i, n int) {
+	x := r.items[i]
+	for {
+		child := 2*i + 1
+		if child >= n {
+			break
+		}
+		if child+1 < n && r.before(&r.items[child+1], &r.items[child]) {
+			child++
+		}
+		if !r.before(&r.items[child], &x) {
+			break
+		}
+		r.items[i] = r.items[child]
+		i = child
+	}
+	r.items[i] = x
+}
+
 // fewest takes at most limit of all: the first to go with which need can still
 // be met by those that follow; the largest if need cannot be met at all.
-func fewest(all ranking, need int64, limit int) (chosen []ranked, freed int64) {
-	inOrder := slices.Clone(all)
+func (r *ranking) fewest(need int64, limit int) (chosen []ranked, freed int64) {
+	inOrder := slices.Clone(r.items)
 	slices.SortFunc(inOrder, func(a, b ranked) int {
-		if before(&a, &b) {
+		if r.before(&a, &b) {
 			return -1
 		}
 		return 1
 	})
 	for i := range inOrder {
-		inOrder[i].rank = i + 1
+		inOrder[i].rank = int32(i + 1)
 	}
 	bySize := slices.Clone(inOrder)
-	slices.SortStableFunc(bySize, func(a, b ranked) int { return cmp.Compare(b.of.Bytes, a.of.Bytes) })
+	slices.SortStableFunc(bySize, func(a, b ranked) int { return cmp.Compare(r.bytes(b), r.bytes(a)) })
 
 	largest := bySize[:min(limit, len(bySize))]
 	for _, c := range largest {
-		freed += c.of.Bytes
+		freed += r.bytes(c)
 	}
 	if freed < need {
 		chosen = slices.Clone(largest)
 	} else {
-		chosen, freed = fitting(inOrder, bySize, need, limit)
+		chosen, freed = r.fitting(inOrder, bySize, need, limit)
 	}
 	slices.SortFunc(chosen, func(a, b ranked) int { return cmp.Compare(a.rank, b.rank) })
 	return chosen, freed
@@ -97,37 +118,37 @@ func fewest(all ranking, need int64, limit int) (chosen []ranked, freed int64) {
 
 // fitting is fewest where the limit largest suffice. Each slot takes the first in
 // order that leaves a need which the largest others can meet in the slots left.
-func fitting(inOrder, bySize []ranked, need int64, limit int) (chosen []ranked, freed int64) {
-	taken := make(map[*Candidate]bool, limit)
+func (r *ranking) fitting(inOrder, bySize []ranked, need int64, limit int) (chosen []ranked, freed int64) {
+	taken := make(map[int32]bool, limit)
 	for slots := limit; slots > 0 && freed < need; slots-- {
 		var (
-			others  int64                              // the largest slots−1 not taken, together
-			reserve int64                              // the largest after those
-			among   = make(map[*Candidate]bool, slots) // the largest slots−1
+			others  int64                         // the largest slots−1 not taken, together
+			reserve int64                         // the largest after those
+			among   = make(map[int32]bool, slots) // the largest slots−1
 		)
 		for _, c := range bySize {
-			if taken[c.of] {
+			if taken[c.index] {
 				continue
 			}
 			if len(among) == slots-1 {
-				reserve = c.of.Bytes
+				reserve = r.bytes(c)
 				break
 			}
-			others += c.of.Bytes
-			among[c.of] = true
+			others += r.bytes(c)
+			among[c.index] = true
 		}
 		for _, c := range inOrder {
-			if taken[c.of] {
+			if taken[c.index] {
 				continue
 			}
 			rest := others
-			if among[c.of] {
-				rest += reserve - c.of.Bytes
+			if among[c.index] {
+				rest += reserve - r.bytes(c)
 			}
-			if freed+c.of.Bytes+rest >= need {
-				taken[c.of] = true
+			if freed+r.bytes(c)+rest >= need {
+				taken[c.index] = true
 				chosen = append(chosen, c)
-				freed += c.of.Bytes
+				freed += r.bytes(c)
 				break
 			}
 		}
