@@ -117,7 +117,7 @@ var tinyConfig = Config{
 // step makes one change, chosen by its arguments.
 func (w *world) step(verb, a, b uint32) error {
 	owner := string('a' + rune(a%3))
-	switch verb % 12 {
+	switch verb % 13 {
 	case 0, 1, 2, 3, 4:
 		sizes := [...]int64{1, 255, 256, 300, 700, 1024, 3000, 4000, 5000, 9000, 16384, 20000, 40000, 100000}
 		size := sizes[b%uint32(len(sizes))]
@@ -139,6 +139,18 @@ func (w *world) step(verb, a, b uint32) error {
 		w.adopt(w.next, bytes, "")
 		if a%2 != 0 {
 			w.o.contents[w.next] = "stranger"
+		}
+	case 12: // taken, and given up before a byte was handed out
+		if p := w.h.Place(owner, 1024, 0); p.Kind == Pooled {
+			w.h.Take(p.Segment, owner)
+			if a%2 == 0 && p.NeedsClear {
+				w.h.MarkClean(p.Segment)
+				w.o.contents[p.Segment] = ""
+			}
+			if w.o.contents[p.Segment] == "" { // as far as the heap can know
+				w.o.contents[p.Segment] = owner
+			}
+			w.h.Pool(p.Segment)
 		}
 	}
 	return nil
