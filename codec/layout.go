@@ -33,9 +33,11 @@ type layout struct {
 	class  class
 	elem   *layout // of slice, map, pointer
 	fields []fieldLayout
+	byName map[string]int // wire name → index in fields
 }
 
 type fieldLayout struct {
+	name      string
 	index     []int  // more than one inside embedded structs
 	json      []byte // `"name":`
 	msgpack   []byte // the encoded name
@@ -98,7 +100,7 @@ func makeLayout(t reflect.Type, making map[reflect.Type]*layout) *layout {
 	case reflect.Interface:
 		l.class = classInterface
 	case reflect.Struct:
-		l.class = classStruct
+		l.class, l.byName = classStruct, map[string]int{}
 		l.addFields(t, nil, making)
 	}
 	return l
@@ -120,7 +122,12 @@ func (l *layout) addFields(t reflect.Type, path []int, making map[reflect.Type]*
 		if tag == "" {
 			tag = sf.Name
 		}
+		if _, twice := l.byName[tag]; twice {
+			panic("codec: " + t.String() + " has two fields called " + tag)
+		}
+		l.byName[tag] = len(l.fields)
 		l.fields = append(l.fields, fieldLayout{
+			name:      tag,
 			index:     index,
 			json:      append(appendJSONString(nil, tag), ':'),
 			msgpack:   appendMsgPackString(nil, tag),

@@ -1,14 +1,10 @@
 package codec
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
 	"time"
-
-	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -134,9 +130,10 @@ type ReplyHeader struct {
 	Node      string    `json:"node"`
 }
 
-// replyEnvelope is a reply's envelope but for its data.
+// replyEnvelope is a whole reply. Data is the pointer to read into, or nil.
 type replyEnvelope struct {
 	ReplyHeader
+	Data         any            `json:"data"`
 	ErrorCode    schemas.Code   `json:"error_code"`
 	ErrorMessage string         `json:"error_message"`
 	StatusCode   int            `json:"status_code"`
@@ -147,53 +144,18 @@ type replyEnvelope struct {
 // that is nil; fields that out has not are ignored. A failure is returned as a
 // *schemas.Error; any other error means that the payload is not a reply.
 func DecodeReply(payload []byte, f Format, out any) (ReplyHeader, error) {
-	env, data, err := splitReply(payload, f)
+	var env replyEnvelope
+	if out != nil {
+		env.Data = out
+	}
+	if err := Unmarshal(payload, f, &env); err != nil {
+		return ReplyHeader{}, err
+	}
 	switch {
-	case err != nil:
-		return ReplyHeader{}, fmt.Errorf("codec: not a reply: %w", err)
-	case !env.Success && env.ErrorCode == "":
-		return env.ReplyHeader, errors.New("codec: not a reply: neither a success nor an error_code")
-	case !env.Success:
-		return env.ReplyHeader, &schemas.Error{Code: env.ErrorCode, Message: env.ErrorMessage, Status: env.StatusCode, Details: env.Details}
-	case out == nil || len(data) == 0:
+	case env.Success:
 		return env.ReplyHeader, nil
+	case env.ErrorCode == "":
+		return env.ReplyHeader, errors.New("codec: not a reply: neither a success nor an error_code")
 	}
-	if f == MsgPack {
-		err = unmarshalMsgPack(data, out)
-	} else {
-		err = json.Unmarshal(data, out)
-	}
-	if err != nil {
-		err = fmt.Errorf("codec: reply data: %w", err)
-	}
-	return env.ReplyHeader, err
-}
-
-func splitReply(payload []byte, f Format) (replyEnvelope, []byte, error) {
-	if f == MsgPack {
-		var whole struct {
-			replyEnvelope
-			Data msgpack.RawMessage `json:"data"`
-		}
-		if err := Guard(payload); err != nil {
-			return replyEnvelope{}, nil, err
-		}
-		err := unmarshalMsgPack(payload, &whole)
-		return whole.replyEnvelope, whole.Data, err
-	}
-	var whole struct {
-		replyEnvelope
-		Data json.RawMessage `json:"data"`
-	}
-	err := json.Unmarshal(payload, &whole)
-	return whole.replyEnvelope, whole.Data, err
-}
-
-// unmarshalMsgPack decodes guarded bytes by the json tags.
-func unmarshalMsgPack(b []byte, out any) error {
-	d := msgpack.GetDecoder()
-	defer msgpack.PutDecoder(d)
-	d.Reset(bytes.NewReader(b))
-	d.SetCustomStructTag("json")
-	return d.Decode(out)
+	return env.ReplyHeader, &schemas.Error{Code: env.ErrorCode, Message: env.ErrorMessage, Status: env.StatusCode, Details: env.Details}
 }
