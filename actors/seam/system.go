@@ -45,7 +45,8 @@ type Config struct {
 	Depth [4]int
 	// Stateful receivers do not survive a panic: see OnPanic.
 	Stateful bool
-	// OnPanic is called on the goroutine of the failure with the actor's name,
+	// OnPanic is called on the goroutine of the failure (for an overflow of the
+	// System lane that is the sender's, and there is no stack) with the actor's name,
 	// the panic's value and its stack. Nil means the policy: a stateful actor ends
 	// the process, a stateless one is logged and goes on. When a stateful
 	// actor's OnPanic returns, the actor is stopped all the same.
@@ -98,6 +99,7 @@ type Ref struct {
 	stop     func()        // asks the library, once
 	stopOnce sync.Once
 	panics   atomic.Uint64
+	failed   atomic.Bool // the policy for a stateful actor's end was applied
 }
 
 // Spawn starts an actor. It panics if the configuration is unsound or the
@@ -267,6 +269,9 @@ func (r *Ref) failure(v any, stack []byte) {
 	if r.cfg.Stateful {
 		r.box.close() // before anybody can see the failure and tell more
 		defer r.Stop()
+		if r.failed.Swap(true) {
+			return // two senders met the cap of the System lane at once
+		}
 	}
 	switch {
 	case r.cfg.OnPanic != nil:

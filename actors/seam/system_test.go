@@ -262,9 +262,15 @@ func TestOnPanicReplacesThePolicy(t *testing.T) {
 		stack string
 	}
 	failures := make(chan failure, 1)
-	ref := s.Spawn(Config{Name: "pool", Stateful: true, OnPanic: func(name string, v any, stack []byte) {
+	var ref *Ref
+	ready := make(chan struct{})
+	ref = s.Spawn(Config{Name: "pool", Stateful: true, OnPanic: func(name string, v any, stack []byte) {
+		if err := ref.Tell(GrantLane, 2); err != ErrStopped {
+			t.Errorf("tell to an actor that just failed: %v, want ErrStopped", err)
+		}
 		failures <- failure{name, v, string(stack)}
-	}}, receiver(func(any) { panic("x") }))
+	}}, receiver(func(any) { <-ready; panic("x") }))
+	close(ready)
 	if err := ref.Tell(GrantLane, 1); err != nil {
 		t.Fatal(err)
 	}
