@@ -25,7 +25,7 @@ const nearFits = 16
 // to the segment's start. The errors are ErrNoRoom and ErrNotOwned.
 func (h *Heap) Alloc(id SegmentID, size, align int64) (Block, error) {
 	checkWish(size, align)
-	s := h.segments[id]
+	s := h.lookup(id)
 	if s == nil || s.owner == nil {
 		return Block{}, fmt.Errorf("%w: %d", ErrNotOwned, id)
 	}
@@ -44,7 +44,7 @@ func (h *Heap) Alloc(id SegmentID, size, align int64) (Block, error) {
 // means by Whole. Asked is how many of its bytes were requested, at most the
 // segment's.
 func (h *Heap) AllocWhole(id SegmentID, asked int64) (Block, error) {
-	s := h.segments[id]
+	s := h.lookup(id)
 	if s == nil || s.owner == nil {
 		return Block{}, fmt.Errorf("%w: %d", ErrNotOwned, id)
 	}
@@ -57,7 +57,7 @@ func (h *Heap) AllocWhole(id SegmentID, asked int64) (Block, error) {
 // Restore marks a block that a ledger recorded, at its known place. The blocks
 // of a segment may come in any order. The errors are ErrBadBlock and ErrNotOwned.
 func (h *Heap) Restore(b Block) error {
-	s := h.segments[b.Segment]
+	s := h.lookup(b.Segment)
 	if s == nil || s.owner == nil {
 		return fmt.Errorf("%w: %d", ErrNotOwned, b.Segment)
 	}

@@ -111,6 +111,7 @@ func (c Config) Validate() error {
 type Heap struct {
 	cfg      Config
 	segments map[SegmentID]*segment
+	recent   *segment // the one that lookup found last
 	owners   map[string]*owner
 	spare    []*owner  // owners without a segment, to be used again
 	sizes    []*bucket // one for each size of a segment there is and each class, ascending

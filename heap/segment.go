@@ -46,7 +46,7 @@ func (h *Heap) Add(id SegmentID, bytes int64, owner string, clean bool) {
 	if bytes < 1 || bytes%h.cfg.GranularityBytes != 0 || units > maxUnits {
 		misuse("a segment of %d bytes", bytes)
 	}
-	if h.segments[id] != nil {
+	if h.lookup(id) != nil {
 		misuse("segment %d is there already", id)
 	}
 	s := &segment{id: id, bytes: bytes, units: uint32(units), bucket: h.bucket(bytes)}
@@ -168,6 +168,7 @@ func (h *Heap) Remove(id SegmentID) {
 	}
 	h.sums.bytes -= s.bytes
 	delete(h.segments, id)
+	h.recent = nil
 	if s.bucket.segments--; s.bucket.segments == 0 && !s.bucket.class {
 		at, _ := h.findBucket(s.bytes)
 		h.sizes = slices.Delete(h.sizes, at, at+1)
@@ -190,7 +191,7 @@ func (s *segment) needsClear(o *owner) bool { return s.dirty && (s.last == nil |
 
 // Segment describes a segment; ok is false where there is none of that id.
 func (h *Heap) Segment(id SegmentID) (info SegmentInfo, ok bool) {
-	s := h.segments[id]
+	s := h.lookup(id)
 	if s == nil {
 		return SegmentInfo{}, false
 	}
@@ -219,8 +220,20 @@ func (h *Heap) ungive(s *segment) {
 	s.root, s.owner = 0, nil
 }
 
-func (h *Heap) segment(id SegmentID) *segment {
+// lookup finds a segment, or nil. The calls of one grant ask for the same one.
+func (h *Heap) lookup(id SegmentID) *segment {
+	if h.recent != nil && h.recent.id == id {
+		return h.recent
+	}
 	s := h.segments[id]
+	if s != nil {
+		h.recent = s
+	}
+	return s
+}
+
+func (h *Heap) segment(id SegmentID) *segment {
+	s := h.lookup(id)
 	if s == nil {
 		misuse("no segment %d", id)
 	}
