@@ -177,7 +177,8 @@ type Sample struct {
 	// OursBytes is what the driver's live segments really occupy: resident bytes
 	// on RAM, whole handles on a GPU.
 	OursBytes int64
-	// Health and its reasons, one sentence each with the fix where there is one.
+	// Health and its reasons, one sentence each with the fix where there is one. A
+	// healthy device may have reasons too: notes, such as small pages in use.
 	// Reasons is shared: do not change it.
 	Health  Health
 	Reasons []string

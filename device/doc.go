@@ -42,7 +42,7 @@
 // of this package; a driver that reports ErrLost reports it for ever after, and
 // its segments can only be destroyed. Short files, truncated while being read or
 // not, are errors and never signals. Cancelling a context stops Create and Fill
-// at the next chunk (at most 4 MiB of work).
+// at the next chunk (at most 16 MiB of work).
 //
 // # How to test
 //

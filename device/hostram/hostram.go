@@ -1,0 +1,248 @@
+//go:build linux
+
+package hostram
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/hostmem"
+	"github.com/isobar-project/isobar/device/internal/memfd"
+)
+
+// Config describes one main-memory device. The zero value of every field but ID
+// is sound.
+type Config struct {
+	// ID is the device's name on the wire. Required.
+	ID string
+	// PhysicalBytes is what the device may come to in all; 0, or more than there
+	// is, means what the machine and its control groups have.
+	PhysicalBytes int64
+	// HeadroomBytes is what Create leaves to everybody else even when asked for
+	// all; 0 means 64 MiB or a 64th of the physical bytes, whichever is less.
+	// Negative means none.
+	HeadroomBytes int64
+	// SmallPages turns huge pages off.
+	SmallPages bool
+	// Root is put before /proc, /sys and /etc wherever figures or other processes
+	// are looked at; "" means "/". For tests.
+	Root string
+	// Figures reads the machine's figures; nil means hostmem under Root.
+	Figures func() (hostmem.Figures, error)
+	// Clock tells how old figures are; nil means the real one.
+	Clock clock.Clock
+}
+
+// Driver is main memory; it implements device.Driver. Make it with New.
+type Driver struct {
+	c     Config
+	info  device.Info
+	store *memfd.Store
+	room  *room
+}
+
+var _ device.Driver = (*Driver)(nil)
+
+// New probes the machine. Errors say what is missing and how to get it.
+func New(c Config) (*Driver, error) {
+	if c.ID == "" {
+		return nil, errors.New("hostram: the device needs an ID")
+	}
+	if c.PhysicalBytes < 0 {
+		return nil, fmt.Errorf("hostram: %s: physical size of %d bytes is negative", c.ID, c.PhysicalBytes)
+	}
+	if c.Clock == nil {
+		c.Clock = clock.Real()
+	}
+	if c.Figures == nil {
+		reader, err := hostmem.NewReader(hostmem.Config{Root: c.Root})
+		if err != nil {
+			return nil, fmt.Errorf("hostram: %s: %w", c.ID, err)
+		}
+		c.Figures = reader.Read
+	}
+	figures, err := c.Figures()
+	if err != nil {
+		return nil, fmt.Errorf("hostram: %s: %w", c.ID, err)
+	}
+	physical := physicalBytes(c, figures)
+	if c.HeadroomBytes == 0 {
+		c.HeadroomBytes = min(64<<20, physical/64)
+	}
+	c.HeadroomBytes = max(0, c.HeadroomBytes)
+	store, err := memfd.NewStore(memfd.Config{
+		Label:            "isobar-" + c.ID,
+		Root:             c.Root,
+		Huge:             !c.SmallPages,
+		GranularityBytes: int64(os.Getpagesize()),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hostram: %s: %w", c.ID, err)
+	}
+	return &Driver{
+		c:     c,
+		store: store,
+		room:  &room{c: c, store: store},
+		info: device.Info{
+			ID:               c.ID,
+			Kind:             "ram",
+			HandleKind:       "memfd",
+			Type:             device.RAM,
+			Name:             "main memory",
+			Driver:           "memfd on Linux " + kernelRelease(),
+			UUID:             identity(c),
+			PhysicalBytes:    physical,
+			GranularityBytes: int64(os.Getpagesize()),
+			NUMANode:         -1,
+			ProvesRelease:    true,
+		},
+	}, nil
+}
+
+func physicalBytes(c Config, f hostmem.Figures) int64 {
+	if c.PhysicalBytes > 0 {
+		return min(c.PhysicalBytes, f.PhysicalBytes())
+	}
+	return f.PhysicalBytes()
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// identity is stable for a device of a machine, and does not give away the
+// machine's own id, which is confidential. Without one it is empty.
+func identity(c Config) string {
+	root := c.Root
+	if root == "" {
+		root = "/"
+	}
+	text, err := os.ReadFile(filepath.Join(root, "etc/machine-id"))
+	machine := strings.TrimSpace(string(text))
+	if err != nil || machine == "" {
+		return ""
+	}
+	return uuid.NewSHA1(uuid.NameSpaceOID, []byte("isobar\x00"+machine+"\x00"+c.ID)).String()
+}
+
+// Info implements device.Driver.
+func (d *Driver) Info() device.Info { return d.info }
+
+// Create implements device.Driver.
+func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions) (device.Segment, error) {
+	if err := d.store.CheckSize(bytes); err != nil {
+		return nil, err
+	}
+	if err := d.room.take(bytes); err != nil {
+		return nil, err
+	}
+	s, err := d.store.Create(ctx, bytes, o)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Import implements device.Driver. Bytes that are there already need no room.
+func (d *Driver) Import(f *os.File, bytes int64, o device.ImportOptions) (device.Segment, error) {
+	s, err := d.store.Import(f, bytes, o)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Export implements device.Driver.
+func (d *Driver) Export(s device.Segment, m device.Mode) (*os.File, error) {
+	return d.store.Export(s, m)
+}
+
+// Released implements device.Driver.
+func (d *Driver) Released(s device.Segment) (bool, error) { return d.store.Released(s) }
+
+// Holders implements device.Driver. It sees all processes when run as root, else
+// those of its own user.
+func (d *Driver) Holders(s device.Segment, except ...int) ([]device.Holder, error) {
+	return d.store.Holders(s, except...)
+}
+
+// Clear implements device.Driver.
+func (d *Driver) Clear(s device.Segment, off, n int64, value byte) error {
+	return d.store.Clear(s, off, n, value)
+}
+
+// Copy implements device.Driver.
+func (d *Driver) Copy(dst device.Segment, dstOff int64, src device.Segment, srcOff, n int64) error {
+	return d.store.Copy(dst, dstOff, src, srcOff, n)
+}
+
+// Fill implements device.Driver.
+func (d *Driver) Fill(ctx context.Context, s device.Segment, off int64, f *os.File, fileOff, n int64) (int64, error) {
+	return d.store.Fill(ctx, s, off, f, fileOff, n)
+}
+
+// Seal implements device.Driver.
+func (d *Driver) Seal(s device.Segment) error { return d.store.Seal(s) }
+
+// Destroy implements device.Driver.
+func (d *Driver) Destroy(s device.Segment) error {
+	_, err := d.store.Destroy(s)
+	return err
+}
+
+// Close implements device.Driver.
+func (d *Driver) Close() error { return d.store.Close() }
+
+// Audit asks the kernel for the blocks of every live segment, and corrects the
+// count that Sample reports. A difference means that a client gave pages of its
+// scratch back by punching holes. It costs about a microsecond a segment.
+func (d *Driver) Audit() (counted, kernel int64, err error) { return d.store.Audit() }
+
+// Sample implements device.Driver.
+func (d *Driver) Sample() (device.Sample, error) {
+	if d.store.Closed() {
+		return device.Sample{}, device.ErrClosed
+	}
+	figures, err := d.c.Figures()
+	if err != nil {
+		return device.Sample{}, fmt.Errorf("sample %s: %w", d.c.ID, err)
+	}
+	ours := d.store.ResidentBytes()
+	physical := physicalBytes(d.c, figures)
+	return device.Sample{
+		PhysicalBytes: physical,
+		UsedBytes:     ours + figures.OutsideBytes(physical, ours),
+		OursBytes:     ours,
+		Health:        device.Healthy,
+		Reasons:       d.notes(),
+	}, nil
+}
+
+// notes are for people; none of them makes the device less than healthy.
+func (d *Driver) notes() []string {
+	if note := d.store.HugeNote(); note != "" {
+		return []string{note}
+	}
+	if missed := d.store.MissedHugeBytes(); missed > 0 {
+		return []string{fmt.Sprintf("%d MiB got small pages because the kernel found no huge ones just then: "+
+			"memory is fragmented; echo 1 > /proc/sys/vm/compact_memory may help", missed>>20)}
+	}
+	return nil
+}
+
+// ProbeLease fails where a write lease on a memfd does not prove release, with what
+// the machine lacks. New calls it; it is here for those who diagnose a machine.
+func ProbeLease() error { return memfd.ProbeLease() }
