@@ -1,0 +1,105 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/isobar-project/isobar/codec"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// AwaitWait is how long one get_operation of Await may wait at the node.
+const AwaitWait = 10 * time.Second
+
+// Progress is told how an operation goes; see Await.
+type Progress func(schemas.Operation)
+
+// Await follows an operation to its end and decodes its result, the action's own
+// reply data with a fresh claim, into reply (a pointer, or nil). progress, if not
+// nil, is called after every answer of the node, on the caller's goroutine.
+//
+// An operation that failed or was cancelled is a *schemas.Error. Ending ctx ends
+// the waiting only; cancel_operation ends the operation.
+func (c *Client) Await(ctx context.Context, operationID string, reply any, progress Progress, opts ...CallOption) error {
+	wait := AwaitWait
+	if progress != nil {
+		wait = 500 * time.Millisecond
+	}
+	for {
+		request := schemas.GetOperationRequest{OperationID: operationID, WaitMs: wait.Milliseconds()}
+		var answer operationReply
+		// JSON, whatever the client's format: the result is kept as it came.
+		following := append([]CallOption{func(k *call) { k.format, k.patience = codec.JSON, wait }}, opts...)
+		if err := c.Call(ctx, schemas.ActionGetOperation, &request, &answer, following...); err != nil {
+			return err
+		}
+		op := answer.Operation.Operation
+		op.Result = answer.Operation.Result
+		if progress != nil {
+			progress(op)
+		}
+		switch op.Status {
+		case schemas.StatusCompleted:
+			return decodeResult(op.OperationID, answer.Operation.Result, reply)
+		case schemas.StatusFailed, schemas.StatusCancelled:
+			return operationError(op)
+		}
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Do is Call followed, where the command is queued or running, by Await.
+func (c *Client) Do(ctx context.Context, action schemas.Action, request, reply any, progress Progress, opts ...CallOption) error {
+	err := c.Call(ctx, action, request, reply, opts...)
+	var pending *PendingError
+	if !errors.As(err, &pending) {
+		return err
+	}
+	if progress != nil {
+		progress(schemas.Operation{OperationID: pending.OperationID, Action: action, Status: pending.Status,
+			Position: pending.Position, EstimatedMs: pending.EstimatedMs, Reason: pending.Reason})
+	}
+	var k call
+	for _, o := range opts {
+		o(&k)
+	}
+	var ask []CallOption
+	if k.node != "" {
+		ask = append(ask, WithNode(k.node))
+	}
+	return c.Await(ctx, pending.OperationID, reply, progress, ask...)
+}
+
+// operationReply is schemas.GetOperationReply with the result as it came.
+type operationReply struct {
+	Operation struct {
+		schemas.Operation
+		Result json.RawMessage `json:"result"`
+	} `json:"operation"`
+}
+
+func decodeResult(operationID string, result json.RawMessage, reply any) error {
+	if reply == nil || len(result) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(result, reply); err != nil {
+		return fmt.Errorf("the result of operation %s: %w", operationID, err)
+	}
+	return nil
+}
+
+func operationError(op schemas.Operation) error {
+	if op.Error == nil {
+		code := schemas.CodeInternalError
+		if op.Status == schemas.StatusCancelled {
+			code = schemas.CodeCancelled
+		}
+		return schemas.Errorf(code, "operation %s: %s", op.OperationID, op.Status)
+	}
+	return &schemas.Error{Code: op.Error.ErrorCode, Message: op.Error.ErrorMessage, Status: op.Error.StatusCode, Details: op.Error.Details}
+}

@@ -1,0 +1,231 @@
+package conn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Settings of every connection that the bus makes.
+const (
+	connTimeout      = 2 * time.Second
+	connPing         = 5 * time.Second
+	connPingsOut     = 2
+	reconnectWait    = 250 * time.Millisecond
+	reconnectJitter  = 100 * time.Millisecond
+	reconnectBuffer  = 4 << 20
+	subPendingMsgs   = 16384
+	subPendingBytes  = 32 << 20
+	asyncConnBacklog = 16 << 20
+)
+
+// Config describes connections to one NATS server.
+type Config struct {
+	// InProcess is an embedded server to reach without the network; nil uses URL.
+	InProcess nats.InProcessConnProvider
+	// URL is an existing server, or several separated by commas.
+	URL string
+	// CredentialsFile is a NATS .creds file (JWT and seed); "" shows none.
+	CredentialsFile string
+	// Username and Password are shown if set.
+	Username, Password string
+	// TLS is used if set; a tls:// URL needs none unless it has a private authority.
+	TLS *tls.Config
+	// Name tells people which connection this is (`nats server report connections`).
+	Name string
+	// InboxPrefix is for servers whose permissions give each client a private
+	// inbox; "" is _INBOX.
+	InboxPrefix string
+	// Notify, if set, is told what happens to the connection, in order, from one
+	// goroutine of the connection; it must not block.
+	Notify func(Event)
+	// Log, if set, gets the same.
+	Log *slog.Logger
+}
+
+// Kind is the class of a Event.
+type Kind uint8
+
+// What happens to a connection.
+const (
+	Failed          Kind = iota // an error of no other class
+	Lost                        // reconnecting has begun
+	Restored                    // connected again, subscriptions are in force
+	Closed                      // for good
+	PublishDenied               // the server's permissions forbid to publish to Subject
+	ReplyDenied                 // they forbid to name Subject as where to answer
+	SubscribeDenied             // they forbid to subscribe to Subject
+	ConsumerTooSlow             // messages for Subject were dropped on this side
+	kindEnd                     // keeps the names complete
+)
+
+var kindNames = [kindEnd]string{"failed", "lost", "restored", "closed", "publish_denied", "reply_denied",
+	"subscribe_denied", "consumer_too_slow"}
+
+// String is the kind as logs write it.
+func (k Kind) String() string {
+	if k >= kindEnd {
+		return fmt.Sprintf("Kind(%d)", uint8(k))
+	}
+	return kindNames[k]
+}
+
+// Event is something that happened to a connection outside of any call. It
+// is an error.
+type Event struct {
+	Kind Kind
+	// Subject is the one concerned, "" where none is.
+	Subject string
+	Err     error
+}
+
+// Error implements error.
+func (e Event) Error() string {
+	s := "nats connection " + e.Kind.String()
+	if e.Subject != "" {
+		s += " on " + e.Subject
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap is what nats.go said.
+func (e Event) Unwrap() error { return e.Err }
+
+// ConnectError says why no connection was made and what to do about it.
+type ConnectError struct {
+	Target string
+	Fix    string
+	Err    error
+}
+
+// Error is the cause followed by the fix.
+func (e *ConnectError) Error() string {
+	return fmt.Sprintf("nats %s: %v: %s", e.Target, e.Err, e.Fix)
+}
+
+// Unwrap is the cause.
+func (e *ConnectError) Unwrap() error { return e.Err }
+
+// Dial makes one connection. The first attempt must succeed (a *ConnectError
+// otherwise); after that it reconnects for ever. Publishing on it never waits for
+// the network: over TCP, what the server does not take is buffered up to 16 MiB,
+// then the connection is given up and made anew.
+func Dial(c Config) (*nats.Conn, error) {
+	opts := []nats.Option{
+		nats.Name(c.Name),
+		nats.Timeout(connTimeout),
+		nats.PingInterval(connPing), nats.MaxPingsOutstanding(connPingsOut),
+		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectBufSize(reconnectBuffer),
+		nats.PermissionErrOnSubscribe(true),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { c.notify(classify(sub, err)) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.notify(Event{Kind: Lost, Err: err}) }),
+		nats.ReconnectHandler(func(*nats.Conn) { c.notify(Event{Kind: Restored}) }),
+		nats.ClosedHandler(func(nc *nats.Conn) { c.notify(Event{Kind: Closed, Err: nc.LastError()}) }),
+	}
+	if c.InboxPrefix != "" {
+		opts = append(opts, nats.CustomInboxPrefix(c.InboxPrefix))
+	}
+	target := c.URL
+	if c.InProcess != nil {
+		target = "in process"
+		opts = append(opts, nats.InProcessServer(c.InProcess))
+	} else {
+		opts = append(opts, nats.SetCustomDialer(asyncDialer{&net.Dialer{Timeout: connTimeout}}))
+	}
+	if c.Username != "" {
+		opts = append(opts, nats.UserInfo(c.Username, c.Password))
+	}
+	if c.CredentialsFile != "" {
+		opts = append(opts, nats.UserCredentials(c.CredentialsFile))
+	}
+	if c.TLS != nil {
+		opts = append(opts, nats.Secure(c.TLS))
+	}
+	nc, err := nats.Connect(c.URL, opts...)
+	if err != nil {
+		return nil, &ConnectError{Target: target, Fix: connectFix(err), Err: err}
+	}
+	return nc, nil
+}
+
+func connectFix(err error) string {
+	var unknown *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout):
+		return "no server answers there: start one, or correct --nats-url"
+	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
+		return "the server refuses these credentials: correct the credentials file, or the user and password"
+	case errors.As(err, &unknown), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
+		return "correct the TLS settings: the server's certificate and ours must be of authorities that the other knows"
+	}
+	return "correct the URL and the credentials"
+}
+
+func (c Config) notify(e Event) {
+	if c.Log != nil {
+		level := slog.LevelWarn
+		if e.Kind == Restored || e.Kind == Closed && e.Err == nil {
+			level = slog.LevelInfo
+		}
+		c.Log.Log(context.Background(), level, e.Error(), "connection", c.Name, "kind", e.Kind.String(), "subject", e.Subject)
+	}
+	if c.Notify != nil {
+		c.Notify(e)
+	}
+}
+
+// classify gives what nats.go reports a type. A denied publish would otherwise
+// show as a timeout only.
+func classify(sub *nats.Subscription, err error) Event {
+	e := Event{Kind: Failed, Err: err}
+	if sub != nil {
+		e.Subject = sub.Subject
+	}
+	switch {
+	case errors.Is(err, nats.ErrSlowConsumer):
+		e.Kind = ConsumerTooSlow
+	case errors.Is(err, nats.ErrPermissionViolation):
+		text := err.Error()
+		for _, d := range []struct {
+			phrase string
+			kind   Kind
+		}{{"for Publish to ", PublishDenied}, {"for Publish with Reply of ", ReplyDenied}, {"for Subscription to ", SubscribeDenied}} {
+			if _, rest, ok := cutFold(text, d.phrase); ok {
+				e.Kind = d.kind
+				e.Subject = quoted(rest)
+				break
+			}
+		}
+	}
+	return e
+}
+
+func cutFold(s, sep string) (before, after string, found bool) {
+	i := strings.Index(strings.ToLower(s), strings.ToLower(sep))
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// quoted is the first quoted word of s.
+func quoted(s string) string {
+	_, s, ok := strings.Cut(s, `"`)
+	if !ok {
+		return ""
+	}
+	s, _, _ = strings.Cut(s, `"`)
+	return s
+}

@@ -1,0 +1,357 @@
+package bus
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/codec"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// lane is one queue of events with the goroutine that sends them. The outbox has
+// two: a long queue of one never delays the other.
+type lane struct {
+	o    *Outbox
+	conn *nats.Conn
+	// keepNewest: of each subject the last event is not dropped.
+	keepNewest bool
+
+	mu       sync.Mutex
+	subjects map[string]*topic
+	queue    []entry
+	head     int // queue[head:] waits
+	weight   int // items in queue[head:]
+	open     []*topic
+	timer    clock.Timer
+	gapped   []*topic
+	sent     uint64
+	dropped  uint64
+	closing  bool
+	quit     bool
+
+	wake chan struct{}
+	stop chan struct{}
+	done chan struct{}
+}
+
+// topic is what is known of one subject.
+type topic struct {
+	subject string
+	seq     uint64 // of its last event
+	// batch is an allocation event that still takes items.
+	batch []schemas.AllocationItem
+	// lost is the range of sequences dropped and not yet told; To is 0 for none.
+	lost schemas.Gap
+}
+
+type entry struct {
+	topic  *topic
+	event  schemas.Event
+	weight int
+	// counted entries have a sequence of their own; reminders have not.
+	counted bool
+}
+
+func newLane(o *Outbox, conn *nats.Conn, keepNewest bool) *lane {
+	return &lane{o: o, conn: conn, keepNewest: keepNewest, subjects: make(map[string]*topic),
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+}
+
+func (l *lane) stats() OutboxStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return OutboxStats{Published: l.sent, Dropped: l.dropped, Waiting: uint64(l.weight)}
+}
+
+// add takes one event. It is the only part of the lane that callers of Publish run.
+func (l *lane) add(e schemas.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return
+	}
+	s := l.subjects[e.Subject]
+	if s == nil {
+		s = &topic{subject: e.Subject}
+		l.subjects[e.Subject] = s
+	}
+	if items, ok := batchItems(e.Data); ok {
+		l.join(s, items)
+		return
+	}
+	counted := e.Event != schemas.EventPressureReminder
+	if counted {
+		s.seq++
+		if own := pressureSequence(e.Data); own > s.seq {
+			s.seq = own
+		}
+	}
+	e.Sequence = s.seq
+	l.push(entry{topic: s, event: e, weight: 1, counted: counted})
+	l.signal()
+}
+
+// join adds items to the subject's open batch, and closes the batch when it is
+// full; else the window's timer does.
+func (l *lane) join(s *topic, items []schemas.AllocationItem) {
+	if len(items) == 0 {
+		return
+	}
+	if len(s.batch) == 0 {
+		l.open = append(l.open, s)
+	}
+	s.batch = append(s.batch, items...)
+	if len(s.batch) >= l.o.cfg.BatchItems {
+		for i := range l.open {
+			if l.open[i] == s {
+				l.open = append(l.open[:i], l.open[i+1:]...)
+				break
+			}
+		}
+		l.seal(s)
+		l.signal()
+		return
+	}
+	if l.timer == nil {
+		l.timer = l.o.cfg.Clock.AfterFunc(l.o.cfg.BatchWindow, func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.timer = nil
+			l.sealAll()
+			l.signal()
+		})
+	}
+}
+
+func (l *lane) sealAll() {
+	for _, s := range l.open {
+		l.seal(s)
+	}
+	clear(l.open)
+	l.open = l.open[:0]
+}
+
+func (l *lane) seal(s *topic) {
+	// One caller may hand in more than fits a message.
+	for len(s.batch) > maxBatchItems {
+		l.sealItems(s, s.batch[:maxBatchItems:maxBatchItems])
+		s.batch = s.batch[maxBatchItems:]
+	}
+	l.sealItems(s, s.batch)
+	s.batch = nil
+}
+
+func (l *lane) sealItems(s *topic, items []schemas.AllocationItem) {
+	s.seq++
+	l.push(entry{topic: s, weight: len(items), counted: true, event: schemas.Event{
+		Event: batchKind(items), Subject: s.subject, Sequence: s.seq, Node: l.o.cfg.Node, BootID: l.o.cfg.BootID,
+		Timestamp: l.o.cfg.Clock.Wall(), Data: &schemas.AllocationBatch{Items: items},
+	}})
+}
+
+func (l *lane) push(e entry) {
+	e.event.EventID = l.o.nextID()
+	l.queue = append(l.queue, e)
+	l.weight += e.weight
+	l.shed()
+}
+
+// shed drops the oldest entries beyond the backlog.
+func (l *lane) shed() {
+	for i := l.head; l.weight > l.o.cfg.Backlog && i < len(l.queue); {
+		e := &l.queue[i]
+		if l.keepNewest && e.counted && e.event.Event != schemas.EventGap && e.event.Sequence == e.topic.seq {
+			i++
+			continue
+		}
+		l.lose(e)
+		l.weight -= e.weight
+		copy(l.queue[l.head+1:i+1], l.queue[l.head:i])
+		l.queue[l.head] = entry{}
+		l.head++
+		i = max(i, l.head)
+	}
+}
+
+// lose notes that an entry will never be sent. Of one subject the oldest goes
+// first, so that what is lost is one range.
+func (l *lane) lose(e *entry) {
+	l.dropped += uint64(e.weight)
+	if !e.counted {
+		return
+	}
+	from, to := e.event.Sequence, e.event.Sequence
+	if g, ok := e.event.Data.(schemas.Gap); ok {
+		from, to = g.From, g.To
+	}
+	s := e.topic
+	if s.lost.To == 0 {
+		s.lost = schemas.Gap{From: from, To: to}
+		l.gapped = append(l.gapped, s)
+		return
+	}
+	s.lost.From, s.lost.To = min(s.lost.From, from), max(s.lost.To, to)
+}
+
+func (l *lane) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take removes up to drainChunk entries, gaps first: what is lost is older than
+// what waits.
+func (l *lane) take(into []entry) []entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.gapped {
+		into = append(into, entry{topic: s, counted: true, event: schemas.Event{
+			Event: schemas.EventGap, Subject: s.subject, EventID: l.o.nextID(), Sequence: s.lost.To, Node: l.o.cfg.Node,
+			BootID: l.o.cfg.BootID, Timestamp: l.o.cfg.Clock.Wall(), Data: s.lost,
+		}})
+		s.lost = schemas.Gap{}
+	}
+	l.gapped = l.gapped[:0]
+	n := min(len(l.queue)-l.head, drainChunk)
+	into = append(into, l.queue[l.head:l.head+n]...)
+	for i := l.head; i < l.head+n; i++ {
+		l.weight -= l.queue[i].weight
+		l.queue[i] = entry{}
+	}
+	l.head += n
+	switch {
+	case l.head == len(l.queue):
+		l.queue, l.head = l.queue[:0], 0
+		if cap(l.queue) > 4*drainChunk {
+			l.queue = nil // a backlog's memory is not kept
+		}
+	case l.head > len(l.queue)/2:
+		rest := copy(l.queue, l.queue[l.head:])
+		clear(l.queue[rest:])
+		l.queue, l.head = l.queue[:rest], 0
+	}
+	return into
+}
+
+// putBack returns entries that the server may not have got to the front.
+func (l *lane) putBack(entries []entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	queue := make([]entry, 0, len(entries)+len(l.queue)-l.head)
+	queue = append(queue, entries...)
+	l.queue, l.head = append(queue, l.queue[l.head:]...), 0
+	for i := range entries {
+		l.weight += entries[i].weight
+	}
+	l.shed()
+}
+
+// run sends until the lane is finished and empty, or abandoned.
+func (l *lane) run() {
+	defer close(l.done)
+	status := l.conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer l.conn.RemoveStatusListener(status)
+	var group []entry
+	var buf []byte
+	for {
+		for l.conn.IsConnected() {
+			group = l.take(group[:0])
+			if len(group) == 0 {
+				break
+			}
+			var ok bool
+			if buf, ok = l.send(group, buf); !ok {
+				break
+			}
+			clear(group)
+		}
+		if l.over() {
+			return
+		}
+		select {
+		case <-l.wake:
+		case <-status:
+		case <-l.stop:
+			return
+		}
+	}
+}
+
+// send publishes a group. It reports false, with everything put back, when the
+// connection went away before the server confirmed.
+func (l *lane) send(group []entry, buf []byte) ([]byte, bool) {
+	weight := 0
+	for i := range group {
+		e := &group[i]
+		err := l.publish(&e.event, &buf)
+		if unpublishable(err) {
+			l.o.cfg.Log.Error("an event that cannot be published is replaced by a gap", "subject", e.event.Subject, "event", e.event.Event, "error", err)
+			l.mu.Lock()
+			l.dropped += uint64(e.weight)
+			l.mu.Unlock()
+			e.event.Event, e.event.Data, e.weight = schemas.EventGap, schemas.Gap{From: e.event.Sequence, To: e.event.Sequence}, 0
+			err = l.publish(&e.event, &buf)
+		}
+		if err != nil {
+			l.putBack(group)
+			return buf, false
+		}
+		weight += e.weight
+	}
+	if l.o.cfg.Confirm {
+		if err := l.conn.FlushTimeout(flushTimeout); err != nil {
+			l.putBack(group)
+			// Without this a server that is there but silent would be asked in a loop.
+			select {
+			case <-time.After(resendPause):
+			case <-l.stop:
+			}
+			l.signal()
+			return buf, false
+		}
+	}
+	l.mu.Lock()
+	l.sent += uint64(weight)
+	l.mu.Unlock()
+	if cap(buf) > 1<<16 {
+		buf = nil
+	}
+	return buf, true
+}
+
+func (l *lane) publish(e *schemas.Event, buf *[]byte) error {
+	*buf = codec.EncodeEvent((*buf)[:0], e)
+	return l.conn.PublishMsg(&nats.Msg{Subject: e.Subject, Data: *buf, Header: nats.Header{nats.MsgIdHdr: []string{e.EventID}}})
+}
+
+// unpublishable errors are the event's fault: trying again does not help.
+func unpublishable(err error) bool {
+	return errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadSubject)
+}
+
+// finish makes run return once everything is sent.
+func (l *lane) finish() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer != nil {
+		l.timer.Stop()
+		l.timer = nil
+	}
+	l.sealAll()
+	l.closing = true
+	l.signal()
+}
+
+// abandon makes run return at once.
+func (l *lane) abandon() { close(l.stop) }
+
+func (l *lane) over() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closing && (len(l.queue) == l.head && len(l.gapped) == 0 || l.conn.IsClosed())
+}

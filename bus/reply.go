@@ -1,0 +1,202 @@
+package bus
+
+import (
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/isobar-project/isobar/actors"
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/codec"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// Outcome is one answered command, for logs and statistics.
+type Outcome struct {
+	// Command is the command; of one that did not decode, what is known of it.
+	Command *actors.Command
+	// Code is "" for success.
+	Code schemas.Code
+	// Took is the time from the command's arrival to its answer.
+	Took time.Duration
+	// Answered is false for a command without a reply subject.
+	Answered bool
+}
+
+// answer implements actors.Reply for one command from NATS. The command and its
+// answer are one allocation.
+type answer struct {
+	s       *Service
+	command actors.Command
+	to      string // the reply subject; "" has none
+	format  codec.Format
+	arrived clock.Instant
+	given   atomic.Bool
+}
+
+// take decodes one message and submits the command. It runs on the subscription's
+// goroutine.
+func (s *Service) take(e *endpoint, to string, h nats.Header, payload []byte) {
+	a := &answer{s: s, to: to, arrived: s.cfg.Clock.Now()}
+	in, out, failure := codec.Negotiate(h.Get(codec.HeaderContentType), h.Get(codec.HeaderAccept))
+	a.format = out
+	r := codec.Request{Action: e.action}
+	if failure == nil {
+		r, failure = codec.DecodeRequest(payload, in, e.action)
+	} else {
+		r.RequestID = uuid.NewString() // what the client chose cannot be read
+	}
+	a.command = actors.Command{Action: r.Action, Tenant: e.tenant, RequestID: r.RequestID, Chosen: r.Chosen, Data: r.Data,
+		Wait: r.Wait, DryRun: r.DryRun, Reply: a}
+	if failure != nil {
+		a.Fail(failure)
+		return
+	}
+	if r.Chosen && r.Spec.Changing {
+		a.command.Digest = r.Digest()
+	}
+	s.cfg.Desk.Submit(&a.command)
+}
+
+// buffers holds the space in which answers are encoded; the connection copies them.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// largestKept keeps one long list from staying in the pool for ever.
+const largestKept = 64 << 10
+
+// Done implements actors.Reply.
+func (a *answer) Done(data any, undo func()) {
+	if !a.first() {
+		return
+	}
+	if a.to == "" {
+		a.tell(&schemas.CommandEvent{Result: withoutClaims(data)})
+		a.observe("")
+		return
+	}
+	b := buffers.Get().(*[]byte)
+	*b = codec.EncodeReply((*b)[:0], a.format, a.reply(data, nil))
+	err := a.publish(*b, undo)
+	release(b)
+	switch {
+	case err == nil:
+		a.observe("")
+		return
+	case errors.Is(err, nats.ErrMaxPayload):
+		a.fail(schemas.Errorf(schemas.CodePayloadTooLarge, "the answer is larger than the NATS server takes: ask for less, with limit or a device_id"))
+	default:
+		a.s.cfg.Log.Warn("an answer could not be sent", "action", a.command.Action, "request_id", a.command.RequestID, "error", err)
+	}
+	if undo != nil {
+		// On a goroutine of its own: whoever calls Done need not expect undo before it returns.
+		go undo()
+	}
+}
+
+// Fail implements actors.Reply.
+func (a *answer) Fail(e *schemas.Error) {
+	if a.first() {
+		a.fail(e)
+	}
+}
+
+func (a *answer) fail(e *schemas.Error) {
+	defer a.observe(e.Code)
+	if a.to == "" {
+		a.tell(&schemas.CommandEvent{ErrorCode: e.Code, ErrorMessage: e.Message, StatusCode: e.Status, Details: e.Details})
+		return
+	}
+	b := buffers.Get().(*[]byte)
+	defer release(b)
+	*b = codec.EncodeReply((*b)[:0], a.format, a.reply(nil, e))
+	msg := nats.Msg{Subject: a.to, Data: *b, Header: nats.Header{
+		micro.ErrorHeader:     []string{headerText(string(e.Code) + ": " + e.Message)},
+		micro.ErrorCodeHeader: []string{strconv.Itoa(e.Status)},
+	}}
+	if a.format != codec.JSON {
+		msg.Header[codec.HeaderContentType] = []string{a.format.ContentType()}
+	}
+	if err := a.s.cfg.Conn.PublishMsg(&msg); err != nil {
+		a.s.cfg.Log.Warn("an answer could not be sent", "action", a.command.Action, "request_id", a.command.RequestID, "error", err)
+	}
+}
+
+// publish sends a success. With undo, the server is asked to say when nobody
+// listens.
+func (a *answer) publish(payload []byte, undo func()) error {
+	nc := a.s.cfg.Conn
+	reply := ""
+	if undo != nil {
+		reply = a.s.unheard.watch(undo)
+	}
+	var err error
+	switch {
+	case a.format == codec.JSON && reply == "":
+		err = nc.Publish(a.to, payload)
+	case a.format == codec.JSON:
+		err = nc.PublishRequest(a.to, reply, payload)
+	default:
+		err = nc.PublishMsg(&nats.Msg{Subject: a.to, Reply: reply, Data: payload,
+			Header: nats.Header{codec.HeaderContentType: []string{a.format.ContentType()}}})
+	}
+	if err != nil && undo != nil {
+		a.s.unheard.forget(reply)
+	}
+	return err
+}
+
+// first makes the caller the one that answers.
+func (a *answer) first() bool {
+	if a.given.CompareAndSwap(false, true) {
+		return true
+	}
+	a.s.cfg.Log.Error("defect: a command was answered twice; the second answer is ignored",
+		"action", a.command.Action, "request_id", a.command.RequestID)
+	return false
+}
+
+func (a *answer) reply(data any, e *schemas.Error) codec.Reply {
+	return codec.Reply{RequestID: a.command.RequestID, Timestamp: a.s.cfg.Clock.Wall(), Node: a.s.cfg.Node, Data: data, Err: e}
+}
+
+// tell publishes the outcome of a command that has nowhere to answer to.
+func (a *answer) tell(e *schemas.CommandEvent) {
+	e.RequestID, e.Action, e.Tenant = a.command.RequestID, a.command.Action, a.command.Tenant
+	kind := schemas.EventCompleted
+	if e.ErrorCode != "" {
+		kind = schemas.EventFailed
+	}
+	a.s.cfg.Events.Publish(schemas.Event{Event: kind, Subject: schemas.CommandEventSubject(a.s.cfg.Node), Data: e})
+}
+
+func (a *answer) observe(code schemas.Code) {
+	if a.s.cfg.Observe != nil {
+		a.s.cfg.Observe(Outcome{Command: &a.command, Code: code, Took: a.s.cfg.Clock.Now().Sub(a.arrived), Answered: a.to != ""})
+	}
+}
+
+func release(b *[]byte) {
+	if cap(*b) <= largestKept {
+		buffers.Put(b)
+	}
+}
+
+// headerText makes a message fit a header line.
+func headerText(s string) string {
+	const longest = 256
+	b := make([]byte, 0, min(len(s), longest))
+	for i := 0; i < len(s) && len(b) < longest; i++ {
+		c := s[i]
+		if c < 0x20 || c == 0x7f {
+			c = ' '
+		}
+		b = append(b, c)
+	}
+	return string(b)
+}
