@@ -101,38 +101,43 @@ func (m *mailbox) depth() (d [laneCount]int) {
 // on return, and the caller must not touch it again before a turn is caused.
 func (m *mailbox) next() (msg any, lifecycle, ok bool) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.dead {
-		return nil, false, false
-	}
-	if len(m.lifecycle) > 0 {
-		msg = m.lifecycle[0]
+	switch {
+	case m.dead:
+	case len(m.lifecycle) > 0:
+		msg, lifecycle, ok = m.lifecycle[0], true, true
 		m.lifecycle[0] = nil
-		m.lifecycle = m.lifecycle[1:]
-		if len(m.lifecycle) == 0 {
+		if m.lifecycle = m.lifecycle[1:]; len(m.lifecycle) == 0 {
 			m.lifecycle = nil
 		}
-		return msg, true, true
+	default:
+		if lane := m.due(); lane != nil {
+			msg, ok = lane.pop(), true
+		} else {
+			m.scheduled = false
+		}
 	}
+	m.mu.Unlock()
+	return msg, lifecycle, ok
+}
+
+// due chooses the lane to deliver from, nil if all are empty.
+func (m *mailbox) due() *ring {
 	queries := &m.lanes[QueryLane]
-	if queries.n > 0 && m.passed >= QueryQuota {
-		m.passed = 0
-		return queries.pop(), false, true
-	}
-	for l := SystemLane; l < QueryLane; l++ {
-		if m.lanes[l].n > 0 {
-			if queries.n > 0 {
-				m.passed++
+	if queries.n == 0 || m.passed < QueryQuota {
+		for l := SystemLane; l < QueryLane; l++ {
+			if m.lanes[l].n > 0 {
+				if queries.n > 0 {
+					m.passed++
+				}
+				return &m.lanes[l]
 			}
-			return m.lanes[l].pop(), false, true
 		}
 	}
 	m.passed = 0
 	if queries.n > 0 {
-		return queries.pop(), false, true
+		return queries
 	}
-	m.scheduled = false
-	return nil, false, false
+	return nil
 }
 
 // kill ends delivery for good. Only the running turn may call it.
