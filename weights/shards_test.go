@@ -311,6 +311,33 @@ func TestContentID(t *testing.T) {
 	}
 }
 
+func TestContentIDSeesMoreThanTimes(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"m.safetensors", "m.gguf"} {
+		path := write(t, tiny("a", "b"), filepath.Join(dir, name))
+		first := mustInspect(t, path)
+		sameTime := func(p string) {
+			if err := os.Chtimes(p, first.Files[0].ModTime, first.Files[0].ModTime); err != nil {
+				t.Fatal(err)
+			}
+		}
+		twin := write(t, tiny("a", "b"), filepath.Join(dir, "twin-"+name))
+		sameTime(twin)
+		if mustInspect(t, twin).ContentID == first.ContentID {
+			t.Errorf("%s: another file with the same bytes and time has the same ContentID", name)
+		}
+		write(t, tiny("a", "c"), path) // in place: the same inode
+		sameTime(path)
+		again := mustInspect(t, path)
+		if again.Files[0].Inode != first.Files[0].Inode || again.Files[0].Bytes != first.Files[0].Bytes {
+			t.Fatal("the file was not written in place")
+		}
+		if again.ContentID == first.ContentID {
+			t.Errorf("%s: another header has the same ContentID", name)
+		}
+	}
+}
+
 func TestCloseTwice(t *testing.T) {
 	m := mustInspect(t, write(t, tiny("a"), filepath.Join(t.TempDir(), "m.safetensors")))
 	if err := errors.Join(m.Close(), m.Close()); err != nil {
