@@ -174,11 +174,7 @@ func (c *consumer) obey(line string) (string, error) {
 		err := c.attached.ReadAt(buf, a)
 		return checksum(buf), err
 	case "write": // off, n, value
-		buf := make([]byte, b)
-		for i := range buf {
-			buf[i] = byte(v)
-		}
-		return "", c.attached.WriteAt(buf, a)
+		return "", c.attached.WriteAt(filled(b, byte(v)), a)
 	case "pwrite": // off, through the descriptor
 		_, err := c.file.WriteAt([]byte{1}, a)
 		return "", err

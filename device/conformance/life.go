@@ -234,14 +234,6 @@ func (b *bench) creator(t *testing.T) (p *process, scratch, weights *os.File) {
 	return p, scratch, weights
 }
 
-func filled(n int64, value byte) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = value
-	}
-	return b
-}
-
 func testTakeOver(t *testing.T, b *bench) {
 	p, scratchFile, weightsFile := b.creator(t)
 	var survivor *process

@@ -3,6 +3,8 @@
 package conformance
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -157,12 +159,26 @@ func blockBytes(t *testing.T, f *os.File) int64 {
 
 // pattern is n bytes in which no two pages are alike.
 func pattern(n int64, seed byte) []byte {
+	const page = 4096
+	noise := make([]byte, 2*page)
+	x := uint32(seed) + 1
+	for i := range noise {
+		x = x*1664525 + 1013904223
+		noise[i] = byte(x >> 24)
+	}
 	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(i) ^ byte(i>>12)*7 ^ byte(i>>20)*31 ^ seed
+	for off := int64(0); off < n; off += page {
+		number := off / page
+		copy(b[off:], noise[number*31%page:][:page])
+		if n-off >= 8 {
+			binary.LittleEndian.PutUint64(b[off:], uint64(number)<<8|uint64(seed))
+		}
 	}
 	return b
 }
+
+// filled is n bytes of one value.
+func filled(n int64, value byte) []byte { return bytes.Repeat([]byte{value}, int(n)) }
 
 // fileOf writes a file in the test's own folder.
 func fileOf(t *testing.T, content []byte) *os.File {

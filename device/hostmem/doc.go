@@ -15,7 +15,7 @@
 //
 // A Reader keeps where the files are and looks again only when the process has
 // been moved to another group, so that a reading costs a few small files (on a
-// small machine, 2026-11: 50 µs). It is safe for use by several goroutines. Nothing
+// busy small machine, 2026-11: 150 µs). It is safe for use by several goroutines. Nothing
 // here blocks beyond those reads, and nothing is global: tests give Config.Root a
 // folder with the files of any machine they like.
 package hostmem
