@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/codec"
 )
 
 const (
@@ -44,7 +46,7 @@ type Config struct {
 	// QueueMessages bounds the same in messages; 0: 1024.
 	QueueMessages int
 	// Guard checks that a body is one sound MessagePack value before anything
-	// decodes it; see package codec, whose Guard is the default.
+	// decodes it; nil: codec.Guard.
 	Guard func([]byte) error
 }
 
@@ -65,7 +67,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.QueueMessages = 1024
 	}
 	if c.Guard == nil {
-		return c, errors.New("fdwire: no guard")
+		c.Guard = codec.Guard
 	}
 	if c.MaxFrameBytes < 1 || c.MaxFrameBytes > MaxFrameBytes || c.MaxFDs > MaxFDs || c.QueueBytes < 0 || c.QueueMessages < 0 {
 		return c, fmt.Errorf("fdwire: limits out of range: frame %d bytes, %d descriptors, queue %d bytes and %d messages",
@@ -87,6 +89,7 @@ type Conn struct {
 
 	mu       sync.Mutex
 	err      error // why the connection is over; set once
+	sendErr  error // why nothing can be sent, though the reader may go on
 	flushing bool  // a goroutine is writing the queue
 	queue    []outgoing
 	queued   int // bytes in queue

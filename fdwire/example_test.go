@@ -12,7 +12,7 @@ import (
 // A message that brings a file: the receiver reads what the sender wrote, without
 // a copy and without a name in any file system.
 func Example() {
-	sender, receiver, err := fdwire.Pair(cfg(), cfg())
+	sender, receiver, err := fdwire.Pair(fdwire.Config{}, fdwire.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -95,7 +95,7 @@ func rawPair(t testing.TB, cfg fdwire.Config) (*fdwire.Conn, int) {
 }
 
 func TestMessagesKeepOrderAndTheirDescriptors(t *testing.T) {
-	a, b := pair(t, cfg(), cfg())
+	a, b := pair(t, fdwire.Config{}, fdwire.Config{})
 	before := openFDs(t)
 	// One message in three brings descriptors; they must not stray to neighbours
 	// even though the kernel has all of them in one stream.
@@ -140,7 +140,7 @@ func TestMessagesKeepOrderAndTheirDescriptors(t *testing.T) {
 }
 
 func TestManyDescriptorsInOneMessage(t *testing.T) {
-	a, b := pair(t, cfg(), cfg())
+	a, b := pair(t, fdwire.Config{}, fdwire.Config{})
 	before := openFDs(t)
 	var fds []int
 	for range fdwire.MaxFDs {
@@ -249,7 +249,7 @@ func TestBreachesOfTheFramingCloseEverything(t *testing.T) {
 }
 
 func TestOutOfDescriptorsIsAnErrorNotALeak(t *testing.T) {
-	c, raw := rawPair(t, cfg())
+	c, raw := rawPair(t, fdwire.Config{})
 	fd := memfd(t, "x")
 	defer unix.Close(fd)
 	good := packet(t, message{Type: "m"})
@@ -287,7 +287,7 @@ func TestOutOfDescriptorsIsAnErrorNotALeak(t *testing.T) {
 
 func TestASlowPeerIsDisconnectedAndNothingLeaks(t *testing.T) {
 	before := openFDs(t)
-	a, b := pair(t, withGuard(fdwire.Config{QueueBytes: 1 << 20, QueueMessages: 100}), cfg())
+	a, b := pair(t, fdwire.Config{QueueBytes: 1 << 20, QueueMessages: 100}, fdwire.Config{})
 	big := packet(t, message{Type: "m", Text: string(make([]byte, 100<<10))})
 	var done atomic.Int64
 	sent := 0
@@ -319,7 +319,7 @@ func TestASlowPeerIsDisconnectedAndNothingLeaks(t *testing.T) {
 }
 
 func TestTheQueueDrainsInOrderWhenThePeerReads(t *testing.T) {
-	a, b := pair(t, withGuard(fdwire.Config{QueueBytes: 64 << 20}), cfg())
+	a, b := pair(t, fdwire.Config{QueueBytes: 64 << 20}, fdwire.Config{})
 	const n = 300
 	text := string(make([]byte, 20<<10))
 	for i := range n {
@@ -350,7 +350,7 @@ func TestTheQueueDrainsInOrderWhenThePeerReads(t *testing.T) {
 }
 
 func TestConcurrentSendersDoNotInterleave(t *testing.T) {
-	a, b := pair(t, withGuard(fdwire.Config{QueueBytes: 64 << 20, QueueMessages: 10000}), cfg())
+	a, b := pair(t, fdwire.Config{QueueBytes: 64 << 20, QueueMessages: 10000}, fdwire.Config{})
 	const senders, each = 8, 100
 	var wg sync.WaitGroup
 	for s := range senders {
@@ -384,7 +384,7 @@ func TestConcurrentSendersDoNotInterleave(t *testing.T) {
 }
 
 func TestCloseWakesTheReader(t *testing.T) {
-	a, _ := pair(t, cfg(), cfg())
+	a, _ := pair(t, fdwire.Config{}, fdwire.Config{})
 	got := make(chan error)
 	go func() { _, err := a.Read(); got <- err }()
 	a.Close()
@@ -393,8 +393,29 @@ func TestCloseWakesTheReader(t *testing.T) {
 	}
 }
 
+func TestTheLastWordsOfAPeerAreReadAfterASendFails(t *testing.T) {
+	a, b := pair(t, fdwire.Config{}, fdwire.Config{})
+	if err := b.Send(fdwire.Message{Packet: packet(t, message{Text: "because"})}); err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	for range 2 {
+		if err := a.Send(fdwire.Message{Packet: packet(t, message{Text: "why?"})}); !errors.Is(err, unix.EPIPE) {
+			t.Fatalf("send: %v", err)
+		}
+	}
+	f, err := a.Read()
+	var m message
+	if err != nil || fdwire.Decode(f.Body, &m) != nil || m.Text != "because" {
+		t.Fatalf("read: %+v, %v", m, err)
+	}
+	if _, err := a.Read(); !errors.Is(err, io.EOF) {
+		t.Fatalf("read: %v", err)
+	}
+}
+
 func TestALengthIsNoClaimOnMemory(t *testing.T) {
-	c, raw := rawPair(t, cfg())
+	c, raw := rawPair(t, fdwire.Config{})
 	var header [4]byte
 	binary.BigEndian.PutUint32(header[:], fdwire.MaxFrameBytes)
 	if _, err := unix.Write(raw, append(header[:], 0x81)); err != nil {
@@ -428,12 +449,4 @@ func TestEncodeRefusesWhatNobodyWouldAccept(t *testing.T) {
 	if _, err := fdwire.Encode(message{Text: string(make([]byte, fdwire.MaxFrameBytes))}); !errors.Is(err, fdwire.ErrTooLong) {
 		t.Fatal(err)
 	}
-}
-
-// cfg accepts what is a map at first sight; package codec has the real guard.
-func cfg() fdwire.Config { return withGuard(fdwire.Config{}) }
-
-func withGuard(c fdwire.Config) fdwire.Config {
-	c.Guard = func([]byte) error { return nil }
-	return c
 }

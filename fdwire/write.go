@@ -1,6 +1,7 @@
 package fdwire
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -35,15 +36,15 @@ type outgoing struct {
 
 // Send gives a message to the kernel or, if the socket is full, to the queue. It
 // never blocks. An error means that the message was discarded; unless it is
-// ErrTooLong the connection is over.
+// ErrTooLong nothing can be sent any more. What the peer sent before it left can
+// still be read.
 func (c *Conn) Send(m Message) error {
 	if len(m.FDs) > MaxFDs || len(m.Packet) > headerBytes+MaxFrameBytes || len(m.Packet) <= headerBytes {
 		m.finish()
 		return fmt.Errorf("%w: %d bytes, %d descriptors", ErrTooLong, len(m.Packet)-headerBytes, len(m.FDs))
 	}
 	c.mu.Lock()
-	if c.err != nil {
-		err := c.err
+	if err := cmp.Or(c.err, c.sendErr); err != nil {
 		c.mu.Unlock()
 		m.finish()
 		return err
@@ -57,7 +58,7 @@ func (c *Conn) Send(m Message) error {
 			m.finish()
 			return nil
 		case !errors.Is(err, unix.EAGAIN):
-			err = c.failLocked(fmt.Errorf("send: %w", err))
+			err = c.sendFailed(err)
 			c.mu.Unlock()
 			m.finish()
 			return err
@@ -76,11 +77,23 @@ func (c *Conn) Send(m Message) error {
 	return nil
 }
 
+// sendFailed ends sending. A peer that is gone may have said something before, such
+// as why: then only the reader, when it has read that, ends the connection. mu is
+// held.
+func (c *Conn) sendFailed(err error) error {
+	err = fmt.Errorf("send: %w", err)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		c.sendErr = err
+		return err
+	}
+	return c.failLocked(err)
+}
+
 // flush writes the queue and ends with it.
 func (c *Conn) flush() {
 	for {
 		c.mu.Lock()
-		if c.err != nil || len(c.queue) == 0 {
+		if c.err != nil || c.sendErr != nil || len(c.queue) == 0 {
 			break
 		}
 		head := c.queue[0]
@@ -92,7 +105,7 @@ func (c *Conn) flush() {
 		c.queue = c.queue[1:]
 		c.queued -= len(head.Packet)
 		if err != nil {
-			c.failLocked(fmt.Errorf("send: %w", err))
+			_ = c.sendFailed(err)
 		}
 		c.mu.Unlock()
 		head.finish()
