@@ -48,6 +48,7 @@ func Load(ctx context.Context, m *Model, l *Layout, s Sink, o LoadOptions) error
 	}
 	for i := range m.Files {
 		// Only a hint: a deeper read-ahead. A file system that knows none is fine.
+		// WILLNEED for each chunk was measured to be slower than no hint at all.
 		_ = control(m.Files[i].file, func(fd int) error {
 			return unix.Fadvise(fd, 0, 0, unix.FADV_SEQUENTIAL)
 		})

@@ -56,8 +56,7 @@ func TestSafetensorsTolerated(t *testing.T) {
 	}
 }
 
-// lies are headers that must be refused: why, and at which byte of the header (-1:
-// elsewhere in the file).
+// lies are headers that must be refused, with this many bytes of data, and why.
 var lies = []struct {
 	header string
 	data   int
