@@ -98,6 +98,7 @@ func TestEnvelope(t *testing.T) {
 
 		{"alias", "allocate", `{"size_bytes":1,"memory_type":"vram"}`, "", nil},
 		{"alias and name", "allocate", `{"size_bytes":1,"memory_type":"vram","allocation_type":"vram"}`, "INVALID_REQUEST", "allocation_type"},
+		{"empty alias and name", "allocate", `{"size_bytes":1,"memory_type":"","allocation_type":"vram"}`, "", nil},
 		{"bytes and megabytes", "load_model", `{"name":"m","estimated_size_bytes":1,"estimated_size_mb":1}`, "INVALID_REQUEST", "estimated_size_bytes"},
 		{"bytes and null megabytes", "load_model", `{"name":"m","estimated_size_bytes":1,"estimated_size_mb":null}`, "", nil},
 		{"weights", "allocate", `{"size_bytes":1,"class":"weights"}`, "INVALID_REQUEST", "class"},

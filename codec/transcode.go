@@ -14,10 +14,11 @@ func (e *encoder) raw(dst, b []byte) []byte {
 	return e.transcode(dst, &r)
 }
 
-// transcode writes the JSON value that is next in another format.
+// transcode writes the guarded value that is next in the encoder's format. Binary and
+// extensions, which JSON lacks, become null, and so do numbers that nothing can hold.
 func (e *encoder) transcode(dst []byte, r *reader) []byte {
 	switch r.kind() {
-	case kindNull:
+	case kindNull, kindOther:
 		r.skip()
 		return e.null(dst)
 	case kindBool:
@@ -39,7 +40,8 @@ func (e *encoder) transcode(dst []byte, r *reader) []byte {
 	case kindArray:
 		dst = e.openArray(dst, count(r))
 		c := r.enter()
-		for r.more(&c) {
+		for i := 0; r.more(&c); i++ {
+			dst = e.comma(dst, i)
 			dst = e.transcode(dst, r)
 		}
 		return e.closeArray(dst)
@@ -47,14 +49,14 @@ func (e *encoder) transcode(dst []byte, r *reader) []byte {
 	n := count(r)
 	dst, fix := e.openObject(dst, n)
 	c := r.enter()
-	for r.more(&c) {
-		dst = e.string(dst, string(r.key()))
+	for i := 0; r.more(&c); i++ {
+		dst = e.key(dst, string(r.key()), i)
 		dst = e.transcode(dst, r)
 	}
 	return e.closeObject(dst, fix, n)
 }
 
-// count says how many items the JSON array or object that is next has.
+// count says how many items the array or object that is next has.
 func count(r *reader) int {
 	start, object, n := r.at, r.kind() == kindObject, 0
 	c := r.enter()

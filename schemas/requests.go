@@ -40,7 +40,7 @@ type GetAllocationRequest struct {
 type AllocateRequest struct {
 	// DeviceID may be empty where the node has one device of the asked type.
 	DeviceID  string `json:"device_id,omitempty" check:"bytes=128"`
-	SizeBytes int64  `json:"size_bytes" check:"required,positive"`
+	SizeBytes int64  `json:"size_bytes" check:"required,positive,max=1152921504606846976"`
 	// AllocationType is empty when the client did not say; else it must fit the device.
 	AllocationType DeviceType `json:"allocation_type,omitempty" alias:"memory_type"`
 	Class          Class      `json:"class,omitempty" default:"scratch"`
@@ -85,8 +85,8 @@ type RenewRequest struct {
 // everything of the caller's tenant on a device.
 type ClearRequest struct {
 	AllocationID string `json:"allocation_id,omitempty" check:"bytes=128"`
-	Offset       int64  `json:"offset,omitempty" check:"min=0"`
-	SizeBytes    *int64 `json:"size_bytes,omitempty" check:"positive"`
+	Offset       int64  `json:"offset,omitempty" check:"min=0,max=1152921504606846976"`
+	SizeBytes    *int64 `json:"size_bytes,omitempty" check:"positive,max=1152921504606846976"`
 	FillValue    int    `json:"fill_value,omitempty" check:"min=0,max=255"`
 	DeviceID     string `json:"device_id,omitempty" check:"bytes=128"`
 	Confirm      bool   `json:"confirm,omitempty"`
@@ -96,9 +96,9 @@ type ClearRequest struct {
 type CopyRequest struct {
 	SourceAllocationID string `json:"source_allocation_id" check:"required,bytes=128"`
 	TargetAllocationID string `json:"target_allocation_id" check:"required,bytes=128"`
-	SourceOffset       int64  `json:"source_offset,omitempty" check:"min=0"`
-	TargetOffset       int64  `json:"target_offset,omitempty" check:"min=0"`
-	SizeBytes          *int64 `json:"size_bytes,omitempty" check:"positive"`
+	SourceOffset       int64  `json:"source_offset,omitempty" check:"min=0,max=1152921504606846976"`
+	TargetOffset       int64  `json:"target_offset,omitempty" check:"min=0,max=1152921504606846976"`
+	SizeBytes          *int64 `json:"size_bytes,omitempty" check:"positive,max=1152921504606846976"`
 }
 
 // TransferRequest copies or moves a grant to another device.
@@ -107,7 +107,7 @@ type TransferRequest struct {
 	TargetDeviceID string `json:"target_device_id" check:"required,bytes=128"`
 	// SourceDeviceID must agree with the grant's device where it is given.
 	SourceDeviceID string `json:"source_device_id,omitempty" check:"bytes=128"`
-	SizeBytes      *int64 `json:"size_bytes,omitempty" check:"positive"`
+	SizeBytes      *int64 `json:"size_bytes,omitempty" check:"positive,max=1152921504606846976"`
 	Move           bool   `json:"move,omitempty"`
 }
 
@@ -145,7 +145,7 @@ type GetQueueRequest struct {
 type DefragmentRequest struct {
 	DeviceID       string             `json:"device_id" check:"required,bytes=128"`
 	Strategy       DefragmentStrategy `json:"strategy,omitempty" default:"incremental"`
-	MaxBytesToMove *int64             `json:"max_bytes_to_move,omitempty" check:"min=0"`
+	MaxBytesToMove *int64             `json:"max_bytes_to_move,omitempty" check:"min=0,max=1152921504606846976"`
 	MaxDurationMs  *int64             `json:"max_duration_ms,omitempty" check:"min=1,max=3600000"`
 }
 
@@ -162,9 +162,9 @@ type OptimizeRequest struct {
 // SetLimitsRequest changes a device's limits; what is absent stays as it is.
 type SetLimitsRequest struct {
 	DeviceID        string        `json:"device_id" check:"required,bytes=128"`
-	LimitBytes      *int64        `json:"limit_bytes,omitempty" check:"min=0"`
-	ModelLimitBytes *int64        `json:"model_limit_bytes,omitempty" mb:"model_limit_mb" check:"min=0"`
-	ReserveBytes    *int64        `json:"reserve_bytes,omitempty" check:"min=0"`
+	LimitBytes      *int64        `json:"limit_bytes,omitempty" check:"min=0,max=1152921504606846976"`
+	ModelLimitBytes *int64        `json:"model_limit_bytes,omitempty" mb:"model_limit_mb" check:"min=0,max=1152921504606846976"`
+	ReserveBytes    *int64        `json:"reserve_bytes,omitempty" check:"min=0,max=1152921504606846976"`
 	Thresholds      *Thresholds   `json:"thresholds,omitempty"`
 	Tenant          *TenantLimits `json:"tenant,omitempty" unbuilt:"true"`
 }
@@ -177,7 +177,7 @@ type LoadModelRequest struct {
 	FileClaim          string `json:"file_claim,omitempty" check:"bytes=512" unbuilt:"true"`
 	Type               string `json:"type,omitempty" check:"bytes=64"`
 	DeviceID           string `json:"device_id,omitempty" check:"bytes=128"`
-	EstimatedSizeBytes *int64 `json:"estimated_size_bytes,omitempty" mb:"estimated_size_mb" check:"min=0"`
+	EstimatedSizeBytes *int64 `json:"estimated_size_bytes,omitempty" mb:"estimated_size_mb" check:"min=0,max=1152921504606846976"`
 	Shared             bool   `json:"shared,omitempty"`
 	Priority           int    `json:"priority,omitempty" check:"min=-1000000,max=1000000"`
 	Pinned             bool   `json:"pinned,omitempty"`
@@ -236,7 +236,7 @@ type ModelOptimizeRequest struct {
 	TargetUsagePercentage *float64         `json:"target_usage_percentage,omitempty" check:"min=0,max=100"`
 	Strategy              EvictionStrategy `json:"strategy,omitempty" alias:"optimization_type" default:"cost"`
 	MaxModelsToUnload     *int             `json:"max_models_to_unload,omitempty" check:"min=0,max=1000000"`
-	MinMemoryToFree       *int64           `json:"min_memory_to_free,omitempty" check:"min=0"`
+	MinMemoryToFree       *int64           `json:"min_memory_to_free,omitempty" check:"min=0,max=1152921504606846976"`
 	ForceOptimization     bool             `json:"force_optimization,omitempty" alias:"force"`
 	ExcludeModels         []string         `json:"exclude_models,omitempty"`
 	MaxOptimizationTimeMs *int64           `json:"max_optimization_time_ms,omitempty" default:"5000" check:"min=1,max=3600000"`

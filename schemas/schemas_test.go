@@ -122,6 +122,17 @@ func TestTagsAreSound(t *testing.T) {
 		if request && optional && !strings.Contains(f.Tag.Get("json"), "omitempty") {
 			t.Errorf("%s is optional but not omitempty", where)
 		}
+		elem := f.Type
+		if elem.Kind() == reflect.Pointer {
+			elem = elem.Elem()
+		}
+		if k := elem.Kind(); request && (k == reflect.Int || k == reflect.Int64) && !strings.Contains(f.Tag.Get("check"), "max=") {
+			t.Errorf("%s has no upper bound", where)
+		}
+		if isSize := strings.HasSuffix(f.Name, "Bytes") || strings.HasSuffix(f.Name, "Offset"); request && isSize &&
+			!strings.Contains(f.Tag.Get("check"), fmt.Sprintf("max=%d", schemas.MaxSizeBytes)) {
+			t.Errorf("%s may be larger than MaxSizeBytes", where)
+		}
 		if def := f.Tag.Get("default"); def != "" {
 			if k := f.Type.Kind(); k != reflect.Pointer && k != reflect.String {
 				t.Errorf("%s has a default and no way to be absent", where)

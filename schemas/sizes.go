@@ -14,6 +14,10 @@ const (
 	MaxStringBytes = 256
 	// MaxListItems is the longest list of a request where its field says nothing else.
 	MaxListItems = 4096
+	// MaxSizeBytes is the largest size, offset or limit that a request can name, 1 EiB:
+	// far beyond any device, and small enough that sums and roundings of a few of them
+	// cannot overflow.
+	MaxSizeBytes = 1 << 60
 	// MaxAlignment is the largest alignment of a grant.
 	MaxAlignment = 2 << 20
 

@@ -346,9 +346,9 @@ type Thresholds struct {
 // TenantLimits are one tenant's quota on a device.
 type TenantLimits struct {
 	Name       string  `json:"name" check:"required,bytes=64"`
-	FloorBytes *int64  `json:"floor_bytes,omitempty" check:"min=0"`
-	SoftBytes  *int64  `json:"soft_bytes,omitempty" check:"min=0"`
-	HardBytes  *int64  `json:"hard_bytes,omitempty" check:"min=0"`
+	FloorBytes *int64  `json:"floor_bytes,omitempty" check:"min=0,max=1152921504606846976"`
+	SoftBytes  *int64  `json:"soft_bytes,omitempty" check:"min=0,max=1152921504606846976"`
+	HardBytes  *int64  `json:"hard_bytes,omitempty" check:"min=0,max=1152921504606846976"`
 	Weight     float64 `json:"weight,omitempty" check:"min=0,max=1000"`
 }
 

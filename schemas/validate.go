@@ -64,21 +64,6 @@ func (r *ClearRequest) Validate() *Error {
 }
 
 // Validate implements Validator.
-func (r *CopyRequest) Validate() *Error {
-	size := int64(0)
-	if r.SizeBytes != nil {
-		size = *r.SizeBytes
-	}
-	if r.SourceOffset+size < 0 {
-		return fieldErrorf("source_offset", "source_offset + size_bytes overflows")
-	}
-	if r.TargetOffset+size < 0 {
-		return fieldErrorf("target_offset", "target_offset + size_bytes overflows")
-	}
-	return nil
-}
-
-// Validate implements Validator.
 func (r *GetOperationRequest) Validate() *Error {
 	return exactlyOne("operation_id", r.OperationID, "request_id", r.RequestID)
 }
