@@ -174,8 +174,16 @@ func (s *jsonScanner) number() bool {
 
 func (s *jsonScanner) string() bool {
 	s.at++
-	for s.at < len(s.b) {
-		switch c := s.b[s.at]; {
+	for {
+		at := s.at
+		for at < len(s.b) && plain[s.b[at]] {
+			at++
+		}
+		s.at = at
+		if at == len(s.b) {
+			return false
+		}
+		switch c := s.b[at]; {
 		case c == '"':
 			s.at++
 			return true
@@ -185,17 +193,14 @@ func (s *jsonScanner) string() bool {
 			}
 		case c < ' ':
 			return s.fail("a control character in a string")
-		case c < utf8.RuneSelf:
-			s.at++
 		default:
-			r, n := utf8.DecodeRune(s.b[s.at:])
+			r, n := utf8.DecodeRune(s.b[at:])
 			if r == utf8.RuneError && n == 1 {
 				return s.fail("a string is not UTF-8")
 			}
 			s.at += n
 		}
 	}
-	return false
 }
 
 func (s *jsonScanner) escape() bool {

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -129,6 +130,10 @@ func (r *reader) key() []byte {
 func (r *reader) rawString() (raw []byte, escaped bool) {
 	r.at++
 	start := r.at
+	if end := bytes.IndexByte(r.b[start:], '"'); bytes.IndexByte(r.b[start:start+end], '\\') < 0 {
+		r.at = start + end + 1
+		return r.b[start : start+end], false
+	}
 	for {
 		switch r.b[r.at] {
 		case '"':

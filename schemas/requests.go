@@ -122,7 +122,8 @@ type CancelTransferRequest struct {
 }
 
 // GetOperationRequest asks how a command goes, by one of its two ids, and waits up
-// to WaitMs for its end.
+// to WaitMs for its end. By RequestID it needs an envelope around it: a bare
+// {"request_id": …} is itself an envelope.
 type GetOperationRequest struct {
 	OperationID string `json:"operation_id,omitempty" check:"bytes=128"`
 	RequestID   string `json:"request_id,omitempty" check:"bytes=128"`
