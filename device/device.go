@@ -84,8 +84,7 @@ func (h Health) String() string {
 type Info struct {
 	// ID is the device's name on the wire, for example "ram-0".
 	ID string
-	// Kind names the implementation, for example "ram", "sim", "cuda"; it is also
-	// the kind of the wire's handles' owner: see HandleKind.
+	// Kind names the implementation, for example "ram", "sim", "cuda".
 	Kind string
 	// HandleKind says what the descriptors are: "memfd" (map it) or "cuda_vmm"
 	// (import it with the CUDA driver, whole).

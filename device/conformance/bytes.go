@@ -292,17 +292,28 @@ func testCancel(t *testing.T, b *bench) {
 	wantErr(t, "create with an ended context", err, context.Canceled)
 
 	// Each look at the context in turn is the one that sees it end.
+	last := 0 // the latest look at which a create can still be cancelled
 	for looks := range 100 {
 		s, err := b.d.Create(&after{context.Background(), looks}, b.long(), device.CreateOptions{})
 		if err == nil {
 			must(t, b.d.Destroy(s))
 			break
 		}
+		last = looks
 		wantErr(t, "create cancelled midway", err, context.Canceled)
 		if got := b.ours(t); got != before {
 			t.Fatalf("a create cancelled at look %d left %d bytes", looks, got-before)
 		}
 	}
+	// What was promised to creations that failed can be had again.
+	info := b.d.Info()
+	half := info.PhysicalBytes / 2 / info.GranularityBytes * info.GranularityBytes
+	for range 3 {
+		_, err := b.d.Create(&after{context.Background(), last}, half, device.CreateOptions{})
+		wantErr(t, "create cancelled midway", err, context.Canceled)
+	}
+	must(t, b.d.Destroy(b.scratch(t, half)))
+
 	f := fileOf(t, pattern(b.long(), 8))
 	s := b.scratch(t, b.long())
 	_, err = b.d.Fill(ended, s, 0, f, 0, s.Bytes())

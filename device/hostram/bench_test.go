@@ -247,3 +247,36 @@ func benchSegment(b *testing.B, small bool) (*hostram.Driver, device.Segment) {
 	}
 	return d, s
 }
+
+// BenchmarkHolders is the walk through all processes of the machine.
+func BenchmarkHolders(b *testing.B) {
+	d, s := benchSegment(b, false)
+	for b.Loop() {
+		if _, err := d.Holders(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkImport is what take-over pays for a segment, closing it included.
+func BenchmarkImport(b *testing.B) {
+	_, s := benchSegment(b, false)
+	next, err := hostram.New(hostram.Config{ID: "ram-0"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer next.Close()
+	for b.Loop() {
+		fd, err := unix.FcntlInt(s.File().Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		taken, err := next.Import(os.NewFile(uintptr(fd), "taken over"), s.Bytes(), device.ImportOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := next.Destroy(taken); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -280,6 +280,40 @@ func TestHugePagesComeOrAreExplained(t *testing.T) {
 	}
 }
 
+// Weights get theirs while they are filled, whatever the pieces; a tail that is
+// shorter than a huge page does not count as missed.
+func TestFilledWeightsGetThePagesOfScratch(t *testing.T) {
+	d := newHost(1024*mib, 1024*mib).open(t, hostram.Config{})
+	size := 32*mib + 3*int64(os.Getpagesize())
+	scratch, weights := create(t, d, size, device.CreateOptions{}), create(t, d, size, device.CreateOptions{Weights: true})
+	file, err := os.Create(filepath.Join(t.TempDir(), "model"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := file.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	const piece = 5*mib + 777
+	for off := int64(0); off < size; off += piece {
+		if _, err := d.Fill(context.Background(), weights, off, file, off, min(piece, size-off)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := hugeBytes(t, weights), hugeBytes(t, scratch); got != want {
+		t.Errorf("weights have %d bytes in huge pages, scratch of the same size %d", got, want)
+	}
+	sample, err := d.Sample()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range sample.Reasons {
+		if strings.Contains(reason, "fragmented") {
+			t.Errorf("reported as missed: %s", reason)
+		}
+	}
+}
+
 // hugeBytes maps a segment where huge pages can be mapped as such, and asks the
 // kernel how much of it is.
 func hugeBytes(t *testing.T, s device.Segment) int64 {

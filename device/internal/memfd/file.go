@@ -37,7 +37,12 @@ const (
 // file, so that no lease can ever be had on it. What is returned is opened anew
 // through /proc, and does.
 func newFile(label string, bytes int64, noMoreSeals bool) (*os.File, error) {
-	fd, err := unix.MemfdCreate(label, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	// Memory that cannot be executed, where the kernel knows that (6.3): some
+	// machines refuse any other.
+	fd, err := unix.MemfdCreate(label, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate(label, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
 	if err != nil {
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 			return nil, fmt.Errorf("create memfd: %w (raise the limit of open files: every segment needs one)", err)

@@ -54,7 +54,7 @@ func probeLease() (lease, error) {
 			err = errors.New("the kernel gave the wrong answer")
 		}
 		return lease{}, fmt.Errorf("%w: write leases on memfds (%s): %w; release of shared memory could not be proved: "+
-			"needs Linux 5.1 with CONFIG_FILE_LOCKING, fcntl F_SETLEASE not filtered by seccomp, and /proc", device.ErrUnsupported, what, err)
+			"needs Linux 5.1, /proc, sysctl fs.leases-enable=1, and fcntl F_SETLEASE not filtered by seccomp", device.ErrUnsupported, what, err)
 	}
 	f, err := newFile("isobar-probe", int64(os.Getpagesize()), true)
 	if err != nil {
