@@ -1,0 +1,115 @@
+# Isobar. Type `make` to see what there is to type.
+
+# What is pinned besides go.mod: linters are tools, not dependencies.
+STATICCHECK_VERSION := v0.8.2
+
+PYTHON   ?= python3
+MINUTES  ?= 10
+FUZZTIME ?= 30s
+RUN_ARGS ?=
+BENCH_ARGS ?=
+SOAK_ARGS  ?=
+# Packages tested at a time, and the longest a package may take. The suite is made for two
+# cores; on many more, ten tests that each take a gigabyte would meet in memory.
+TEST_P       ?= 2
+TEST_TIMEOUT ?= 10m
+# What to test: `make test PKG=./heap/...` narrows it.
+PKG ?= ./...
+
+VENV  := $(CURDIR)/.venv
+TOOLS := $(CURDIR)/.tools
+STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
+
+# The Python interpreter of the tests that compare with reference implementations.
+export ISOBAR_PYTHON := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+# The steps of `make test` are in order, and the tests measure time.
+.NOTPARALLEL:
+.PHONY: help run build test unit fmt fmt-check vet lint invariants fuzz bench soak tools python clean need-go need-cc
+
+help: ## list the targets
+	@echo "usage: make TARGET"
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## build and start a node that drops everything when it ends (RUN_ARGS='--device ram:ram-0=1GiB' …)
+	@exec bin/isobar run --ephemeral $(RUN_ARGS)
+
+build: need-go ## build bin/isobar and bin/bus-test, static, without a C compiler
+	CGO_ENABLED=0 go build -trimpath -o bin/isobar ./cmd/node
+	CGO_ENABLED=0 go build -trimpath -o bin/bus-test ./cmd/bus-test
+
+test: need-go need-cc python tools fmt-check vet lint invariants unit ## everything that CI runs; installs what it needs into .venv and .tools
+
+# The last step of `make test`, so that its output ends with go test's own summary.
+unit: need-go need-cc python
+	@echo "== go test -race"
+	go test -race -count=1 -p $(TEST_P) -timeout $(TEST_TIMEOUT) $(PKG)
+
+fmt: need-go ## format the Go code
+	gofmt -w .
+
+fmt-check: need-go
+	@echo "== gofmt"
+	@bad=$$(gofmt -l .) || exit 1; \
+	if [ -n "$$bad" ]; then echo "not formatted (make fmt does it):"; echo "$$bad"; exit 1; fi
+
+vet: need-go
+	@echo "== go vet"
+	go vet $(PKG)
+
+lint: need-go tools ## run staticcheck (staticcheck.conf) with and without the build tags
+	@echo "== staticcheck"
+	$(STATICCHECK) $(PKG)
+	@for tag in $(TAGS); do echo "$(STATICCHECK) -tags $$tag $$(scripts/tagged.sh $$tag)"; \
+		$(STATICCHECK) -tags $$tag $$(scripts/tagged.sh $$tag) || exit 1; done
+
+# Tags that swap code in: `invariants` walks every structure after every change,
+# `protoactor` runs the actors on the library instead of on goroutines.
+TAGS := invariants protoactor
+
+invariants: need-go ## test the rooms that have build tags with each of them
+	@for tag in $(TAGS); do echo "== go test -tags $$tag"; \
+		go test -count=1 -p $(TEST_P) -timeout $(TEST_TIMEOUT) -tags $$tag $$(scripts/tagged.sh $$tag) || exit 1; done
+
+fuzz: need-go ## run every fuzzer for FUZZTIME (30s) each
+	@scripts/fuzzers.sh | while read -r dir name; do \
+		echo "== $$dir $$name"; \
+		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$dir </dev/null || exit 1; done
+
+bench: build ## measure a node of its own against the raw echo of the same NATS server (one JSON object)
+	bin/bus-test bench --json --embedded $(BENCH_ARGS)
+
+soak: build ## random load against a model of what must be true, for MINUTES (10)
+	bin/bus-test soak --minutes $(MINUTES) $(SOAK_ARGS)
+
+tools: need-go $(STATICCHECK) ## install the linters into .tools
+
+$(STATICCHECK):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) GOFLAGS= go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	@mv $(TOOLS)/staticcheck $@
+
+python: $(VENV)/.installed ## install the tests' Python packages into .venv
+
+$(VENV)/.installed: requirements-test.txt
+	@command -v $(PYTHON) >/dev/null || { echo "The tests need Python 3.11 or later: apt-get install python3 python3-venv, or set PYTHON=."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "The tests need Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Set PYTHON=."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv"; exit 1; }
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-input --no-deps -r requirements-test.txt
+	@touch $@
+
+clean: ## remove what make built and installed
+	rm -rf bin .tools .venv
+
+need-go:
+	@command -v go >/dev/null || { echo "Isobar needs Go $$(awk '$$1 == "go" { print $$2 }' go.mod) or later: https://go.dev/dl"; exit 1; }
+
+# The race detector is linked by a C compiler; nothing else here needs one.
+need-cc: need-go
+	@cc=$$(go env CC); command -v "$${cc%% *}" >/dev/null || \
+		{ echo "The race detector needs a C compiler ($$cc is not found): apt-get install gcc libc6-dev, or set CC=."; exit 1; }
