@@ -188,8 +188,13 @@ func (b *Bus) Close(timeout time.Duration) {
 	b.closed = true
 	s := b.service
 	b.mu.Unlock()
-	b.stop()
+	if b.server == nil {
+		b.stop()
+	}
+	// The embedded server answers at once, and must not be closed while it makes the
+	// stream.
 	b.keeping.Wait()
+	b.stop()
 	if s != nil {
 		s.Close()
 	}

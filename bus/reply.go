@@ -43,7 +43,10 @@ type answer struct {
 // take decodes one message and submits the command. It runs on the subscription's
 // goroutine.
 func (s *Service) take(e *endpoint, to string, h nats.Header, payload []byte) {
-	a := &answer{s: s, to: to, arrived: s.cfg.Clock.Now()}
+	a := &answer{s: s, to: to}
+	if s.cfg.Observe != nil {
+		a.arrived = s.cfg.Clock.Now()
+	}
 	in, out, failure := codec.Negotiate(h.Get(codec.HeaderContentType), h.Get(codec.HeaderAccept))
 	a.format = out
 	r := codec.Request{Action: e.action}

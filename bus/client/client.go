@@ -138,7 +138,6 @@ type call struct {
 	requestID string
 	wait      *time.Duration
 	dryRun    bool
-	format    codec.Format
 	// patience is how long the node may take to answer.
 	patience time.Duration
 }
@@ -176,20 +175,20 @@ func (e *PendingError) Error() string {
 // answers) and for FORBIDDEN (the NATS server refuses, told at once); *PendingError
 // for a command that is queued or running; else the context's or the connection's.
 func (c *Client) Call(ctx context.Context, action schemas.Action, request, reply any, opts ...CallOption) error {
-	k := call{node: c.opts.Node, format: c.opts.Format, patience: schemas.DefaultWaitMs * time.Millisecond}
+	k := call{node: c.opts.Node, patience: schemas.DefaultWaitMs * time.Millisecond}
 	for _, o := range opts {
 		o(&k)
 	}
 	if k.requestID == "" {
 		k.requestID = uuid.NewString()
 	}
-	payload, err := codec.EncodeRequest(nil, k.format, codec.Call{RequestID: k.requestID, Data: request, Wait: k.wait, DryRun: k.dryRun})
+	payload, err := codec.EncodeRequest(nil, c.opts.Format, codec.Call{RequestID: k.requestID, Data: request, Wait: k.wait, DryRun: k.dryRun})
 	if err != nil {
 		return err
 	}
 	msg := nats.Msg{Subject: c.subject(action, k.node), Data: payload}
-	if k.format != codec.JSON {
-		msg.Header = nats.Header{codec.HeaderContentType: []string{k.format.ContentType()}}
+	if c.opts.Format != codec.JSON {
+		msg.Header = nats.Header{codec.HeaderContentType: []string{c.opts.Format.ContentType()}}
 	}
 	pause := c.opts.Backoff
 	for attempt := 1; ; attempt++ {

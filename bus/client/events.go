@@ -58,6 +58,8 @@ func (c *Client) Events(ctx context.Context, subjects ...string) (*Events, error
 		}
 		e.subs = append(e.subs, sub)
 	}
+	ctx, stop := context.WithTimeout(ctx, answerSlack)
+	defer stop()
 	if err := c.nc.FlushWithContext(ctx); err != nil {
 		e.Close()
 		return nil, fmt.Errorf("subscribing to events: %w", err)

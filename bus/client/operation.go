@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -30,20 +29,18 @@ func (c *Client) Await(ctx context.Context, operationID string, reply any, progr
 	}
 	for {
 		request := schemas.GetOperationRequest{OperationID: operationID, WaitMs: wait.Milliseconds()}
-		var answer operationReply
-		// JSON, whatever the client's format: the result is kept as it came.
-		following := append([]CallOption{func(k *call) { k.format, k.patience = codec.JSON, wait }}, opts...)
+		var answer schemas.GetOperationReply
+		following := append([]CallOption{func(k *call) { k.patience = wait }}, opts...)
 		if err := c.Call(ctx, schemas.ActionGetOperation, &request, &answer, following...); err != nil {
 			return err
 		}
-		op := answer.Operation.Operation
-		op.Result = answer.Operation.Result
+		op := answer.Operation
 		if progress != nil {
 			progress(op)
 		}
 		switch op.Status {
 		case schemas.StatusCompleted:
-			return decodeResult(op.OperationID, answer.Operation.Result, reply)
+			return decodeResult(op, reply)
 		case schemas.StatusFailed, schemas.StatusCancelled:
 			return operationError(op)
 		}
@@ -75,20 +72,13 @@ func (c *Client) Do(ctx context.Context, action schemas.Action, request, reply a
 	return c.Await(ctx, pending.OperationID, reply, progress, ask...)
 }
 
-// operationReply is schemas.GetOperationReply with the result as it came.
-type operationReply struct {
-	Operation struct {
-		schemas.Operation
-		Result json.RawMessage `json:"result"`
-	} `json:"operation"`
-}
-
-func decodeResult(operationID string, result json.RawMessage, reply any) error {
-	if reply == nil || len(result) == 0 {
+// decodeResult reads an operation's result, which arrives as plain maps and values.
+func decodeResult(op schemas.Operation, reply any) error {
+	if reply == nil || op.Result == nil {
 		return nil
 	}
-	if err := json.Unmarshal(result, reply); err != nil {
-		return fmt.Errorf("the result of operation %s: %w", operationID, err)
+	if err := codec.Unmarshal(codec.Append(nil, codec.JSON, op.Result), codec.JSON, reply); err != nil {
+		return fmt.Errorf("the result of operation %s: %w", op.OperationID, err)
 	}
 	return nil
 }

@@ -140,7 +140,7 @@ func Dial(c Config) (*nats.Conn, error) {
 	target := c.URL
 	if c.InProcess != nil {
 		target = "in process"
-		opts = append(opts, nats.InProcessServer(c.InProcess))
+		opts = append(opts, nats.InProcessServer(asyncProvider{c.InProcess}))
 	} else {
 		opts = append(opts, nats.SetCustomDialer(asyncDialer{&net.Dialer{Timeout: connTimeout}}))
 	}

@@ -1,0 +1,114 @@
+package conn
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A peer that reads nothing does not stop a writer; beyond the bound the
+// connection is given up.
+func TestWritesNeverWait(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	a := newAsyncConn(ours)
+	chunk := bytes.Repeat([]byte("x"), 1<<20)
+	var err error
+	for i := 0; err == nil; i++ {
+		if i > 2*asyncConnBacklog/len(chunk)+1 { // as much again may be on its way out
+			t.Fatal("the backlog is not bounded")
+		}
+		_, err = a.Write(chunk)
+	}
+	if !errors.Is(err, errBacklog) {
+		t.Errorf("%v", err)
+	}
+	if _, err := a.Write([]byte("more")); !errors.Is(err, errBacklog) {
+		t.Errorf("%v", err)
+	}
+	_ = a.Close() // it was closed when it was given up
+}
+
+func TestEverythingArrivesInOrderBeforeTheEnd(t *testing.T) {
+	ours, theirs := net.Pipe()
+	a := newAsyncConn(ours)
+	got := make(chan string)
+	go func() {
+		b, _ := io.ReadAll(theirs) // the end of the pipe is no error
+		got <- string(b)
+	}()
+	var want string
+	for i := range 1000 {
+		s := fmt.Sprint(i, " ")
+		want += s
+		if _, err := a.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s := <-got; s != want {
+		t.Errorf("%d of %d bytes", len(s), len(want))
+	}
+	if _, err := a.Write([]byte("late")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAFailedWriteIsTold(t *testing.T) {
+	ours, theirs := net.Pipe()
+	a := newAsyncConn(ours)
+	if _, err := a.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	<-a.done
+	if _, err := a.Write([]byte("y")); err == nil {
+		t.Error("a write to a broken connection succeeded")
+	}
+	_ = a.Close() // it is broken
+}
+
+func TestClassify(t *testing.T) {
+	denied := func(s string) error { return fmt.Errorf("%w: %s", nats.ErrPermissionViolation, s) }
+	for _, c := range []struct {
+		err     error
+		sub     *nats.Subscription
+		kind    Kind
+		subject string
+	}{
+		{denied(`Permissions Violation for Publish to "memory.allocate"`), nil, PublishDenied, "memory.allocate"},
+		{denied(`Permissions Violation for Publish with Reply of "_INBOX.x.1"`), nil, ReplyDenied, "_INBOX.x.1"},
+		{denied(`Permissions Violation for Subscription to "memory.>" using queue "q"`), nil, SubscribeDenied, "memory.>"},
+		{nats.ErrSlowConsumer, &nats.Subscription{Subject: "memory.renew"}, ConsumerTooSlow, "memory.renew"},
+		{errors.New("other"), nil, Failed, ""},
+	} {
+		if e := classify(c.sub, c.err); e.Kind != c.kind || e.Subject != c.subject || !errors.Is(e, c.err) {
+			t.Errorf("%v: %+v", c.err, e)
+		}
+	}
+	for k := range kindEnd {
+		if k.String() == "" {
+			t.Errorf("kind %d has no name", k)
+		}
+	}
+}
+
+func TestDialSaysWhatToDo(t *testing.T) {
+	start := time.Now()
+	_, err := Dial(Config{URL: "nats://127.0.0.1:1"})
+	var e *ConnectError
+	if !errors.As(err, &e) || e.Fix == "" || e.Target != "nats://127.0.0.1:1" || time.Since(start) > 2*connTimeout {
+		t.Errorf("%v", err)
+	}
+}
