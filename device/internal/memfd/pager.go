@@ -181,19 +181,19 @@ func (p *pager) makeHuge(f *os.File, off, n int64) bool {
 		return false
 	}
 	defer w.close()
-	return p.makeHugeIn(f, w, off)
+	return p.makeHugeIn(f, w.bytes, off)
 }
 
-// makeHugeIn is makeHuge in a window that is there already.
-func (p *pager) makeHugeIn(f *os.File, w window, off int64) bool {
+// makeHugeIn is makeHuge where b, aligned, maps the range already.
+func (p *pager) makeHugeIn(f *os.File, b []byte, off int64) bool {
 	var err error
 	if p.way == byCollapse {
-		err = p.collapse(f, w.bytes, off)
-	} else if err = unix.Madvise(w.bytes, unix.MADV_HUGEPAGE); err == nil {
-		err = unix.Madvise(w.bytes, unix.MADV_POPULATE_WRITE)
+		err = p.collapse(f, b, off)
+	} else if err = unix.Madvise(b, unix.MADV_HUGEPAGE); err == nil {
+		err = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
 	}
 	if err != nil {
-		p.missed.Add(int64(len(w.bytes)))
+		p.missed.Add(int64(len(b)))
 		return false
 	}
 	return true
