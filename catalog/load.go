@@ -66,7 +66,7 @@ func (c *Catalog) meet(cp *Copy, r LoadRequest, now ledger.Now) {
 
 // adjust takes over what a later load says of a known model.
 func (c *Catalog) adjust(m *Model, r LoadRequest) {
-	if m.Tenant != r.Tenant {
+	if m.Tenant != r.Tenant || r.Keep {
 		return
 	}
 	if m.Pinned != r.Pinned || m.Priority != r.Priority || r.Type != "" && r.Type != m.Type || m.Shared != r.Shared {

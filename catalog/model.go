@@ -143,6 +143,9 @@ type LoadRequest struct {
 	// Reference, if set, is taken when the copy is there (acquire_model).
 	Reference *Reference
 	DryRun    bool
+	// Keep leaves the model's type, pin, priority and sharing as they are: the request
+	// says nothing of them.
+	Keep bool
 }
 
 // UnloadRequest asks for a copy, or all copies of a model, to go.

@@ -1,0 +1,68 @@
+package actors
+
+import (
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// call is a command on its way through the house. One actor at a time has it; that actor
+// answers it exactly once, with done or fail.
+type call struct {
+	*Command
+	house *House
+	// key is set for a command whose outcome is remembered; home is the actor whose
+	// region has the record, which is kept in record.
+	key    string
+	home   string
+	record ledger.AnswerRecord
+	// operation is set once the command is followed: its answer then goes by way of the
+	// sessions actor, which may have answered «queued» meanwhile.
+	operation string
+	answered  bool
+	// session is the session that the command named, if any, looked up.
+	owner ledger.Owner
+}
+
+// done answers with the action's reply data.
+func (c *call) done(data any, undo func()) {
+	if c.answered {
+		panic("actors: a second answer to " + string(c.Action))
+	}
+	c.answered = true
+	if c.operation == "" && c.key == "" {
+		c.Reply.Done(data, undo)
+		return
+	}
+	s := c.house.sessions
+	s.tell(seam.SystemLane, func() { s.finished(c, data, undo) })
+}
+
+// fail answers with an error.
+func (c *call) fail(err *schemas.Error) {
+	if c.answered {
+		panic("actors: a second answer to " + string(c.Action))
+	}
+	c.answered = true
+	if c.operation == "" && c.key == "" {
+		c.Reply.Fail(err)
+		return
+	}
+	s := c.house.sessions
+	s.tell(seam.SystemLane, func() { s.failed(c, err) })
+}
+
+// follow makes an operation of a command that is not done at once. cancel is called on the
+// sessions actor and must only send a message.
+func (c *call) follow(status schemas.OperationStatus, position int, reason string, cancel func(*schemas.Error)) {
+	if c.answered {
+		return
+	}
+	s := c.house.sessions
+	if c.operation == "" {
+		c.operation = s.newOperationID()
+		s.tell(seam.SystemLane, func() { s.track(c, status, position, reason, cancel) })
+		return
+	}
+	s.tell(seam.SystemLane, func() { s.progress(c.operation, status, position, reason) })
+}

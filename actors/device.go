@@ -1,0 +1,327 @@
+package actors
+
+import (
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/heap"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/ledger/store"
+	"github.com/isobar-project/isobar/pressure"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// deviceActor is the shell of one device: it feeds the core, carries its effects out, and
+// is the only one to hold the driver's segments.
+type deviceActor struct {
+	inbox
+	house     *House
+	id        string
+	tag       uint32
+	kind      schemas.DeviceType
+	cfg       DeviceConfig
+	info      device.Info
+	driver    device.Driver
+	core      *ledger.Device
+	live      map[heap.SegmentID]device.Segment
+	work      *workers
+	optimizer *optimizerActor
+
+	timer   clock.Timer
+	timerAt clock.Instant
+
+	sampling sampling
+	beat     atomic.Pointer[schemas.DeviceBeat]
+	health   device.Health
+	reasons  []string
+}
+
+// sampling is the state of looking at the outside.
+type sampling struct {
+	timer    clock.Timer
+	epoch    uint64 // counts jobs that change what the driver holds
+	busy     int    // such jobs under way
+	rejected int    // samples in a row that fell between epochs
+	at       time.Time
+	agreed   time.Time // last agreement of ledger and driver
+	drift    int64
+	limit    int64
+}
+
+// maxRejected bounds how many samples in a row may be discarded because the device was
+// at work: an old figure is worse than one that is off by what is in flight.
+const maxRejected = 20
+
+// openDevice reads the device's region, imports its segments and builds the core.
+// Sealed weights that it still holds are added to models.
+func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*deviceActor, error) {
+	info := cfg.Driver.Info()
+	d := &deviceActor{house: h, id: info.ID, tag: tagOf(info.ID), cfg: cfg, info: info, driver: cfg.Driver,
+		kind: schemas.DeviceType(info.Type.String()), live: map[heap.SegmentID]device.Segment{}}
+	d.beat.Store(&schemas.DeviceBeat{DeviceID: d.id, PressureLevel: schemas.PressureLow, Health: schemas.HealthHealthy})
+	core := ledger.DeviceConfig{
+		Device: d.id, Type: string(d.kind), Physical: info.PhysicalBytes, Limit: cfg.Limit, Ceiling: info.PhysicalBytes - cfg.Reserve,
+		Heap: heap.Config{GranularityBytes: info.GranularityBytes}, Warm: cfg.Warm, PoolBytes: cfg.PoolBytes,
+		Rand: h.cfg.Random, NewID: func() uuid.UUID { return newID(h.cfg.Random, d.tag) },
+	}
+	mem, inherited, err := h.cfg.Memory("device/" + d.id)
+	if err != nil {
+		return nil, err
+	}
+	if inherited {
+		if err := d.restore(core, mem, models); err != nil {
+			return nil, err
+		}
+	} else {
+		region, err := store.Format(mem, "device/"+d.id)
+		if err != nil {
+			return nil, err
+		}
+		d.core = ledger.NewDevice(core, region)
+	}
+	d.work = newWorkers(cfg.CopyWorkers)
+	return d, nil
+}
+
+func (d *deviceActor) restore(core ledger.DeviceConfig, mem []byte, models map[uuid.UUID]string) error {
+	image, err := ledger.ReadImage(mem)
+	if err != nil {
+		return fmt.Errorf("its ledger: %w", err)
+	}
+	missing := map[heap.SegmentID]bool{}
+	for _, s := range image.Segments() {
+		id := vaultID(d.tag, uint64(s.ID))
+		f, ok := d.house.cfg.Inherited[id]
+		if !ok {
+			missing[s.ID] = true
+			continue
+		}
+		delete(d.house.cfg.Inherited, id)
+		seg, err := d.driver.Import(f, s.Bytes, device.ImportOptions{Weights: s.Weights, Sealed: s.Sealed})
+		if err != nil {
+			d.house.log.Error("a segment could not be taken over", "device", d.id, "segment", s.ID, "error", err)
+			f.Close()
+			missing[s.ID] = true
+			continue
+		}
+		d.live[s.ID] = seg
+	}
+	var rep ledger.Report
+	d.core, rep, err = ledger.Restore(core, image, missing, d.house.now())
+	if err != nil {
+		return err
+	}
+	d.house.noteRestored(d, rep)
+	for _, id := range rep.Models {
+		models[id] = d.id
+	}
+	return nil
+}
+
+// noteRestored adds a device's part to what the take-over kept and lost.
+func (h *House) noteRestored(d *deviceActor, rep ledger.Report) {
+	h.restored.Grants += rep.Grants
+	h.restored.Segments += rep.Segments
+	h.restored.GrantedBytes += d.core.Figures().Granted
+	for _, id := range rep.Lost {
+		h.restored.LostGrants = append(h.restored.LostGrants, id.String())
+	}
+	h.inheritAnswers("device/"+d.id, rep.Answers)
+}
+
+// begin carries out what the core wants done after opening, and starts sampling.
+func (d *deviceActor) begin() {
+	d.flush()
+	d.sample()
+}
+
+// flush carries out the effects of the core's last call.
+func (d *deviceActor) flush() {
+	e := d.core.Take()
+	if e.Figures {
+		d.figures(e)
+	}
+	for i := range e.Jobs {
+		d.dispatch(&e.Jobs[i])
+	}
+	for i := range e.Outcomes {
+		e.Outcomes[i].Ref.(asker).outcome(d, &e.Outcomes[i])
+	}
+	if len(e.Events) > 0 {
+		d.announce(e.Events)
+	}
+	for _, r := range e.Revokes {
+		d.house.sessions.revoke(r)
+	}
+	for _, r := range e.Readers {
+		d.house.pool.mapped(r)
+	}
+	for _, w := range e.Wants {
+		d.optimizer.want(w)
+	}
+	d.arm()
+}
+
+// asker is who asked the core for something; outcome answers it, on the device's goroutine,
+// without calling the core.
+type asker interface {
+	outcome(d *deviceActor, o *ledger.Outcome)
+}
+
+// arm sets the one timer of the core.
+func (d *deviceActor) arm() {
+	at, ok := d.core.Next()
+	if !ok || d.timer != nil && d.timerAt <= at {
+		return
+	}
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+	d.timerAt = at
+	d.timer = d.house.cfg.Clock.AfterFunc(max(0, at.Sub(d.house.cfg.Clock.Now())), func() {
+		d.tell(seam.SystemLane, func() {
+			d.timer = nil
+			d.core.Tick(d.house.now())
+			d.flush()
+		})
+	})
+}
+
+// figures tells the monitor that bytes moved. It goes first: pressure is an event.
+func (d *deviceActor) figures(e *ledger.Effects) {
+	f := d.core.Figures()
+	g := gauge{device: d, figures: f, cause: causeOf(e.Cause), requestID: e.RequestID, observed: d.sampling.at}
+	for i := range e.Outcomes {
+		if o := &e.Outcomes[i]; o.Kind == ledger.OutcomeGranted && o.Grant.Class == ledger.ClassWeights {
+			g.grant = o.Grant.ID
+		}
+	}
+	if f.Used*20/max(1, f.Limit) != d.sampling.limit {
+		// Another twentieth of the limit: who holds it may be asked for soon.
+		d.sampling.limit = f.Used * 20 / max(1, f.Limit)
+		g.holders = holders(d.core.Holders(5))
+	}
+	d.house.monitor.gauge(g)
+}
+
+func holders(hs []ledger.Holding) []schemas.Holder {
+	out := make([]schemas.Holder, len(hs))
+	for i, h := range hs {
+		out[i] = schemas.Holder{Owner: h.Owner, Bytes: h.Bytes}
+	}
+	return out
+}
+
+func causeOf(s string) pressure.Cause {
+	for c := pressure.CauseGrant; c <= pressure.CauseSourceLost; c++ {
+		if c.String() == s {
+			return c
+		}
+	}
+	return pressure.CauseGrant
+}
+
+// sample has the driver's figures read on the control goroutine, between its other calls.
+func (d *deviceActor) sample() {
+	epoch := d.sampling.epoch
+	d.work.control.put(func() {
+		s, err := d.driver.Sample()
+		wall := d.house.cfg.Clock.Wall()
+		d.tell(seam.SystemLane, func() { d.sampled(s, err, epoch, wall) })
+	})
+}
+
+func (d *deviceActor) sampled(s device.Sample, err error, epoch uint64, wall time.Time) {
+	now := d.house.now()
+	stale := err != nil
+	switch {
+	case err != nil:
+		d.health, d.reasons = device.Failing, []string{"its figures cannot be read: " + err.Error()}
+		d.house.log.Warn("no sample", "device", d.id, "error", err)
+	case (epoch != d.sampling.epoch || d.sampling.busy > 0) && d.sampling.rejected < maxRejected:
+		d.sampling.rejected++
+	default:
+		d.sampling.rejected = 0
+		d.sampling.at = wall
+		d.health, d.reasons = s.Health, s.Reasons
+		d.core.SetOutside(s.OutsideBytes(), s.PhysicalBytes-d.cfg.Reserve, now)
+		d.flush()
+		d.checkDrift(s, epoch)
+	}
+	d.house.monitor.stale(d, stale)
+	f := d.core.Figures()
+	period := d.cfg.Sampling.Period(f.Limit-f.Used, 0)
+	d.sampling.timer = d.house.cfg.Clock.AfterFunc(period, func() { d.tell(seam.SystemLane, d.sample) })
+}
+
+// checkDrift compares the ledger's segments with the driver's while nothing is in flight.
+func (d *deviceActor) checkDrift(s device.Sample, epoch uint64) {
+	if epoch != d.sampling.epoch || d.sampling.busy > 0 {
+		return
+	}
+	drift := s.OursBytes - d.core.Figures().Segments
+	if d.info.Simulated {
+		// A simulated device is sparse until touched; what it may not do is to hold more.
+		drift = max(0, drift)
+	}
+	if drift == 0 {
+		d.sampling.agreed = d.sampling.at
+	}
+	if drift != d.sampling.drift {
+		d.sampling.drift = drift
+		d.house.publish(schemas.Event{Event: schemas.EventDrift, Subject: schemas.NodeSubject(d.house.cfg.Node),
+			Data: &schemas.NodeEvent{DeviceID: d.id, DriftBytes: drift, Reason: "the driver's bytes are not the ledger's"}})
+		d.house.log.Warn("ledger and driver disagree", "device", d.id, "drift_bytes", drift)
+	}
+}
+
+// sessionClosed and sessionDead pass on what happened to a session.
+func (d *deviceActor) sessionClosed(s ledger.SessionID) {
+	d.tell(seam.SystemLane, func() { d.core.SessionClosed(s, d.house.now()); d.flush() })
+}
+
+func (d *deviceActor) sessionDead(s ledger.SessionID) {
+	d.tell(seam.SystemLane, func() { d.core.SessionDead(s, d.house.now()); d.flush() })
+}
+
+// reclaimable takes the pool's figure of what unread models hold here.
+func (d *deviceActor) reclaimable(bytes int64) {
+	d.tell(seam.SystemLane, func() { d.core.SetReclaimable(bytes, d.house.now()); d.flush() })
+}
+
+// forgetAnswers deletes records of outcomes whose time has passed.
+func (d *deviceActor) forgetAnswers(keys []string) {
+	d.tell(seam.SystemLane, func() { d.core.ForgetAnswers(keys); d.flush() })
+}
+
+// undo takes a grant back that nobody heard of. With unlessMapped it stays if somebody
+// found it by another way.
+func (d *deviceActor) undo(id uuid.UUID, tenant string, unlessMapped bool) {
+	d.tell(seam.SystemLane, func() {
+		if g, ok := d.core.Grant(id); !ok || unlessMapped && (g.Live() || g.Owner.Session != "" && g.Bound && len(g.Claims) == 0) {
+			return
+		}
+		d.core.Release(ledger.ReleaseRequest{Grant: id, Tenant: tenant, Force: true, Why: ledger.WhyUndone}, d.house.now())
+		d.flush()
+	})
+}
+
+// describe is the device as the contract shows it. It may be called from any goroutine.
+func (d *deviceActor) describe() schemas.Device {
+	b := d.beat.Load()
+	return schemas.Device{DeviceID: d.id, Type: d.kind, Name: d.info.Name, Driver: d.info.Driver, UUID: d.info.UUID, Simulated: d.info.Simulated,
+		GranularityBytes: d.info.GranularityBytes, Peers: d.info.Peers, NUMANode: d.info.NUMANode, Health: b.Health}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

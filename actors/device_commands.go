@@ -1,0 +1,274 @@
+package actors
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/codec"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// take gives a command to the device's mailbox, or refuses it.
+func (d *deviceActor) take(l seam.Lane, c *call, f func()) {
+	if d.tell(l, f) != nil {
+		c.fail(busy(d.id))
+	}
+}
+
+func busy(who string) *schemas.Error {
+	return schemas.Errorf(schemas.CodeBusy, "%s has more to do than it can queue", who).With("retry_after_ms", 20)
+}
+
+// grantCall is an allocate command in the core's hands.
+type grantCall struct {
+	c      *call
+	begun  time.Duration
+	queued bool
+}
+
+func (d *deviceActor) allocate(c *call) {
+	d.take(seam.GrantLane, c, func() {
+		in := c.Data.(*schemas.AllocateRequest)
+		if d.house.draining.Load() {
+			c.fail(schemas.Errorf(schemas.CodeDraining, "the node is stopping"))
+			return
+		}
+		ask := &grantCall{c: c}
+		r := &ledger.Request{
+			Ref: ask, Owner: c.owner, Class: ledger.Class(in.Class), Size: in.SizeBytes, Align: in.Alignment, Purpose: in.Purpose,
+			Persistent: in.Persistent, Priority: in.Priority, Clear: in.Clear, RequestID: c.RequestID,
+		}
+		if in.TimeoutSeconds != nil {
+			r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
+		}
+		if in.LeaseSeconds != nil {
+			r.Lease = time.Duration(*in.LeaseSeconds) * time.Second
+		}
+		if c.DryRun {
+			d.planAllocate(c, r)
+			return
+		}
+		if c.key != "" {
+			r.Key, c.home = c.key, "device/"+d.id
+			r.Answer = func(g *ledger.Grant) ledger.AnswerRecord {
+				c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Grant: g.ID,
+					Body: codec.Append(nil, codec.JSON, d.allocated(g, "", 0, 0, nil))}
+				return c.record
+			}
+		}
+		begun := d.house.cfg.Clock.Now()
+		ask.begun = time.Duration(begun)
+		ticket := d.core.Allocate(r, d.house.now())
+		d.flush()
+		if !c.answered && c.operation == "" {
+			c.follow(schemas.StatusRunning, 0, "memory is being prepared", d.canceller(ticket))
+		}
+	})
+}
+
+func (d *deviceActor) canceller(t ledger.Ticket) func(*schemas.Error) {
+	return func(err *schemas.Error) {
+		d.tell(seam.SystemLane, func() {
+			d.core.Cancel(t, err, d.house.now())
+			d.flush()
+		})
+	}
+}
+
+// outcome implements asker.
+func (a *grantCall) outcome(d *deviceActor, o *ledger.Outcome) {
+	switch o.Kind {
+	case ledger.OutcomeGranted:
+		took := time.Duration(d.house.cfg.Clock.Now()) - a.begun
+		id, tenant := o.Grant.ID, o.Grant.Owner.Tenant
+		d.house.cfg.Crash("reply.before")
+		a.c.done(d.allocated(o.Grant, o.Claim, took, time.Duration(o.Queued), o.Evicted), func() { d.undo(id, tenant, false) })
+		d.house.cfg.Crash("reply.after")
+	case ledger.OutcomeQueued:
+		a.c.follow(schemas.StatusQueued, o.Position, o.Reason, d.canceller(o.Ticket))
+	case ledger.OutcomeRefused:
+		a.c.fail(o.Err)
+	}
+}
+
+// allocated renders the reply to an allocate. Without a claim it has no handle: that is
+// how outcomes are remembered, and each replay gets a fresh claim.
+func (d *deviceActor) allocated(g *ledger.Grant, claim string, took, queued time.Duration, evicted []ledger.Evicted) *schemas.AllocateReply {
+	f := d.core.Figures()
+	r := &schemas.AllocateReply{
+		Finished: schemas.Done(), Success: true, DeviceID: d.id, AllocationID: g.ID.String(), Allocation: d.allocation(g),
+		AllocationTimeMs: millis(took), QueuedMs: millis(queued), Evicted: evictions(evicted),
+		AvailableMemoryBytes: f.Available, UtilizationPercentage: percent(f.Used, f.Limit), Message: "granted", AllocatedAt: g.Created,
+	}
+	if claim != "" {
+		r.Handle = d.handle(g, claim)
+	}
+	return r
+}
+
+func evictions(in []ledger.Evicted) []schemas.Eviction {
+	out := make([]schemas.Eviction, len(in))
+	for i, e := range in {
+		out[i] = schemas.Eviction{Model: e.Model, Tier: schemas.Tier(e.Tier), FreedBytes: e.Bytes, ReloadCostMs: millis(e.Cost)}
+	}
+	return out
+}
+
+func (d *deviceActor) handle(g *ledger.Grant, claim string) *schemas.Handle {
+	h := &schemas.Handle{Kind: schemas.HandleKind(d.info.HandleKind), Node: d.house.cfg.Node, DataSocket: d.house.cfg.DataSocket,
+		Claim: claimOf(d.tag, claim), SizeBytes: g.Size, SegmentCount: len(g.Blocks)}
+	if n := len(g.Claims); n > 0 {
+		h.ClaimExpiresAt = d.house.wallAt(g.Claims[n-1].Expires)
+	}
+	return h
+}
+
+// planAllocate is the dry run of an allocate: the core's figures, then the optimizer's plan.
+func (d *deviceActor) planAllocate(c *call, r *ledger.Request) {
+	p := d.core.Plan(r, d.house.now())
+	d.plan(c, p, r.Patience > 0)
+}
+
+// plan answers a dry run. Where room lacks, the pool says which models would go.
+func (d *deviceActor) plan(c *call, p ledger.Plan, patient bool) {
+	if p.Lacks == 0 {
+		c.done(&schemas.DryRunReply{Plan: schemas.Plan{Outcome: schemas.PlanOutcome(p.Outcome), Position: p.Position, Reason: p.Reason, Evict: []schemas.Eviction{}}}, nil)
+		return
+	}
+	d.house.pool.foresee(d, p, patient, c)
+}
+
+// releaseCall is a deallocate command in the core's hands.
+type releaseCall struct{ c *call }
+
+func (d *deviceActor) deallocate(c *call, id uuid.UUID) {
+	d.take(seam.ReleaseLane, c, func() {
+		in := c.Data.(*schemas.DeallocateRequest)
+		g, err := d.core.FindGrant(id, c.Tenant)
+		switch {
+		case err != nil:
+			c.fail(err)
+			return
+		case g.Class == ledger.ClassWeights:
+			c.fail(schemas.Errorf(schemas.CodeInvalidRequest, "allocation %s holds model %q: use unload_model", id, g.Model).With("field", "allocation_id"))
+			return
+		case c.DryRun:
+			c.done(planned("granted", "the allocation would be released"), nil)
+			return
+		}
+		r := ledger.ReleaseRequest{Ref: &releaseCall{c}, Grant: id, Tenant: c.Tenant, Force: in.Force, Why: ledger.WhyDeallocated}
+		if in.DeadlineMs != nil {
+			r.Deadline = time.Duration(*in.DeadlineMs) * time.Millisecond
+		}
+		if c.key != "" {
+			r.Key, c.home = c.key, "device/"+d.id
+			r.Answer = func(g *ledger.Grant) ledger.AnswerRecord {
+				c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action),
+					Body: codec.Append(nil, codec.JSON, d.deallocated(g.Granted, true, 0))}
+				return c.record
+			}
+		}
+		d.core.Release(r, d.house.now())
+		d.flush()
+		c.follow(schemas.StatusRunning, 0, "waits until nobody can touch the bytes any more", nil)
+	})
+}
+
+// outcome implements asker.
+func (a *releaseCall) outcome(d *deviceActor, o *ledger.Outcome) {
+	if o.Kind == ledger.OutcomeRefused {
+		a.c.fail(o.Err)
+		return
+	}
+	a.c.done(d.deallocated(o.Freed, o.Confirmed, o.Zombie), nil)
+}
+
+func (d *deviceActor) deallocated(freed int64, confirmed bool, zombie int64) *schemas.DeallocateReply {
+	f := d.core.Figures()
+	return &schemas.DeallocateReply{Finished: schemas.Done(), Success: true, FreedBytes: freed, Confirmed: confirmed, ZombieBytes: zombie,
+		AvailableMemoryBytes: f.Available, UtilizationPercentage: percent(f.Used, f.Limit)}
+}
+
+func planned(outcome, reason string) *schemas.DryRunReply {
+	return &schemas.DryRunReply{Plan: schemas.Plan{Outcome: schemas.PlanOutcome(outcome), Reason: reason, Evict: []schemas.Eviction{}}}
+}
+
+// claim makes a fresh claim on a grant and gives it to use, on the device's goroutine.
+func (d *deviceActor) claim(id uuid.UUID, tenant string, use func(*schemas.Handle, *schemas.Error)) {
+	d.tell(seam.SystemLane, func() {
+		g, claim, err := d.core.Handle(id, tenant, d.house.now())
+		var h *schemas.Handle
+		if err == nil {
+			h = d.handle(g, claim)
+		}
+		d.flush()
+		use(h, err)
+	})
+}
+
+func (d *deviceActor) getHandle(c *call, id uuid.UUID) {
+	d.take(seam.GrantLane, c, func() {
+		g, claim, err := d.core.Handle(id, c.Tenant, d.house.now())
+		if err != nil {
+			d.flush()
+			c.fail(err)
+			return
+		}
+		h := d.handle(g, claim)
+		weights := g.Class == ledger.ClassWeights
+		d.flush()
+		if weights {
+			d.house.pool.touch(id)
+		}
+		c.done(&schemas.GetHandleReply{Handle: *h}, nil)
+	})
+}
+
+// renew extends one grant's lease and gives its new end to use, on the device's goroutine.
+func (d *deviceActor) renew(id uuid.UUID, tenant string, lease time.Duration, dry bool, use func(time.Time, *schemas.Error)) {
+	d.tell(seam.SystemLane, func() {
+		if dry {
+			_, err := d.core.FindGrant(id, tenant)
+			use(time.Time{}, err)
+			return
+		}
+		g, err := d.core.Renew(id, tenant, lease, d.house.now())
+		var end time.Time
+		if err == nil {
+			end = d.house.wallAt(g.LeaseEnds)
+		}
+		d.flush()
+		use(end, err)
+	})
+}
+
+func (d *deviceActor) setLimits(c *call, in *schemas.SetLimitsRequest) {
+	d.take(seam.ReleaseLane, c, func() {
+		if c.DryRun {
+			c.done(planned("granted", "the limits would be set"), nil)
+			return
+		}
+		err := d.core.SetLimits(in.LimitBytes, in.ModelLimitBytes, in.ReserveBytes, d.house.now())
+		d.flush()
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		f := d.core.Figures()
+		_, models, reserve := d.core.Limits()
+		if models == 0 {
+			models = f.Limit
+		}
+		d.house.monitor.setThresholds(d, in.Thresholds, func(t schemas.Thresholds, err *schemas.Error) {
+			if err != nil {
+				c.fail(err)
+				return
+			}
+			c.done(&schemas.SetLimitsReply{Finished: schemas.Done(), DeviceID: d.id, LimitBytes: f.Limit, ModelLimitBytes: models,
+				ModelLimitMb: schemas.Megabytes(models), ReserveBytes: reserve, Thresholds: t}, nil)
+		})
+	})
+}

@@ -1,0 +1,249 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/heap"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/vault"
+)
+
+// dispatch gives one job of the core to a worker. The driver's segments are looked up
+// here, on the actor, so that a worker never sees the actor's state.
+func (d *deviceActor) dispatch(j *ledger.Job) {
+	job := *j // the core reuses its effects
+	switch job.Kind {
+	case ledger.JobCreate, ledger.JobWarm:
+		d.disturb()
+		d.work.copies.put(func() { d.create(job) })
+	case ledger.JobDestroy:
+		d.disturb()
+		segs := d.segments(job.Ranges)
+		for _, r := range job.Ranges {
+			delete(d.live, r.Segment)
+		}
+		d.work.reaper.put(func() { d.destroy(job, segs) })
+	case ledger.JobClear, ledger.JobScrub:
+		segs := d.segments(job.Ranges)
+		d.work.copies.put(func() { d.clear(job, segs) })
+	case ledger.JobProve:
+		segs := d.segments(job.Ranges)
+		d.work.control.put(func() { d.prove(job, segs) })
+	case ledger.JobExport:
+		segs := d.segments(job.Ranges)
+		grant := *job.Info
+		job.Info = &grant
+		d.work.control.put(func() { d.export(job, segs) })
+	case ledger.JobSeal:
+		segs := d.segments(job.Ranges)
+		d.work.copies.put(func() { d.seal(job, segs) })
+	case ledger.JobHolders:
+		segs := d.segments(job.Ranges)
+		d.work.reaper.put(func() { d.findHolders(job, segs) })
+	default:
+		panic(fmt.Sprintf("actors: a job of kind %d", job.Kind))
+	}
+}
+
+// disturb notes that the driver's own figures are about to move.
+func (d *deviceActor) disturb() {
+	d.sampling.epoch++
+	d.sampling.busy++
+}
+
+func (d *deviceActor) segments(ranges []ledger.Range) []device.Segment {
+	out := make([]device.Segment, len(ranges))
+	for i, r := range ranges {
+		s, ok := d.live[r.Segment]
+		if !ok {
+			panic(fmt.Sprintf("actors: segment %d of %s is not here", r.Segment, d.id))
+		}
+		out[i] = s
+	}
+	return out
+}
+
+// create makes segments and puts them into the vault: all, or none. Runs on a worker.
+func (d *deviceActor) create(job ledger.Job) {
+	segs := make([]device.Segment, 0, len(job.Ranges))
+	entries := make([]vault.Entry, 0, len(job.Ranges))
+	var fail error
+	for _, r := range job.Ranges {
+		s, err := d.driver.Create(context.Background(), r.Bytes, device.CreateOptions{Weights: job.Weights, Label: "isobar " + d.id})
+		if err != nil {
+			fail = err
+			break
+		}
+		segs = append(segs, s)
+		entries = append(entries, vault.Entry{ID: vaultID(d.tag, uint64(r.Segment)), Label: d.id, File: s.File()})
+	}
+	if fail == nil {
+		d.house.cfg.Crash("vault.put.before")
+		fail = d.house.cfg.Keeper.Put(entries...)
+		d.house.cfg.Crash("vault.put.after")
+	}
+	if fail != nil {
+		for _, s := range segs {
+			if err := d.driver.Destroy(s); err != nil {
+				d.house.log.Error("a segment could not be taken back", "device", d.id, "error", err)
+			}
+		}
+		segs = nil
+	}
+	exhausted := errors.Is(fail, device.ErrOutOfMemory)
+	var sample device.Sample
+	var sampleErr error
+	if exhausted {
+		sample, sampleErr = d.driver.Sample()
+	}
+	d.tell(seam.SystemLane, func() {
+		d.sampling.busy--
+		now := d.house.now()
+		if exhausted && sampleErr == nil {
+			d.core.SetOutside(sample.OutsideBytes(), sample.PhysicalBytes-d.cfg.Reserve, now)
+			d.flush()
+		}
+		for i, s := range segs {
+			d.live[job.Ranges[i].Segment] = s
+		}
+		if job.Kind == ledger.JobWarm {
+			d.core.Warmed(job.Ranges[0], fail, now)
+		} else {
+			d.core.Prepared(job.Ticket, job.Kind, fail, exhausted, now)
+		}
+		d.flush()
+	})
+}
+
+func (d *deviceActor) destroy(job ledger.Job, segs []device.Segment) {
+	ids := make([]uint64, len(job.Ranges))
+	for i, s := range segs {
+		ids[i] = vaultID(d.tag, uint64(job.Ranges[i].Segment))
+		if err := d.driver.Destroy(s); err != nil {
+			d.house.log.Error("a segment could not be destroyed", "device", d.id, "segment", job.Ranges[i].Segment, "error", err)
+		}
+	}
+	if err := d.house.cfg.Keeper.Drop(ids...); err != nil {
+		// The vault is gone, and the node ends with it: see Config.Keeper in node.
+		d.house.log.Error("the vault did not let go", "device", d.id, "error", err)
+	}
+	d.tell(seam.SystemLane, func() {
+		d.sampling.busy--
+		d.core.Destroyed(job.Grant, job.Ranges, d.house.now())
+		d.flush()
+	})
+}
+
+func (d *deviceActor) clear(job ledger.Job, segs []device.Segment) {
+	var fail error
+	for i, s := range segs {
+		if fail = d.driver.Clear(s, job.Ranges[i].Offset, job.Ranges[i].Length, 0); fail != nil {
+			break
+		}
+	}
+	d.tell(seam.SystemLane, func() {
+		if job.Kind == ledger.JobScrub {
+			d.core.Scrubbed(job.Ranges[0].Segment, fail, d.house.now())
+		} else {
+			d.core.Prepared(job.Ticket, job.Kind, fail, false, d.house.now())
+		}
+		d.flush()
+	})
+}
+
+func (d *deviceActor) prove(job ledger.Job, segs []device.Segment) {
+	clear := true
+	for _, s := range segs {
+		ok, err := d.driver.Released(s)
+		if err != nil {
+			d.house.log.Error("a release could not be proved", "device", d.id, "error", err)
+		}
+		if clear = ok && err == nil; !clear {
+			break
+		}
+	}
+	d.tell(seam.SystemLane, func() {
+		d.core.Proved(job.Grant, clear, d.house.now())
+		d.flush()
+	})
+}
+
+// export makes descriptors for one session and hands them to its connection, which says
+// when it has sent and closed them.
+func (d *deviceActor) export(job ledger.Job, segs []device.Segment) {
+	mode := device.ReadOnly
+	if job.Mode == ledger.ReadWrite {
+		mode = device.ReadWrite
+	}
+	files := make([]*os.File, 0, len(segs))
+	var fail error
+	for _, s := range segs {
+		f, err := d.driver.Export(s, mode)
+		if err != nil {
+			fail = err
+			closeAll(files)
+			files = nil
+			break
+		}
+		files = append(files, f)
+	}
+	sent := func(failed bool) {
+		d.tell(seam.SystemLane, func() {
+			d.core.Exported(job.Grant, job.Session, failed, d.house.now())
+			d.flush()
+		})
+	}
+	job.Ref.(*mapping).exported(d, job, files, fail, sent)
+}
+
+func (d *deviceActor) seal(job ledger.Job, segs []device.Segment) {
+	var fail error
+	for _, s := range segs {
+		if fail = d.driver.Seal(s); fail != nil {
+			break
+		}
+	}
+	d.tell(seam.SystemLane, func() {
+		if fail == nil && !d.core.SealDone(job.Grant, d.house.now()) {
+			fail = errors.New("the grant ended meanwhile")
+		}
+		d.house.pool.sealed(job.Grant, fail)
+		d.flush()
+	})
+}
+
+// holdersLimit bounds how many segments of a grant are looked for: who maps one of a
+// grant maps all.
+const holdersLimit = 2
+
+func (d *deviceActor) findHolders(job ledger.Job, segs []device.Segment) {
+	var out []ledger.Holder
+	for _, s := range segs[:min(len(segs), holdersLimit)] {
+		hs, err := d.driver.Holders(s, d.house.cfg.KeeperPID)
+		if err != nil {
+			d.house.log.Warn("holders could not be found", "device", d.id, "error", err)
+			continue
+		}
+		for _, h := range hs {
+			out = append(out, ledger.Holder{PID: int32(h.PID), Bytes: h.MappedBytes})
+		}
+	}
+	d.tell(seam.SystemLane, func() {
+		d.core.HoldersFound(job.Grant, out, d.house.now())
+		d.flush()
+	})
+}
+
+// handles looks up a grant's segments for a load.
+func (d *deviceActor) handles(blocks []heap.Block) []device.Segment {
+	out := make([]device.Segment, len(blocks))
+	for i, b := range blocks {
+		out[i] = d.live[b.Segment]
+	}
+	return out
+}

@@ -1,0 +1,270 @@
+package actors
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/eviction"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/pressure"
+	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/vault"
+	"github.com/isobar-project/isobar/weights"
+)
+
+// Keeper holds descriptors while no node runs; vault.Client and vault.Off are ones.
+type Keeper interface {
+	Put(entries ...vault.Entry) error
+	Drop(ids ...uint64) error
+}
+
+// Config is what the house needs of the world. Fields without a default are required.
+type Config struct {
+	Node, BootID, Version string
+	// DataSocket is the path that handles name.
+	DataSocket string
+	Clock      clock.Clock // nil: the real one
+	Log        *slog.Logger
+	Publisher  Publisher
+	Keeper     Keeper
+	// KeeperPID is left out when holders of memory are looked for.
+	KeeperPID int
+	// Memory gives the region of the ledger that belongs to one actor, and whether a
+	// predecessor has written it.
+	Memory func(actor string) (mem []byte, inherited bool, err error)
+	// Inherited are the segments found in the vault, by vault id. What no record names is
+	// dropped.
+	Inherited map[uint64]*os.File
+	Devices   []DeviceConfig
+	Roots     *weights.Roots
+	// Policy values models; nil is the default one.
+	Policy eviction.Policy
+	// LoadWorkers read one model at once, Loads models at a time are read.
+	LoadWorkers, Loads int
+	// Watch calls gone once when the process of a pidfd has exited.
+	Watch func(pidfd *os.File, gone func()) (stop func(), err error)
+	// Find opens a pidfd of a process known by pid and start time; os.ErrProcessDone if it has exited.
+	Find func(pid int, start uint64) (*os.File, error)
+	// Random fills b with unguessable bytes; nil is the machine's.
+	Random func(b []byte)
+	// UID is the node's user: who maps a grant that no session owns.
+	UID uint32
+	// ResumeGrace is how long a session of a living process may stay away after a
+	// take-over. KeepAnswers is how long outcomes are remembered, MaxAnswers how many.
+	ResumeGrace, KeepAnswers time.Duration
+	MaxAnswers, MaxSessions  int
+	// UndoAfter is how long a grant that was answered «queued» waits to be fetched or mapped.
+	UndoAfter time.Duration
+	// Crash is called at named points: a test ends the process there. nil does nothing.
+	Crash func(point string)
+	// Exit ends the process after a defect in a stateful actor; nil is os.Exit.
+	Exit func(code int)
+}
+
+// DeviceConfig is one device of the house.
+type DeviceConfig struct {
+	Driver device.Driver
+	// Limit is the set limit, 0 for none; Reserve is kept free of us.
+	Limit     int64
+	Reserve   int64
+	PoolBytes int64
+	Warm      []ledger.WarmClass
+	Pressure  pressure.Config
+	Sampling  pressure.Sampling
+	// CopyWorkers make and clear segments at once.
+	CopyWorkers int
+}
+
+// House is all actors of a node, wired. It is the Desk of the bus.
+type House struct {
+	cfg      Config
+	log      *slog.Logger
+	system   *seam.System
+	devices  []*deviceActor
+	byID     map[string]*deviceActor
+	sessions *sessionsActor
+	pool     *poolActor
+	monitor  *monitorActor
+	transfer *transferActor
+	started  time.Time
+	draining atomic.Bool
+	restored schemas.Restored
+}
+
+func (c *Config) defaults() {
+	if c.Clock == nil {
+		c.Clock = clock.Real()
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Random == nil {
+		c.Random = machineRandom
+	}
+	if c.Policy == nil {
+		c.Policy, _ = eviction.New("") // the default policy always exists
+	}
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&c.ResumeGrace, 30*time.Second)
+	set(&c.KeepAnswers, 10*time.Minute)
+	set(&c.UndoAfter, time.Minute)
+	if c.MaxAnswers == 0 {
+		c.MaxAnswers = 200_000
+	}
+	if c.MaxSessions == 0 {
+		c.MaxSessions = 4096
+	}
+	if c.Loads == 0 {
+		c.Loads = 2
+	}
+	if c.Crash == nil {
+		c.Crash = func(string) {}
+	}
+	if c.Exit == nil {
+		c.Exit = os.Exit
+	}
+}
+
+// Open builds the house: it reads what a predecessor left, takes its segments over, and
+// starts the actors. Nothing is served before it returns.
+func Open(cfg Config) (*House, error) {
+	cfg.defaults()
+	h := &House{cfg: cfg, log: cfg.Log, byID: map[string]*deviceActor{}, started: cfg.Clock.Wall()}
+	h.system = seam.NewSystem(cfg.Log, seam.WithExit(cfg.Exit))
+	begun := cfg.Clock.Now()
+	h.monitor = newMonitor(h)
+	h.transfer = newTransfer(h)
+	models := map[uuid.UUID]string{}
+	for _, dc := range cfg.Devices {
+		d, err := openDevice(h, dc, models)
+		if err != nil {
+			return nil, fmt.Errorf("device %s: %w", dc.Driver.Info().ID, err)
+		}
+		for _, other := range h.devices {
+			if other.tag == d.tag {
+				return nil, fmt.Errorf("devices %s and %s have the same short name: choose another id for one", other.id, d.id)
+			}
+		}
+		h.devices = append(h.devices, d)
+		h.byID[d.id] = d
+	}
+	if err := h.openPool(models); err != nil {
+		return nil, fmt.Errorf("pool: %w", err)
+	}
+	if err := h.openSessions(); err != nil {
+		return nil, fmt.Errorf("sessions: %w", err)
+	}
+	if err := h.dropUnknown(); err != nil {
+		return nil, err
+	}
+	h.restored.DurationMs = millis(cfg.Clock.Now().Sub(begun))
+	h.start()
+	return h, nil
+}
+
+// dropUnknown lets go of segments in the vault that no record names: they were put there
+// by a predecessor that died before it granted anything from them.
+func (h *House) dropUnknown() error {
+	var ids []uint64
+	for id, f := range h.cfg.Inherited {
+		f.Close()
+		ids = append(ids, id)
+	}
+	h.cfg.Inherited = nil
+	if len(ids) == 0 {
+		return nil
+	}
+	h.log.Info("segments that nobody was granted are given back", "segments", len(ids))
+	return h.cfg.Keeper.Drop(ids...)
+}
+
+// start spawns the actors, those that are told of things first.
+func (h *House) start() {
+	h.spawn("monitor", &h.monitor.inbox, true)
+	h.spawn("transfer", &h.transfer.inbox, true)
+	h.spawn("sessions", &h.sessions.inbox, true)
+	h.spawn("pool", &h.pool.inbox, true)
+	for _, d := range h.devices {
+		d.optimizer = newOptimizer(h, d)
+		h.spawn("optimizer/"+d.id, &d.optimizer.inbox, true)
+		h.spawn("device/"+d.id, &d.inbox, true)
+	}
+	// Everything can be told by now; what the take-over left to do begins.
+	h.sessions.tell(seam.SystemLane, h.sessions.begin)
+	h.pool.tell(seam.SystemLane, h.pool.begin)
+	for _, d := range h.devices {
+		d.tell(seam.SystemLane, d.begin)
+	}
+}
+
+// message is what actors are told: a call to be made on the actor's own goroutine. The
+// methods that send them say what they mean; there is no second list of message types.
+type message func()
+
+// inbox is how an actor is told. Every actor embeds one.
+type inbox struct{ ref *seam.Ref }
+
+// Receive implements seam.Receiver.
+func (i *inbox) Receive(msg any) { msg.(message)() }
+
+// tell sends a call to the actor. Only Release, Grant and Query may be refused.
+func (i *inbox) tell(l seam.Lane, f func()) error { return i.ref.Tell(l, message(f)) }
+
+func (h *House) spawn(name string, i *inbox, stateful bool) {
+	i.ref = h.system.Spawn(seam.Config{Name: name, Stateful: stateful}, i)
+}
+
+// Restored says what a take-over found.
+func (h *House) Restored() schemas.Restored { return h.restored }
+
+// Devices lists the devices as the contract shows them.
+func (h *House) Devices() []schemas.Device {
+	out := make([]schemas.Device, len(h.devices))
+	for i, d := range h.devices {
+		out[i] = d.describe()
+	}
+	return out
+}
+
+// Beat is the data of a heartbeat. It may be called from any goroutine.
+func (h *House) Beat() schemas.Heartbeat {
+	b := schemas.Heartbeat{UptimeSeconds: h.cfg.Clock.Wall().Sub(h.started).Seconds(), Draining: h.draining.Load()}
+	for _, d := range h.devices {
+		b.Devices = append(b.Devices, *d.beat.Load())
+	}
+	return b
+}
+
+// Close ends the actors. Memory and records stay as they are: see Drain.
+func (h *House) Close(ctx context.Context) error {
+	for _, d := range h.devices {
+		d.work.close()
+	}
+	h.transfer.close()
+	err := h.system.Shutdown(ctx)
+	for _, d := range h.devices {
+		d.driver.Close()
+	}
+	return err
+}
+
+func (h *House) now() ledger.Now {
+	return ledger.Now{Boot: h.cfg.Clock.Now(), Wall: h.cfg.Clock.Wall()}
+}
+
+func (h *House) publish(e schemas.Event) { h.cfg.Publisher.Publish(e) }
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -1,0 +1,502 @@
+package actors
+
+import (
+	"sort"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/catalog"
+	"github.com/isobar-project/isobar/codec"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// take gives a command to the pool's mailbox, or refuses it.
+func (p *poolActor) take(c *call) {
+	spec, _ := schemas.Lookup(c.Action)
+	lane := map[schemas.Lane]seam.Lane{schemas.LaneRelease: seam.ReleaseLane, schemas.LaneGrant: seam.GrantLane, schemas.LaneQuery: seam.QueryLane}[spec.Lane]
+	err := p.tell(lane, func() {
+		switch in := c.Data.(type) {
+		case *schemas.LoadModelRequest:
+			p.load(c, in)
+		case *schemas.UnloadModelRequest:
+			p.unload(c, in)
+		case *schemas.AcquireModelRequest:
+			p.acquire(c, in)
+		case *schemas.ReleaseModelRequest:
+			p.releaseReference(c, in)
+		case *schemas.GetModelInfoRequest:
+			p.getModelInfo(c, in)
+		case *schemas.ModelStatusRequest:
+			p.modelStatus(c, in)
+		case *schemas.GetHandleRequest:
+			p.getHandle(c, in)
+		}
+	})
+	if err != nil {
+		c.fail(busy("the pool"))
+	}
+}
+
+// modelCall is a command in the catalog's hands.
+type modelCall struct {
+	c     *call
+	begun time.Time
+}
+
+// target is the device a model goes to: the one named, the only one, or the first GPU.
+func (p *poolActor) target(name, tenant, device string) (*deviceActor, *schemas.Error) {
+	h := p.house
+	if device != "" {
+		return h.device(device)
+	}
+	if m, err := p.core.Find(tenant, name); err == nil {
+		if cp := m.Usable(""); cp != nil {
+			return h.device(cp.Device)
+		}
+	}
+	if len(h.devices) == 1 {
+		return h.devices[0], nil
+	}
+	return h.pick("", schemas.DeviceTypeVRAM)
+}
+
+func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
+	d, err := p.target(in.Name, c.Tenant, in.DeviceID)
+	if err == nil && p.house.draining.Load() {
+		err = schemas.Errorf(schemas.CodeDraining, "the node is stopping")
+	}
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	r := catalog.LoadRequest{Ref: &modelCall{c, p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Path: in.Path, Type: in.Type, Device: d.id,
+		Shared: in.Shared, Pinned: in.Pinned, Priority: in.Priority, RequestID: c.RequestID, DryRun: c.DryRun}
+	if in.TimeoutSeconds != nil {
+		r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
+	}
+	p.loadWith(c, r)
+}
+
+func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
+	if c.key != "" {
+		r.Key, c.home = c.key, "pool"
+		r.Answer = func(cp *catalog.Copy) ledger.AnswerRecord {
+			c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Model: cp.Model.Name}
+			if c.Action == schemas.ActionLoadModel {
+				c.record.Grant = cp.Grant
+				c.record.Body = codec.Append(nil, codec.JSON, p.loaded(&catalog.Outcome{Copy: cp, Took: cp.Cost}))
+			} else {
+				c.record.Body = codec.Append(nil, codec.JSON, p.acquired(cp, r.Reference))
+			}
+			return c.record
+		}
+	}
+	p.core.Load(r, p.house.now())
+	p.flush()
+	if !c.answered {
+		c.follow(schemas.StatusRunning, 0, "the model is being loaded", func(err *schemas.Error) {
+			p.tell(seam.SystemLane, func() { p.core.Cancel(r.Ref, err, p.house.now()); p.flush() })
+		})
+	}
+}
+
+// modelOutcome implements modelAsker.
+func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
+	c := a.c
+	switch o.Kind {
+	case catalog.OutcomeLoaded:
+		r := p.loaded(o)
+		if o.Hit {
+			r.LoadTimeMs = millis(p.house.cfg.Clock.Wall().Sub(a.begun))
+		}
+		d := p.house.byID[o.Copy.Device]
+		d.claim(o.Copy.Grant, o.Copy.Model.Tenant, func(h *schemas.Handle, err *schemas.Error) {
+			if err != nil {
+				c.fail(err)
+				return
+			}
+			r.Handle = h
+			p.house.cfg.Crash("reply.before")
+			c.done(r, nil)
+			p.house.cfg.Crash("reply.after")
+		})
+	case catalog.OutcomeAcquired:
+		ref := o.Reference.ID
+		c.done(p.acquired(o.Copy, o.Reference), func() {
+			p.tell(seam.SystemLane, func() { p.core.ReleaseReference(c.Tenant, "", ref, p.house.now()); p.flush() })
+		})
+	case catalog.OutcomePlanned:
+		a.planned(p, o)
+	case catalog.OutcomeRefused:
+		c.fail(o.Err)
+	case catalog.OutcomeUnloaded:
+		c.done(&schemas.UnloadModelReply{Finished: schemas.Done(), Unloaded: len(o.Names) > 0, ModelsUnloaded: append([]string{}, o.Names...),
+			FreedBytes: o.Freed, Confirmed: o.Confirmed, ZombieBytes: o.Zombie}, nil)
+	case catalog.OutcomeProgress:
+		status := schemas.StatusRunning
+		if o.Position > 0 {
+			status = schemas.StatusQueued
+		}
+		if c.operation != "" {
+			c.follow(status, o.Position, o.Reason, nil)
+		}
+	}
+}
+
+// planned answers the dry run of a load.
+func (a *modelCall) planned(p *poolActor, o *catalog.Outcome) {
+	if o.Copy != nil {
+		reason := "the model is already there"
+		if !o.Hit {
+			reason = "the model is already being loaded"
+		}
+		a.c.done(planned("granted", reason), nil)
+		return
+	}
+	in := a.c.Data.(*schemas.LoadModelRequest)
+	d, err := p.target(in.Name, a.c.Tenant, in.DeviceID)
+	if err != nil {
+		a.c.fail(err)
+		return
+	}
+	var size int64
+	for _, s := range o.Segments {
+		size += s
+	}
+	r := &ledger.Request{Owner: ledger.Owner{Tenant: a.c.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: size, Segments: o.Segments, Priority: in.Priority}
+	if in.TimeoutSeconds != nil {
+		r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
+	}
+	d.tell(seam.SystemLane, func() { d.planAllocate(a.c, r) })
+}
+
+func (p *poolActor) loaded(o *catalog.Outcome) *schemas.LoadModelReply {
+	cp := o.Copy
+	d := p.house.byID[cp.Device]
+	r := &schemas.LoadModelReply{Finished: schemas.Done(), Loaded: true, Model: p.model(cp.Model, false), AllocationIDs: []string{cp.Grant.String()},
+		Tier: d.tier(), LoadTimeMs: millis(o.Took), SourceTier: schemas.TierDisk, Evicted: evictions(o.Evicted)}
+	if o.Hit {
+		r.SourceTier, r.Evicted = d.tier(), []schemas.Eviction{}
+	} else if o.Took > 0 {
+		r.ThroughputBytesPerSecond = float64(cp.Model.Bytes) / o.Took.Seconds()
+	}
+	return r
+}
+
+func (p *poolActor) acquired(cp *catalog.Copy, ref *catalog.Reference) *schemas.AcquireModelReply {
+	r := &schemas.AcquireModelReply{Finished: schemas.Done(), ReferenceID: ref.ID, Model: p.model(cp.Model, false)}
+	if ref.Ends != 0 {
+		end := p.house.wallAt(ref.Ends)
+		r.LeaseExpiresAt = &end
+	}
+	return r
+}
+
+func (p *poolActor) unload(c *call, in *schemas.UnloadModelRequest) {
+	device := ""
+	if in.DeviceID != "" {
+		d, err := p.house.device(in.DeviceID)
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		device = d.id
+	}
+	if c.DryRun {
+		p.planUnload(c, in)
+		return
+	}
+	r := catalog.UnloadRequest{Ref: &modelCall{c, p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Device: device, Force: in.Force, RequestID: c.RequestID}
+	if in.DeadlineMs != nil {
+		r.Deadline = time.Duration(*in.DeadlineMs) * time.Millisecond
+	}
+	p.core.Unload(r, p.house.now())
+	p.flush()
+	c.follow(schemas.StatusRunning, 0, "waits until nobody can touch the bytes any more", nil)
+}
+
+func (p *poolActor) planUnload(c *call, in *schemas.UnloadModelRequest) {
+	if in.Name != schemas.ModelNameAll {
+		m, err := p.core.Find(c.Tenant, in.Name)
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		readers := 0
+		m.Copies(func(cp *catalog.Copy) { readers += cp.Readers() })
+		if readers > 0 && !in.Force {
+			c.done(planned("refused", strconv.Itoa(readers)+" readers hold it"), nil)
+			return
+		}
+	}
+	c.done(planned("granted", "the model would be released"), nil)
+}
+
+func (p *poolActor) acquire(c *call, in *schemas.AcquireModelRequest) {
+	d, err := p.target(in.Name, c.Tenant, in.DeviceID)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	if c.DryRun {
+		if _, err := p.core.Find(c.Tenant, in.Name); err != nil {
+			c.fail(err)
+			return
+		}
+		c.done(planned("granted", "the model would be held"), nil)
+		return
+	}
+	ref := &catalog.Reference{ID: newID(p.house.cfg.Random, d.tag).String(), Session: c.owner.Session}
+	if in.LeaseSeconds != nil {
+		ref.Lease = time.Duration(*in.LeaseSeconds) * time.Second
+	}
+	p.loadWith(c, catalog.LoadRequest{Ref: &modelCall{c, p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Device: d.id, RequestID: c.RequestID,
+		Patience: 120 * time.Second, Reference: ref, Keep: true})
+}
+
+func (p *poolActor) releaseReference(c *call, in *schemas.ReleaseModelRequest) {
+	if c.DryRun {
+		c.done(planned("granted", "the reference would end"), nil)
+		return
+	}
+	err := p.core.ReleaseReference(c.Tenant, in.Name, in.ReferenceID, p.house.now())
+	if err == nil && c.key != "" {
+		c.home = "pool"
+		c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action),
+			Body: codec.Append(nil, codec.JSON, &schemas.ReleaseModelReply{Finished: schemas.Done(), ReferenceID: in.ReferenceID})}
+		err = p.core.KeepAnswer(c.key, c.record, p.house.now())
+	}
+	p.flush()
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.done(&schemas.ReleaseModelReply{Finished: schemas.Done(), ReferenceID: in.ReferenceID}, nil)
+}
+
+// renew extends a reference's lease and gives its new end to use, on the pool's goroutine.
+func (p *poolActor) renew(tenant, id string, lease time.Duration, dry bool, use func(time.Time, *schemas.Error)) {
+	p.tell(seam.SystemLane, func() {
+		if dry {
+			use(time.Time{}, nil)
+			return
+		}
+		ref, err := p.core.Renew(tenant, id, catalog.Reference{Lease: lease}, p.house.now())
+		var end time.Time
+		if err == nil {
+			end = p.house.wallAt(ref.Ends)
+		}
+		p.flush()
+		use(end, err)
+	})
+}
+
+func (p *poolActor) getHandle(c *call, in *schemas.GetHandleRequest) {
+	m, err := p.core.Find(c.Tenant, in.ModelName)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	device := ""
+	if in.DeviceID != "" {
+		d, err := p.house.device(in.DeviceID)
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		device = d.id
+	}
+	cp := m.Usable(device)
+	if cp == nil {
+		c.fail(schemas.Errorf(schemas.CodeModelNotFound, "model %q is known but not loaded: use load_model or acquire_model", in.ModelName).With("name", in.ModelName))
+		return
+	}
+	p.core.Touch(cp.Grant, p.house.now())
+	p.flush()
+	p.house.byID[cp.Device].claim(cp.Grant, m.Tenant, func(h *schemas.Handle, err *schemas.Error) {
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		c.done(&schemas.GetHandleReply{Handle: *h}, nil)
+	})
+}
+
+// model renders a model.
+func (p *poolActor) model(m *catalog.Model, tensors bool) schemas.Model {
+	out := schemas.Model{Name: m.Name, Version: m.VersionString(), Path: m.Path, ContentID: m.ContentID, Type: m.Type, Shared: m.Shared, Pinned: m.Pinned,
+		SizeBytes: m.Bytes, TensorCount: len(m.Tensors), LastUsed: m.LastUsed, Loads: m.Loads, Tenant: m.Tenant, Residency: []schemas.Residency{}}
+	if out.Type == "" {
+		out.Type = "other"
+	}
+	m.Copies(func(cp *catalog.Copy) {
+		out.Readers += cp.Readers()
+		out.LoadCostMs.Disk = max(out.LoadCostMs.Disk, millis(cp.Cost))
+		out.State = schemas.ModelState(cp.State)
+		if cp.Grant != uuid.Nil {
+			out.Residency = append(out.Residency, schemas.Residency{DeviceID: cp.Device, Tier: p.house.byID[cp.Device].tier(), SizeBytes: cp.Granted, AllocationID: cp.Grant.String()})
+		}
+	})
+	sort.Slice(out.Residency, func(i, j int) bool { return out.Residency[i].DeviceID < out.Residency[j].DeviceID })
+	if m.Usable("") != nil {
+		out.State = schemas.ModelSealed
+	}
+	if tensors {
+		out.Tensors = m.Tensors
+	}
+	return out
+}
+
+// list renders the tenant's models by name, then version.
+func (p *poolActor) list(tenant string) []*catalog.Model {
+	var ms []*catalog.Model
+	p.core.Models(tenant, func(m *catalog.Model) { ms = append(ms, m) })
+	sort.Slice(ms, func(i, j int) bool { return modelKey(ms[i]) < modelKey(ms[j]) })
+	return ms
+}
+
+func modelKey(m *catalog.Model) string { return m.Name + "\x00" + strconv.FormatUint(uint64(m.ID), 36) }
+
+func (p *poolActor) getModelInfo(c *call, in *schemas.GetModelInfoRequest) {
+	var ms []*catalog.Model
+	if in.Name != "" {
+		m, err := p.core.Find(c.Tenant, in.Name)
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		ms = []*catalog.Model{m}
+	} else {
+		ms = p.list(c.Tenant)
+	}
+	r := &schemas.GetModelInfoReply{Models: []schemas.Model{}}
+	limit := 100
+	if in.Limit != nil {
+		limit = *in.Limit
+	}
+	for _, m := range ms {
+		if in.Cursor != "" && modelKey(m) <= in.Cursor {
+			continue
+		}
+		if len(r.Models) == limit {
+			break
+		}
+		r.Models = append(r.Models, p.model(m, in.IncludeTensors))
+		r.NextCursor = modelKey(m)
+	}
+	if len(ms) == 0 || len(r.Models) < limit || r.NextCursor == modelKey(ms[len(ms)-1]) {
+		r.NextCursor = ""
+	}
+	p.memory(c, p.house.devices, func(mm schemas.ModelMemory) {
+		r.ModelMemory = mm
+		c.done(r, nil)
+	})
+}
+
+// memory sums what models hold on devices, against their limits.
+func (p *poolActor) memory(c *call, ds []*deviceActor, use func(schemas.ModelMemory)) {
+	type part struct{ usage, limit, available int64 }
+	count := 0
+	p.core.Models(c.Tenant, func(m *catalog.Model) {
+		if m.Usable("") != nil {
+			count++
+		}
+	})
+	ask(p.house, ds, func(d *deviceActor) part {
+		u, l, a := d.modelMemory()
+		return part{u, l, a}
+	}, func(parts []part, err *schemas.Error) {
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		var sum part
+		for _, x := range parts {
+			sum.usage += x.usage
+			sum.limit += x.limit
+			sum.available += x.available
+		}
+		use(schemas.NewModelMemory(sum.usage, sum.limit, sum.available, count))
+	})
+}
+
+// modelMemory is what models hold here, may hold, and could still get.
+func (d *deviceActor) modelMemory() (usage, limit, available int64) {
+	f := d.core.Figures()
+	_, models, _ := d.core.Limits()
+	if models == 0 {
+		models = f.Limit
+	}
+	return f.Models, models, max(0, min(models-f.Models+f.Reclaimable, f.Available))
+}
+
+func (p *poolActor) modelStatus(c *call, in *schemas.ModelStatusRequest) {
+	ds, err := p.house.some(in.DeviceID)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	r := &schemas.ModelStatusReply{LoadedModels: map[string]schemas.Model{}, OptimizationRecommendations: []schemas.Recommendation{}}
+	for _, spec := range schemas.All() {
+		if spec.Built {
+			r.AvailableOperations = append(r.AvailableOperations, string(spec.Action))
+		}
+	}
+	for _, m := range p.list(c.Tenant) {
+		for _, d := range ds {
+			if cp := m.Copy(d.id); cp != nil && cp.State == catalog.Sealed && !m.Superseded {
+				r.LoadedModels[m.Name] = p.model(m, false)
+			}
+		}
+	}
+	p.memory(c, ds, func(mm schemas.ModelMemory) {
+		r.ModelMemory = mm
+		r.ModelCount = len(r.LoadedModels)
+		p.house.monitor.worst(ds, func(l schemas.PressureLevel) {
+			r.PressureLevel = l
+			agreed := func(d *deviceActor) time.Time { return d.sampling.agreed }
+			ask(p.house, ds, agreed, func(parts []time.Time, err *schemas.Error) {
+				if err != nil {
+					c.fail(err)
+					return
+				}
+				for i, t := range parts {
+					if i == 0 || t.Before(r.LastSynchronized) {
+						r.LastSynchronized = t
+					}
+				}
+				c.done(r, nil)
+			})
+		})
+	})
+}
+
+// fillStatus adds what models hold to the parts of get_status, and then calls use.
+func (p *poolActor) fillStatus(ds []*deviceActor, parts []schemas.DeviceStatus, use func()) {
+	p.tell(seam.SystemLane, func() {
+		for i, d := range ds {
+			count := 0
+			for _, m := range p.list(schemas.DefaultTenant) {
+				if cp := m.Copy(d.id); cp != nil && cp.State == catalog.Sealed {
+					count++
+				}
+			}
+			mm := &parts[i].ModelMemory
+			*mm = schemas.NewModelMemory(mm.MemoryUsageBytes, mm.MemoryLimitBytes, mm.AvailableMemoryBytes, count)
+		}
+		use()
+	})
+}
+
+// progressed tells those who follow a load how far it has come.
+func (p *poolActor) progressed(cp *catalog.Copy) {
+	for _, ref := range cp.Waiters() {
+		if a, ok := ref.(*modelCall); ok && a.c.operation != "" {
+			p.house.sessions.moved(a.c.operation, cp.Done(), cp.Model.Bytes)
+		}
+	}
+}

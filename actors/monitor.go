@@ -1,0 +1,307 @@
+package actors
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/pressure"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// monitorActor is the shell of pressure: it hears of every change of bytes, publishes
+// every change of level once and in order, and tells the optimizers their targets.
+type monitorActor struct {
+	inbox
+	house   *House
+	gauges  map[*deviceActor]*gaugeState
+	timer   clock.Timer
+	timerAt clock.Instant
+}
+
+// gauge is a device's bytes after a change, and what changed them.
+type gauge struct {
+	device    *deviceActor
+	figures   ledger.Figures
+	cause     pressure.Cause
+	requestID string
+	grant     uuid.UUID // weights whose grant this was
+	holders   []schemas.Holder
+	observed  time.Time
+}
+
+type gaugeState struct {
+	eval      *pressure.Evaluator
+	cfg       pressure.Config
+	last      gauge
+	holders   []schemas.Holder
+	sequence  uint64
+	unloading int
+	stale     bool
+	trigger   string
+	targeted  int64 // reclaimable bytes when the optimizer was last told its target
+}
+
+func newMonitor(h *House) *monitorActor {
+	return &monitorActor{house: h, gauges: map[*deviceActor]*gaugeState{}}
+}
+
+func (m *monitorActor) state(d *deviceActor) *gaugeState {
+	s, ok := m.gauges[d]
+	if !ok {
+		eval, err := pressure.New(d.cfg.Pressure, m.house.cfg.Clock.Now())
+		if err != nil {
+			panic(fmt.Sprintf("actors: pressure of %s: %v", d.id, err)) // validated with the configuration
+		}
+		s = &gaugeState{eval: eval, cfg: d.cfg.Pressure}
+		m.gauges[d] = s
+	}
+	return s
+}
+
+// gauge takes a change of a device's bytes.
+func (m *monitorActor) gauge(g gauge) {
+	m.tell(seam.SystemLane, func() {
+		s := m.state(g.device)
+		if g.holders != nil {
+			s.holders = g.holders
+		}
+		s.last = g
+		m.step(s, g.cause)
+	})
+}
+
+// stale takes whether a device's outside figures can be read.
+func (m *monitorActor) stale(d *deviceActor, stale bool) {
+	m.tell(seam.SystemLane, func() {
+		s := m.state(d)
+		if s.stale == stale {
+			return
+		}
+		s.stale = stale
+		if s.last.device != nil {
+			m.step(s, pressure.CauseSourceLost)
+		}
+	})
+}
+
+// unloading counts the plans in flight on a device: while there is one its level does
+// not fall.
+func (m *monitorActor) unloading(d *deviceActor, delta int) {
+	m.tell(seam.SystemLane, func() {
+		s := m.state(d)
+		s.unloading += delta
+		if s.last.device != nil {
+			s.targeted = -1 // what is still missing is asked for again
+			m.step(s, pressure.CauseRelease)
+		}
+	})
+}
+
+func (m *monitorActor) step(s *gaugeState, cause pressure.Cause) {
+	f := s.last.figures
+	now := m.house.cfg.Clock.Now()
+	ch, ok := s.eval.Step(pressure.Figures{
+		Limit: f.Limit, Used: f.Used, Available: f.Available, Reserved: f.Reserved, Foreign: f.Foreign, Zombie: f.Zombie,
+		Reclaimable: f.Reclaimable, Models: f.Models, Deficit: f.Deficit, LargestGrantable: f.Largest,
+		UnloadInFlight: s.unloading > 0, Stale: s.stale,
+	}, cause, now)
+	if ok {
+		m.changed(s, ch)
+	}
+	m.aim(s)
+	m.arm()
+}
+
+// changed publishes a change of level.
+func (m *monitorActor) changed(s *gaugeState, ch pressure.Change) {
+	d := s.last.device
+	kind := schemas.EventPressureReminder
+	if !ch.Reminder {
+		kind = schemas.EventPressureChanged
+		s.sequence++
+		s.trigger = s.last.requestID
+		if ch.To > ch.From {
+			s.targeted = -1
+		}
+	}
+	p := m.render(s)
+	if ch.Reminder {
+		p.ReminderSequence = ch.ReminderSequence
+	}
+	m.beat(d, s)
+	m.house.publish(schemas.Event{Event: kind, Subject: schemas.PressureSubject(m.house.cfg.Node, d.id), Data: p})
+	if !ch.Reminder {
+		m.house.log.Info("pressure", "device", d.id, "level", ch.To.String(), "was", ch.From.String(), "cause", ch.Cause.String(), "used", p.UsedMemory, "limit", p.TotalMemory)
+	}
+}
+
+func (m *monitorActor) beat(d *deviceActor, s *gaugeState) {
+	d.beat.Store(&schemas.DeviceBeat{DeviceID: d.id, PressureLevel: schemas.PressureLevel(s.eval.Level().String()), Sequence: s.sequence,
+		Health: d.beat.Load().Health})
+}
+
+// aim tells the optimizer its target while the level is high, whenever there is something
+// it has not heard of: the level rose, a plan ended, or more became reclaimable.
+func (m *monitorActor) aim(s *gaugeState) {
+	if s.eval.Level() < pressure.High {
+		s.targeted = -1
+		return
+	}
+	st := s.eval.State()
+	if st.Target <= 0 || s.unloading > 0 || st.Figures.Reclaimable == 0 || st.Figures.Reclaimable == s.targeted {
+		return
+	}
+	s.targeted = st.Figures.Reclaimable
+	s.last.device.optimizer.target(st.Target, s.last.grant, fmt.Sprintf("pressure is %s: %d of %d bytes are used", st.Level, st.Figures.Used, st.Figures.Limit))
+}
+
+// arm sets the one timer: the next dwell or reminder of any device.
+func (m *monitorActor) arm() {
+	var at clock.Instant
+	found := false
+	for _, s := range m.gauges {
+		if t, ok := s.eval.Next(); ok && (!found || t < at) {
+			at, found = t, true
+		}
+	}
+	if !found || m.timer != nil && m.timerAt <= at {
+		return
+	}
+	if m.timer != nil {
+		m.timer.Stop()
+	}
+	m.timerAt = at
+	m.timer = m.house.cfg.Clock.AfterFunc(max(0, at.Sub(m.house.cfg.Clock.Now())), func() {
+		m.tell(seam.SystemLane, func() {
+			m.timer = nil
+			now := m.house.cfg.Clock.Now()
+			for _, s := range m.gauges {
+				if t, ok := s.eval.Next(); !ok || t > now {
+					continue
+				}
+				if ch, ok := s.eval.Tick(now); ok {
+					m.changed(s, ch)
+				}
+				m.aim(s)
+			}
+			m.arm()
+		})
+	})
+}
+
+// render is the contract's pressure type of now.
+func (m *monitorActor) render(s *gaugeState) *schemas.Pressure {
+	st := s.eval.State()
+	f := s.last.figures
+	p := &schemas.Pressure{
+		PressureLevel: schemas.PressureLevel(st.Level.String()), PreviousLevel: schemas.PressureLevel(st.Previous.String()),
+		Cause: schemas.PressureCause(st.Cause.String()), Sequence: s.sequence, EpisodeID: m.house.cfg.BootID + "-" + strconv.FormatUint(st.Episode, 10),
+		TotalMemory: f.Limit, UsedMemory: f.Used, AvailableMemory: f.Available, ReservedMemory: f.Reserved, ForeignMemory: f.Foreign,
+		ZombieMemory: f.Zombie, ReclaimableMemory: f.Reclaimable, DeficitBytes: f.Deficit, TargetBytes: st.Target, LargestGrantableBytes: f.Largest,
+		UtilizationPercentage: 100 * st.Utilization, ModelUtilizationPercentage: 100 * st.ModelUtilization, TrendBytesPerSecond: st.TrendBytesPerSecond,
+		Quality: schemas.Quality(st.Quality), RecommendedActions: recommended(st), TopHolders: s.holders, TriggerRequestID: s.trigger,
+	}
+	if d := s.last.device; d != nil {
+		p.DeviceID = d.id
+	}
+	if st.Filling {
+		p.ExhaustionSeconds = &st.ExhaustionSeconds
+	}
+	if at := s.last.observed; !at.IsZero() {
+		p.ObservedAt = &at
+	}
+	return p
+}
+
+// recommended names the actions that would help, most gentle first.
+func recommended(st pressure.State) []string {
+	var out []string
+	if st.Level >= pressure.Moderate && st.Figures.Reclaimable > 0 {
+		out = append(out, "unload_model")
+	}
+	if st.Level >= pressure.High {
+		out = append(out, "deallocate")
+	}
+	if st.Figures.Zombie > 0 {
+		out = append(out, "end the processes that pin zombie bytes")
+	}
+	return out
+}
+
+// getPressure answers get_pressure.
+func (m *monitorActor) getPressure(c *call, devices []*deviceActor, all bool) {
+	err := m.tell(seam.QueryLane, func() {
+		r := &schemas.GetPressureReply{}
+		for _, d := range devices {
+			s := m.state(d)
+			s.last.device = d
+			p := m.render(s)
+			if !all {
+				r.Pressure = p
+				break
+			}
+			r.Devices = append(r.Devices, *p)
+		}
+		c.done(r, nil)
+	})
+	if err != nil {
+		c.fail(busy("the monitor"))
+	}
+}
+
+// worst gives the highest level of some devices to use, on the monitor's goroutine.
+func (m *monitorActor) worst(ds []*deviceActor, use func(schemas.PressureLevel)) {
+	m.tell(seam.SystemLane, func() {
+		worst := pressure.Low
+		for _, d := range ds {
+			worst = max(worst, m.state(d).eval.Level())
+		}
+		use(schemas.PressureLevel(worst.String()))
+	})
+}
+
+// setThresholds changes a device's thresholds; nil leaves them. use gets those in force.
+func (m *monitorActor) setThresholds(d *deviceActor, in *schemas.Thresholds, use func(schemas.Thresholds, *schemas.Error)) {
+	m.tell(seam.SystemLane, func() {
+		s := m.state(d)
+		cfg := s.eval.Config()
+		if in != nil {
+			set := func(t *pressure.Threshold, in *schemas.Threshold) {
+				if in != nil {
+					t.Enter, t.Leave = in.Enter/100, *in.Leave/100
+				}
+			}
+			set(&cfg.Thresholds.Moderate, in.Moderate)
+			set(&cfg.Thresholds.High, in.High)
+			set(&cfg.Thresholds.Critical, in.Critical)
+			ch, changed, err := s.eval.Configure(cfg, m.house.cfg.Clock.Now())
+			if err != nil {
+				use(schemas.Thresholds{}, schemas.Errorf(schemas.CodeInvalidRequest, "%v", err).With("field", "thresholds"))
+				return
+			}
+			if changed && s.last.device != nil {
+				m.changed(s, ch)
+			}
+			m.aimIf(s)
+			m.arm()
+		}
+		out := func(t pressure.Threshold) *schemas.Threshold {
+			leave := 100 * t.Leave
+			return &schemas.Threshold{Enter: 100 * t.Enter, Leave: &leave}
+		}
+		t := s.eval.Config().Thresholds
+		use(schemas.Thresholds{Moderate: out(t.Moderate), High: out(t.High), Critical: out(t.Critical)}, nil)
+	})
+}
+
+func (m *monitorActor) aimIf(s *gaugeState) {
+	if s.last.device != nil {
+		m.aim(s)
+	}
+}

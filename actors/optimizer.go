@@ -1,0 +1,192 @@
+package actors
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// optimizerActor makes room on one device. It is the only party that orders evictions
+// there: admission asks it for bytes, pressure sets it a target. One plan is in flight at
+// a time; who asks meanwhile is asked to look again when it has ended, so that bytes
+// already on their way are never counted twice.
+type optimizerActor struct {
+	inbox
+	house  *House
+	device *deviceActor
+
+	plan   *plan
+	again  bool         // a want came while a plan was in flight
+	wanted *ledger.Want // the next want
+	goal   *goal        // the target that pressure set
+}
+
+// goal is a target set by pressure.
+type goal struct {
+	bytes int64
+	grant uuid.UUID // the model whose load caused it, the plan's last victim
+	why   string
+}
+
+// plan is a set of evictions under way.
+type plan struct {
+	id        string
+	why       string
+	ticket    ledger.Ticket // the request it makes room for; 0 for a goal
+	begun     clock.Instant
+	left      int
+	target    int64
+	freed     int64
+	shortfall int64
+	evicted   []schemas.Eviction
+	steps     []schemas.OptimizationStep
+}
+
+// roomOrder asks the pool to choose and release models.
+type roomOrder struct {
+	bytes     int64
+	lastModel string    // by the name its load has
+	lastGrant uuid.UUID // or by its grant
+	why       string
+}
+
+// victim is a model that the pool began to release.
+type victim struct {
+	grant  uuid.UUID
+	model  string
+	tier   string
+	bytes  int64
+	cost   time.Duration
+	reason string
+}
+
+func newOptimizer(h *House, d *deviceActor) *optimizerActor {
+	return &optimizerActor{house: h, device: d}
+}
+
+// want is admission's wish for room.
+func (o *optimizerActor) want(w ledger.Want) {
+	o.tell(seam.SystemLane, func() {
+		if o.plan != nil {
+			o.again = true
+			return
+		}
+		o.wanted = &w
+		o.next()
+	})
+}
+
+// target is pressure's wish: release this many bytes, as far as nobody reads them.
+func (o *optimizerActor) target(bytes int64, grant uuid.UUID, why string) {
+	o.tell(seam.SystemLane, func() {
+		o.goal = &goal{bytes: bytes, grant: grant, why: why}
+		o.next()
+	})
+}
+
+// next starts the next plan. A want goes before a goal: somebody waits for it.
+func (o *optimizerActor) next() {
+	if o.plan != nil {
+		return
+	}
+	p := &plan{id: uuid.NewString(), begun: o.house.cfg.Clock.Now()}
+	var order roomOrder
+	switch {
+	case o.wanted != nil:
+		w := *o.wanted
+		o.wanted = nil
+		p.ticket, p.why, p.target = w.Ticket, w.Reason, w.Bytes
+		order = roomOrder{bytes: w.Bytes, lastModel: w.Model, why: w.Reason}
+	case o.goal != nil:
+		g := *o.goal
+		o.goal = nil
+		p.why, p.target = g.why, g.bytes
+		order = roomOrder{bytes: g.bytes, lastGrant: g.grant, why: g.why}
+	default:
+		return
+	}
+	o.plan = p
+	o.house.monitor.unloading(o.device, 1)
+	o.house.pool.makeRoom(o.device, order, func(vs []victim, shortfall int64) {
+		o.tell(seam.SystemLane, func() { o.chosen(p, vs, shortfall) })
+	})
+}
+
+// chosen is the pool's answer: these models are being released.
+func (o *optimizerActor) chosen(p *plan, vs []victim, shortfall int64) {
+	p.shortfall, p.left = shortfall, p.left+len(vs)
+	for _, v := range vs {
+		ev := schemas.Eviction{Model: v.model, Tier: schemas.Tier(v.tier), FreedBytes: v.bytes, ReloadCostMs: millis(v.cost)}
+		p.evicted = append(p.evicted, ev)
+		p.steps = append(p.steps, schemas.OptimizationStep{Kind: "drop", Subject: v.model, Reason: v.reason, FreedBytes: v.bytes})
+		if p.ticket != 0 {
+			d, t := o.device, p.ticket
+			e := ledger.Evicted{Model: v.model, Tier: v.tier, Bytes: v.bytes, Cost: v.cost, Reason: v.reason}
+			d.tell(seam.SystemLane, func() { d.core.RoomMade(t, e) })
+		}
+	}
+	if len(vs) > 0 {
+		o.announce(schemas.EventStarted, p)
+		o.house.log.Info("making room", "device", o.device.id, "bytes", p.target, "models", len(vs), "why", p.why)
+	}
+	o.check(p)
+}
+
+// released is the pool's word that one victim's bytes are back, or pinned, or that it could
+// not be released after all.
+func (o *optimizerActor) released(freed int64) {
+	o.tell(seam.SystemLane, func() {
+		p := o.plan
+		if p == nil {
+			return
+		}
+		p.freed += freed
+		p.left--
+		o.check(p)
+	})
+}
+
+// check ends the plan when its last victim is gone.
+func (o *optimizerActor) check(p *plan) {
+	if p.left != 0 || o.plan != p {
+		return
+	}
+	o.plan = nil
+	if len(p.evicted) > 0 {
+		o.announce(schemas.EventCompleted, p)
+	}
+	o.house.monitor.unloading(o.device, -1)
+	d, again := o.device, o.again
+	o.again = false
+	d.tell(seam.SystemLane, func() { d.planEnded(p.ticket, p.shortfall > 0, again) })
+	o.next()
+}
+
+func (o *optimizerActor) announce(kind schemas.EventKind, p *plan) {
+	e := &schemas.OptimizationEvent{OptimizationID: p.id, DeviceID: o.device.id, Reason: p.why, Strategy: schemas.EvictionStrategy(o.house.pool.strategy),
+		TargetBytes: p.target, Evicted: p.evicted, Steps: p.steps}
+	if kind == schemas.EventCompleted {
+		e.FreedBytes, e.ShortfallBytes = p.freed, p.shortfall
+		e.DurationMs = millis(o.house.cfg.Clock.Now().Sub(p.begun))
+	}
+	o.house.publish(schemas.Event{Event: kind, Subject: schemas.OptimizationSubject(o.house.cfg.Node, o.device.id), Data: e})
+}
+
+// planEnded has admission look again: what the plan made free is there, and what it could
+// not is final until something changes.
+func (d *deviceActor) planEnded(t ledger.Ticket, short, again bool) {
+	now := d.house.now()
+	if t != 0 && short {
+		d.core.NoRoom(t, now)
+		d.flush()
+	}
+	if t != 0 && !short || again {
+		d.core.LookAgain(now)
+		d.flush()
+	}
+}

@@ -1,0 +1,386 @@
+package actors
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/catalog"
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/ledger/store"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// poolActor is the shell of the catalog: models, their copies and who reads them.
+type poolActor struct {
+	inbox
+	house    *House
+	core     *catalog.Catalog
+	strategy string
+	orphans  []uuid.UUID
+	tickets  map[*catalog.Copy]ledger.Ticket // allocations that devices still decide
+	evicting map[uuid.UUID]*optimizerActor   // victims of a plan, by grant
+	timer    clock.Timer
+	timerAt  clock.Instant
+}
+
+// openPool reads the pool's region. models are the sealed weights that devices hold.
+func (h *House) openPool(models map[uuid.UUID]string) error {
+	p := &poolActor{house: h, tickets: map[*catalog.Copy]ledger.Ticket{}, evicting: map[uuid.UUID]*optimizerActor{}}
+	h.pool = p
+	mem, inherited, err := h.cfg.Memory("pool")
+	if err != nil {
+		return err
+	}
+	ids := func() uuid.UUID { return newID(h.cfg.Random, 0) }
+	if !inherited {
+		region, err := store.Format(mem, "pool")
+		if err != nil {
+			return err
+		}
+		p.core = catalog.New(region, h.cfg.Policy, ids)
+		for id := range models {
+			p.orphans = append(p.orphans, id)
+		}
+	} else {
+		var rep catalog.Restored
+		if p.core, rep, err = catalog.Restore(mem, h.cfg.Policy, ids, models, h.now()); err != nil {
+			return err
+		}
+		h.restored.Models = rep.Models
+		h.restored.LostModels = append(h.restored.LostModels, rep.Lost...)
+		h.inheritAnswers("pool", rep.Answers)
+		p.orphans = rep.Orphans
+	}
+	p.strategy = p.core.PolicyName()
+	return nil
+}
+
+// begin lets go of weights that no model names, tells each device what could be
+// reclaimed, and learns from the devices who maps what.
+func (p *poolActor) begin() {
+	for _, id := range p.orphans {
+		for _, d := range p.house.devices {
+			if d.tag == tagOfID(id) {
+				d.tell(seam.SystemLane, func() { d.core.ReleaseModel(id, ledger.WhyLoadFailed, p.house.now()); d.flush() })
+			}
+		}
+	}
+	p.orphans = nil
+	for _, d := range p.house.devices {
+		d.tell(seam.SystemLane, func() {
+			d.core.Grants(func(g *ledger.Grant) {
+				if g.Class != ledger.ClassWeights {
+					return
+				}
+				for _, m := range g.Mappers {
+					p.mapped(ledger.Reader{Model: g.Model, Grant: g.ID, Session: m.Session, PID: m.PID})
+				}
+			})
+			p.tell(seam.SystemLane, func() { d.reclaimable(p.core.Reclaimable(d.id)) })
+		})
+	}
+	p.resume()
+}
+
+// resume goes on with releases that a predecessor had begun.
+func (p *poolActor) resume() {
+	p.core.Resume(p.house.now())
+	p.flush()
+}
+
+// flush carries out the effects of the catalog's last call.
+func (p *poolActor) flush() {
+	e := p.core.Take()
+	for i := range e.Events {
+		p.announce(&e.Events[i])
+	}
+	for i := range e.Steps {
+		p.step(&e.Steps[i])
+	}
+	for i := range e.Outcomes {
+		e.Outcomes[i].Ref.(modelAsker).modelOutcome(p, &e.Outcomes[i])
+	}
+	seen := map[string]bool{}
+	for _, id := range e.Devices {
+		if d, ok := p.house.byID[id]; ok && !seen[id] {
+			seen[id] = true
+			d.reclaimable(p.core.Reclaimable(id))
+		}
+	}
+	p.arm()
+}
+
+// modelAsker is who asked the catalog for something; modelOutcome answers it, on the
+// pool's goroutine, without calling the catalog.
+type modelAsker interface {
+	modelOutcome(p *poolActor, o *catalog.Outcome)
+}
+
+func (p *poolActor) arm() {
+	at, ok := p.core.Next()
+	if !ok || p.timer != nil && p.timerAt <= at {
+		return
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.timerAt = at
+	p.timer = p.house.cfg.Clock.AfterFunc(max(0, at.Sub(p.house.cfg.Clock.Now())), func() {
+		p.tell(seam.SystemLane, func() {
+			p.timer = nil
+			p.core.Tick(p.house.now())
+			p.flush()
+		})
+	})
+}
+
+// step hands one step of the catalog to whoever does it.
+func (p *poolActor) step(s *catalog.Step) {
+	st := *s
+	switch st.Kind {
+	case catalog.StepInspect:
+		r := *st.Request
+		p.house.transfer.inspect(st.Copy, r)
+	case catalog.StepAllocate:
+		p.allocate(st)
+	case catalog.StepFill:
+		p.house.byID[st.Copy.Device].lend(st.Grant, func(l lent) { p.house.transfer.fill(st.Copy, st.Source, l) })
+	case catalog.StepSeal:
+		d := p.house.byID[st.Copy.Device]
+		d.tell(seam.SystemLane, func() { d.core.Seal(st.Grant); d.flush() })
+	case catalog.StepRelease:
+		p.release(st)
+	case catalog.StepAbandon:
+		p.house.transfer.stop(st.Copy)
+		if t, ok := p.tickets[st.Copy]; ok {
+			d := p.house.byID[st.Copy.Device]
+			d.canceller(t)(schemas.Errorf(schemas.CodeCancelled, "%s", st.Why))
+		}
+	case catalog.StepStop:
+		p.house.transfer.stop(st.Copy)
+	default:
+		panic(fmt.Sprintf("actors: a step of kind %d", st.Kind))
+	}
+}
+
+// weightsCall asks a device for a model's memory on behalf of the pool.
+type weightsCall struct {
+	pool *poolActor
+	copy *catalog.Copy
+}
+
+func (p *poolActor) allocate(s catalog.Step) {
+	m, d := s.Copy.Model, p.house.byID[s.Copy.Device]
+	size := m.Bytes
+	round := d.info.GranularityBytes
+	segments := make([]int64, len(m.Segments))
+	for i, n := range m.Segments {
+		segments[i] = (n + round - 1) / round * round
+	}
+	r := &ledger.Request{
+		Ref: &weightsCall{p, s.Copy}, Owner: ledger.Owner{Tenant: m.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: max(1, size),
+		Purpose: "model", Persistent: true, Priority: m.Priority, Patience: s.Patience, Segments: segments, Model: m.Name,
+		RequestID: s.Request.RequestID, Unclaimed: true,
+	}
+	d.tell(seam.SystemLane, func() {
+		t := d.core.Allocate(r, d.house.now())
+		p.tell(seam.SystemLane, func() {
+			if s.Copy.State == catalog.Loading && s.Copy.Grant == uuid.Nil {
+				p.tickets[s.Copy] = t
+			}
+		})
+		d.flush()
+	})
+}
+
+// outcome implements asker, on the device's goroutine.
+func (w *weightsCall) outcome(d *deviceActor, o *ledger.Outcome) {
+	p, cp := w.pool, w.copy
+	switch o.Kind {
+	case ledger.OutcomeGranted:
+		id, granted, evicted := o.Grant.ID, o.Grant.Granted, o.Evicted
+		p.tell(seam.SystemLane, func() {
+			delete(p.tickets, cp)
+			p.core.Granted(cp, id, granted, evicted, p.house.now())
+			p.flush()
+		})
+	case ledger.OutcomeQueued:
+		position, reason := o.Position, o.Reason
+		p.tell(seam.SystemLane, func() { p.core.Waiting(cp, position, reason); p.flush() })
+	case ledger.OutcomeRefused:
+		err := o.Err
+		p.tell(seam.SystemLane, func() {
+			delete(p.tickets, cp)
+			p.core.Refused(cp, err, p.house.now())
+			p.flush()
+		})
+	}
+}
+
+// modelRelease ends a copy's grant on behalf of the pool.
+type modelRelease struct {
+	pool  *poolActor
+	grant uuid.UUID
+}
+
+func (p *poolActor) release(s catalog.Step) {
+	d := p.house.byID[s.Copy.Device]
+	tenant := s.Copy.Model.Tenant
+	d.tell(seam.SystemLane, func() {
+		d.core.Release(ledger.ReleaseRequest{Ref: &modelRelease{p, s.Grant}, Grant: s.Grant, Tenant: tenant, Force: s.Force,
+			Deadline: s.Deadline, Why: s.Why}, d.house.now())
+		d.flush()
+	})
+}
+
+// outcome implements asker, on the device's goroutine.
+func (r *modelRelease) outcome(d *deviceActor, o *ledger.Outcome) {
+	p := r.pool
+	if o.Kind == ledger.OutcomeRefused {
+		err := o.Err
+		p.tell(seam.SystemLane, func() {
+			if err.Code == schemas.CodeAllocationNotFound {
+				p.core.Released(r.grant, 0, 0, true, p.house.now()) // it is gone already
+			} else {
+				p.core.ReleaseRefused(r.grant, inUse(err), p.house.now())
+			}
+			p.flush()
+			p.victimGone(r.grant, 0)
+		})
+		return
+	}
+	freed, zombie, confirmed := o.Freed, o.Zombie, o.Confirmed
+	p.tell(seam.SystemLane, func() {
+		p.core.Released(r.grant, freed, zombie, confirmed, p.house.now())
+		p.flush()
+		p.victimGone(r.grant, freed)
+	})
+}
+
+func inUse(err *schemas.Error) *schemas.Error {
+	if err.Code != schemas.CodeAllocationInUse {
+		return err
+	}
+	e := schemas.Errorf(schemas.CodeModelInUse, "the model is mapped: wait for its readers, or use force")
+	e.Details = err.Details
+	return e
+}
+
+func (p *poolActor) victimGone(grant uuid.UUID, freed int64) {
+	if o, ok := p.evicting[grant]; ok {
+		delete(p.evicting, grant)
+		o.released(freed)
+	}
+}
+
+// sealed is the device's word on a seal.
+func (p *poolActor) sealed(grant uuid.UUID, fail error) {
+	p.tell(seam.SystemLane, func() {
+		cp, ok := p.core.ByGrant(grant)
+		if !ok {
+			return
+		}
+		var err *schemas.Error
+		if fail != nil {
+			err = schemas.Errorf(schemas.CodeInternalError, "the model could not be sealed: %v", fail)
+		}
+		p.house.cfg.Crash("model.commit.before")
+		p.core.SealDone(cp, err, p.house.now())
+		p.house.cfg.Crash("model.commit.after")
+		p.flush()
+	})
+}
+
+// mapped is a device's word that a session holds descriptors of a model, or no longer.
+func (p *poolActor) mapped(r ledger.Reader) {
+	p.tell(seam.SystemLane, func() { p.core.Mapped(r.Grant, r.Session, r.PID, r.Gone, p.house.now()); p.flush() })
+}
+
+// sessionGone ends a session's references.
+func (p *poolActor) sessionGone(s ledger.SessionID) {
+	p.tell(seam.SystemLane, func() { p.core.SessionGone(s, p.house.now()); p.flush() })
+}
+
+// touch counts a use of a copy.
+func (p *poolActor) touch(grant uuid.UUID) {
+	p.tell(seam.SystemLane, func() { p.core.Touch(grant, p.house.now()); p.flush() })
+}
+
+// forgetAnswers deletes records of outcomes whose time has passed.
+func (p *poolActor) forgetAnswers(keys []string) {
+	p.tell(seam.SystemLane, func() { p.core.ForgetAnswers(keys) })
+}
+
+// makeRoom is the optimizer's order: choose models and release them.
+func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int64)) {
+	p.tell(seam.SystemLane, func() {
+		w := catalog.Want{Device: d.id, Bytes: o.bytes}
+		if cp, ok := p.core.ByGrant(o.lastGrant); ok {
+			w.LastVictim = cp.Key()
+		}
+		plan, copies := p.core.Plan(w, p.house.now().Boot)
+		var out []victim
+		for _, v := range plan.Victims {
+			cp := copies[v.Key]
+			grant := cp.Grant
+			p.evicting[grant] = d.optimizer
+			if !p.core.Evict(cp, o.why+"; "+v.Reason, p.house.now()) {
+				delete(p.evicting, grant)
+				continue
+			}
+			out = append(out, victim{grant: grant, model: cp.Model.Name, tier: string(d.tier()), bytes: v.Bytes,
+				cost: time.Duration(v.Cost * float64(time.Second)), reason: v.Reason})
+			p.flush()
+		}
+		use(out, plan.Shortfall)
+	})
+}
+
+// foresee answers a dry run that lacks room with the plan that would be made.
+func (p *poolActor) foresee(d *deviceActor, pl ledger.Plan, patient bool, c *call) {
+	p.tell(seam.SystemLane, func() {
+		plan, copies := p.core.Plan(catalog.Want{Device: d.id, Bytes: pl.Lacks}, p.house.now().Boot)
+		out := schemas.Plan{Outcome: schemas.PlanGranted, Reason: "room would be made", Evict: []schemas.Eviction{}}
+		for _, v := range plan.Victims {
+			out.Evict = append(out.Evict, schemas.Eviction{Model: copies[v.Key].Model.Name, Tier: d.tier(), FreedBytes: v.Bytes, ReloadCostMs: v.Cost * 1000})
+		}
+		if plan.Shortfall > 0 {
+			out.Evict = []schemas.Eviction{}
+			out.Outcome, out.Position, out.Reason = schemas.PlanQueued, pl.Position, pl.Reason
+			if !patient {
+				out.Outcome = schemas.PlanRefused
+			}
+		}
+		c.done(&schemas.DryRunReply{Plan: out}, nil)
+	})
+}
+
+// tier is what residency on the device is called.
+func (d *deviceActor) tier() schemas.Tier {
+	if d.kind == schemas.DeviceTypeVRAM {
+		return schemas.TierVRAM
+	}
+	return schemas.TierRAM
+}
+
+// announce publishes what happened to a model.
+func (p *poolActor) announce(e *catalog.Event) {
+	cp := e.Copy
+	m, d := cp.Model, p.house.byID[cp.Device]
+	ev := &schemas.ModelEvent{
+		Name: m.Name, Version: m.VersionString(), ContentID: m.ContentID, Tenant: m.Tenant, DeviceID: cp.Device, Tier: d.tier(),
+		SourceTier: schemas.TierDisk, State: schemas.ModelState(cp.State), RequestID: e.RequestID, SizeBytes: m.Bytes, BytesDone: e.Done,
+		BytesTotal: m.Bytes, ProgressPercentage: percent(e.Done, m.Bytes), DurationMs: millis(e.Took), FreedBytes: e.Freed, Readers: cp.Readers(), Reason: e.Reason,
+	}
+	if e.Took > 0 && e.Done > 0 {
+		ev.ThroughputBytesPerSecond = float64(e.Done) / e.Took.Seconds()
+	}
+	if e.Err != nil {
+		ev.ErrorCode, ev.ErrorMessage = e.Err.Code, e.Err.Message
+	}
+	p.house.publish(schemas.Event{Event: e.Kind, Subject: schemas.ModelSubject(p.house.cfg.Node, cp.Device), Data: ev})
+}

@@ -1,0 +1,397 @@
+package actors
+
+import (
+	"encoding/json"
+	"os"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/dataplane"
+	"github.com/isobar-project/isobar/fdwire"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/ledger/store"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// sessionsActor owns the data-socket sessions, the commands whose outcome is remembered,
+// and the operations: commands that were not done at once.
+type sessionsActor struct {
+	inbox
+	house    *House
+	core     *ledger.Sessions
+	answers  *ledger.Answers
+	ops      map[string]*operation
+	byReq    map[string]*operation // by answer key
+	ended    []*operation          // in the order of their end
+	conns    map[ledger.SessionID]*connection
+	restored []ledger.Session
+	held     map[ledger.SessionID]bool // what a predecessor's sessions held counts once they resume
+	timer    clock.Timer
+	timerAt  clock.Instant
+}
+
+// connection is what ties a session to its process and its socket.
+type connection struct {
+	conn  dataplane.Conn
+	pidfd *os.File
+	stop  func()
+}
+
+// housekeeping is how often outcomes and operations whose time has passed are dropped.
+const housekeeping = 5 * time.Second
+
+func (h *House) openSessions() error {
+	s := h.sessionsOf()
+	cfg := ledger.SessionsConfig{Random: h.cfg.Random, NewID: uuid.NewString, ResumeGrace: h.cfg.ResumeGrace, Limit: h.cfg.MaxSessions}
+	mem, inherited, err := h.cfg.Memory("sessions")
+	if err != nil {
+		return err
+	}
+	if !inherited {
+		region, err := store.Format(mem, "sessions")
+		if err != nil {
+			return err
+		}
+		s.core = ledger.NewSessions(cfg, region)
+		return nil
+	}
+	s.core, s.restored, err = ledger.RestoreSessions(cfg, mem, h.now())
+	h.restored.Sessions = len(s.restored)
+	return err
+}
+
+// sessionsOf makes the sessions actor's state; answers found in other regions come before
+// its own region is opened.
+func (h *House) sessionsOf() *sessionsActor {
+	if h.sessions == nil {
+		h.sessions = &sessionsActor{house: h, answers: ledger.NewAnswers(h.cfg.KeepAnswers, h.cfg.MaxAnswers),
+			ops: map[string]*operation{}, byReq: map[string]*operation{}, conns: map[ledger.SessionID]*connection{}}
+	}
+	return h.sessions
+}
+
+func (h *House) inheritAnswers(home string, recs []ledger.AnswerRecord) {
+	s := h.sessionsOf()
+	for _, r := range recs {
+		s.answers.Restore(home, r)
+	}
+}
+
+// begin ends the inherited sessions whose process is dead, watches the others, and starts
+// the housekeeping.
+func (s *sessionsActor) begin() {
+	for _, x := range s.restored {
+		pidfd, err := s.house.cfg.Find(int(x.Process.PID), x.Process.Start)
+		if err != nil {
+			s.dead(x.ID)
+			continue
+		}
+		s.watch(x.ID, pidfd)
+		if x.Closed {
+			s.tellDevices(func(d *deviceActor) { d.sessionClosed(x.ID) })
+		}
+	}
+	s.restored = nil
+	s.keepHouse()
+}
+
+func (s *sessionsActor) keepHouse() {
+	now := s.house.now().Boot
+	for home, keys := range s.answers.Expire(now) {
+		if home == "pool" {
+			s.house.pool.forgetAnswers(keys)
+			continue
+		}
+		for _, d := range s.house.devices {
+			if "device/"+d.id == home {
+				d.forgetAnswers(keys)
+			}
+		}
+	}
+	s.forgetOperations(now)
+	for _, id := range s.core.Overdue(now) {
+		s.house.log.Info("a session was not resumed in time", "session", id)
+		s.close(id)
+	}
+	s.house.cfg.Clock.AfterFunc(housekeeping, func() { s.tell(seam.SystemLane, s.keepHouse) })
+}
+
+func (s *sessionsActor) watch(id ledger.SessionID, pidfd *os.File) {
+	stop, err := s.house.cfg.Watch(pidfd, func() { s.tell(seam.SystemLane, func() { s.dead(id) }) })
+	if err != nil {
+		s.house.log.Error("a process cannot be watched", "session", id, "error", err)
+		stop = func() {}
+	}
+	if c := s.conns[id]; c != nil {
+		c.stop()
+		c.pidfd.Close()
+	}
+	s.conns[id] = &connection{pidfd: pidfd, stop: stop}
+}
+
+// dead is the exit of a session's process.
+func (s *sessionsActor) dead(id ledger.SessionID) {
+	if !s.core.Dead(id) {
+		return
+	}
+	if c := s.conns[id]; c != nil {
+		delete(s.conns, id)
+		c.stop()
+		c.pidfd.Close()
+		if c.conn != nil {
+			c.conn.Close()
+		}
+	}
+	s.tellDevices(func(d *deviceActor) { d.sessionDead(id) })
+	s.house.pool.sessionGone(id)
+}
+
+// close is a session's end-of-file.
+func (s *sessionsActor) close(id ledger.SessionID) {
+	if !s.core.Close(id) {
+		return
+	}
+	if c := s.conns[id]; c != nil {
+		c.conn = nil
+	}
+	s.tellDevices(func(d *deviceActor) { d.sessionClosed(id) })
+	s.house.pool.sessionGone(id)
+}
+
+func (s *sessionsActor) tellDevices(f func(*deviceActor)) {
+	for _, d := range s.house.devices {
+		f(d)
+	}
+}
+
+// revoke pushes a revocation to a session's client.
+func (s *sessionsActor) revoke(r ledger.Revoke) {
+	s.tell(seam.SystemLane, func() {
+		if c := s.conns[r.Session]; c != nil && c.conn != nil {
+			c.conn.Revoke(r.Grant.String(), max(0, r.Deadline.Sub(s.house.cfg.Clock.Now())), r.Reason)
+		}
+	})
+}
+
+// DataDesk is the house as the data socket sees it.
+func (h *House) DataDesk(natsURL func() string) dataplane.Desk { return &dataDesk{h, natsURL} }
+
+type dataDesk struct {
+	house   *House
+	natsURL func() string
+}
+
+// Hello implements dataplane.Desk.
+func (k *dataDesk) Hello(peer fdwire.Peer, hello dataplane.Hello, conn dataplane.Conn, done func(dataplane.Welcome, error)) {
+	s := k.house.sessions
+	err := s.tell(seam.GrantLane, func() {
+		p := ledger.Process{PID: int32(peer.PID), Start: peer.StartTime, UID: peer.UID}
+		w := dataplane.Welcome{Node: k.house.cfg.Node, BootID: k.house.cfg.BootID, NATSURL: k.natsURL()}
+		var x *ledger.Session
+		var fail *schemas.Error
+		switch {
+		case k.house.draining.Load():
+			fail = schemas.Errorf(schemas.CodeDraining, "the node is stopping")
+		case hello.SessionID != "":
+			x, w.ResumeToken, fail = s.core.Resume(ledger.SessionID(hello.SessionID), hello.ResumeToken, p)
+			w.Resumed = fail == nil
+		default:
+			x, w.ResumeToken, fail = s.core.Open(p)
+		}
+		if fail != nil {
+			peer.Close()
+			done(dataplane.Welcome{}, fail)
+			return
+		}
+		w.SessionID = string(x.ID)
+		if old := s.conns[x.ID]; old != nil && old.conn != nil {
+			old.conn.Close() // a newer connection speaks for the session
+		}
+		s.watch(x.ID, peer.PidFD)
+		s.conns[x.ID].conn = conn
+		if len(hello.Held) == 0 {
+			done(w, nil)
+			return
+		}
+		s.lost(x.ID, hello.Held, func(lost []string, fail *schemas.Error) {
+			if fail != nil {
+				done(dataplane.Welcome{}, fail)
+				return
+			}
+			w.Lost = lost
+			done(w, nil)
+		})
+	})
+	if err != nil {
+		peer.Close()
+		done(dataplane.Welcome{}, busy("the node"))
+	}
+}
+
+// lost asks the devices which of a resuming session's grants are no longer its own.
+func (s *sessionsActor) lost(id ledger.SessionID, held []string, use func([]string, *schemas.Error)) {
+	find := func(d *deviceActor) map[string]bool {
+		mine := map[string]bool{}
+		for _, h := range held {
+			u, err := uuid.Parse(h)
+			if err != nil {
+				continue
+			}
+			if g, ok := d.core.Grant(u); ok && g.Maps(id) {
+				mine[h] = true
+			}
+		}
+		return mine
+	}
+	ask(s.house, s.house.devices, find, func(parts []map[string]bool, err *schemas.Error) {
+		lost := []string{}
+		for _, h := range held {
+			found := false
+			for _, p := range parts {
+				found = found || p[h]
+			}
+			if !found {
+				lost = append(lost, h)
+			}
+		}
+		use(lost, err)
+	})
+}
+
+// mapping is a map request on its way.
+type mapping struct {
+	house *House
+	done  func(*dataplane.Mapping, error)
+}
+
+// Map implements dataplane.Desk.
+func (k *dataDesk) Map(session, claim string, mode dataplane.Mode, done func(*dataplane.Mapping, error)) {
+	tag, secret, ok := splitClaim(claim)
+	var d *deviceActor
+	for _, x := range k.house.devices {
+		if ok && x.tag == tag {
+			d = x
+		}
+	}
+	if d == nil {
+		done(nil, schemas.Errorf(schemas.CodeStaleHandle, "the claim is unknown, used or expired: ask get_handle for a new one"))
+		return
+	}
+	s := k.house.sessions
+	err := s.tell(seam.GrantLane, func() {
+		x, fail := s.core.Lookup(ledger.SessionID(session))
+		if fail != nil {
+			done(nil, fail)
+			return
+		}
+		p := x.Process
+		r := ledger.MapRequest{Ref: &mapping{k.house, done}, Session: x.ID, PID: p.PID, UID: p.UID, Root: p.UID == 0,
+			Digest: ledger.DigestOf(secret), Mode: ledger.Mode(mode.String())}
+		d.tell(seam.SystemLane, func() {
+			if fail := d.core.Map(r, d.house.now()); fail != nil {
+				done(nil, fail)
+			}
+			d.flush()
+		})
+	})
+	if err != nil {
+		done(nil, busy("the node"))
+	}
+}
+
+// exported sends descriptors to the client; runs on the device's control goroutine.
+func (m *mapping) exported(d *deviceActor, job ledger.Job, files []*os.File, fail error, sent func(failed bool)) {
+	if fail != nil {
+		d.house.log.Error("descriptors could not be made", "device", d.id, "allocation", job.Grant, "error", fail)
+		m.done(nil, schemas.Errorf(schemas.CodeInternalError, "the memory could not be shared: %v", fail))
+		sent(true)
+		return
+	}
+	out := &dataplane.Mapping{AllocationID: job.Grant.String(), Kind: d.info.HandleKind, DeviceUUID: d.info.UUID, SizeBytes: job.Info.Size}
+	for i, f := range files {
+		r := job.Ranges[i]
+		out.Segments = append(out.Segments, dataplane.Segment{File: f, SegmentBytes: r.Bytes, Offset: r.Offset, SizeBytes: r.Length})
+	}
+	// The last segment's tail beyond what was asked for is not the client's business.
+	if over := job.Info.Granted - job.Info.Size; over > 0 && len(out.Segments) > 0 && job.Info.Class != ledger.ClassWeights {
+		out.Segments[len(out.Segments)-1].SizeBytes -= over
+	}
+	if job.Info.Class != ledger.ClassWeights {
+		m.done(out, nil)
+		sent(false)
+		return
+	}
+	p := m.house.pool
+	p.tell(seam.SystemLane, func() {
+		if cp, ok := p.core.ByGrant(job.Grant); ok {
+			out.Tensors = cp.Model.Tensors
+		}
+		m.done(out, nil)
+		sent(false)
+	})
+}
+
+// Unmap implements dataplane.Desk.
+func (k *dataDesk) Unmap(session, allocation string, done func(error)) {
+	d, id, err := k.house.deviceOfID(allocation)
+	if err != nil {
+		done(err)
+		return
+	}
+	d.tell(seam.SystemLane, func() {
+		fail := d.core.Unmap(ledger.SessionID(session), id, d.house.now())
+		d.flush()
+		if fail != nil {
+			done(fail)
+			return
+		}
+		done(nil)
+	})
+}
+
+// Ended implements dataplane.Desk.
+func (k *dataDesk) Ended(session string, conn dataplane.Conn) {
+	s := k.house.sessions
+	id := ledger.SessionID(session)
+	s.tell(seam.SystemLane, func() {
+		if c := s.conns[id]; c != nil && c.conn == conn {
+			s.close(id)
+		}
+	})
+}
+
+// replay answers a command with what its first execution answered, and a fresh claim.
+func (s *sessionsActor) replay(c *call, rec ledger.AnswerRecord) {
+	spec, _ := schemas.Lookup(c.Action)
+	data := spec.NewReply()
+	if err := json.Unmarshal(rec.Body, data); err != nil {
+		s.house.log.Error("a remembered outcome cannot be read", "action", c.Action, "request_id", c.RequestID, "error", err)
+		c.Reply.Fail(schemas.Errorf(schemas.CodeInternalError, "the first outcome cannot be read"))
+		return
+	}
+	if r, ok := data.(interface{ SetReplayed() }); ok {
+		r.SetReplayed()
+	}
+	if rec.Grant == uuid.Nil {
+		c.Reply.Done(data, nil)
+		return
+	}
+	d, id, err := s.house.deviceOfID(rec.Grant.String())
+	if err != nil {
+		c.Reply.Done(data, nil)
+		return
+	}
+	d.claim(id, c.Tenant, func(h *schemas.Handle, _ *schemas.Error) {
+		// A grant that has gone since is told without a handle: that was the outcome.
+		switch r := data.(type) {
+		case *schemas.AllocateReply:
+			r.Handle = h
+		case *schemas.LoadModelReply:
+			r.Handle = h
+		}
+		c.Reply.Done(data, nil)
+	})
+}

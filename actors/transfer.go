@@ -1,0 +1,239 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/catalog"
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/weights"
+)
+
+// transferActor owns the running copies: model files that are being looked at, and
+// loads from disk into segments.
+type transferActor struct {
+	inbox
+	house   *House
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	running map[*catalog.Copy]*fill
+	waiting []*fill
+	active  int
+}
+
+// fill is one load of one model.
+type fill struct {
+	copy   *catalog.Copy
+	source *source
+	lent   lent
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+// source is an open model with its layout: what inspecting it leaves for the load.
+type source struct {
+	model  *weights.Model
+	layout *weights.Layout
+}
+
+// lent are a grant's segments, for as long as a load runs.
+type lent struct {
+	driver   device.Driver
+	segments []device.Segment
+	fail     error
+}
+
+var errStopped = errors.New("the load was given up")
+
+func newTransfer(h *House) *transferActor {
+	t := &transferActor{house: h, running: map[*catalog.Copy]*fill{}}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	return t
+}
+
+// close stops every load at its next chunk and waits for the workers.
+func (t *transferActor) close() {
+	t.cancel()
+	t.wg.Wait()
+}
+
+// lend gives a grant's segments to use, on the device's goroutine.
+func (d *deviceActor) lend(grant uuid.UUID, use func(lent)) {
+	d.tell(seam.SystemLane, func() {
+		g, ok := d.core.Grant(grant)
+		if !ok {
+			use(lent{fail: errors.New("the grant is gone")})
+			return
+		}
+		use(lent{driver: d.driver, segments: d.handles(g.Blocks)})
+	})
+}
+
+// inspect reads the headers of a model's files on a worker and tells the pool.
+func (t *transferActor) inspect(cp *catalog.Copy, r catalog.LoadRequest) {
+	t.tell(seam.SystemLane, func() {
+		t.wg.Add(1)
+		go func() {
+			defer t.wg.Done()
+			src, desc, err := t.describe(r.Path)
+			p := t.house.pool
+			p.tell(seam.SystemLane, func() {
+				if !p.core.Inspected(cp, &r, desc, err, p.house.now()) && src != nil {
+					src.model.Close()
+				}
+				p.flush()
+			})
+		}()
+	})
+}
+
+func (t *transferActor) describe(path string) (*source, catalog.Description, *schemas.Error) {
+	m, err := weights.Inspect(t.ctx, path, weights.Options{Roots: t.house.cfg.Roots})
+	if err != nil {
+		return nil, catalog.Description{}, modelError(err)
+	}
+	l := m.Layout(weights.LayoutOptions{})
+	d := catalog.Description{Path: path, ContentID: m.ContentID, Bytes: m.TotalBytes, Source: &source{m, l}}
+	for _, s := range l.Segments {
+		d.Segments = append(d.Segments, s.Bytes)
+	}
+	for i, p := range l.Placed {
+		tn := m.Tensors[i]
+		d.Tensors = append(d.Tensors, schemas.Tensor{Name: tn.Name, DType: tn.DType, Shape: tn.Shape, Segment: p.Segment, Offset: p.Offset, SizeBytes: tn.Bytes})
+	}
+	return &source{m, l}, d, nil
+}
+
+// modelError says on the wire what is wrong with a model or its files.
+func modelError(err error) *schemas.Error {
+	var format *weights.FormatError
+	switch {
+	case errors.As(err, &format):
+		return schemas.Errorf(schemas.CodeInvalidModel, "%v", err).With("file", format.File).With("offset", format.Offset).With("reason", format.Reason)
+	case errors.Is(err, weights.ErrInvalidModel):
+		return schemas.Errorf(schemas.CodeInvalidModel, "%v", err)
+	case errors.Is(err, weights.ErrNotReadable):
+		return schemas.Errorf(schemas.CodeFileNotReadable, "%v", err)
+	case errors.Is(err, device.ErrOutOfMemory):
+		return schemas.Errorf(schemas.CodeOutOfMemory, "%v", err)
+	case errors.Is(err, errStopped), errors.Is(err, context.Canceled):
+		return schemas.Errorf(schemas.CodeCancelled, "%v", err)
+	}
+	return schemas.Errorf(schemas.CodeInternalError, "%v", err)
+}
+
+// fill loads a model into a grant's segments, now or when one of the running loads ends.
+func (t *transferActor) fill(cp *catalog.Copy, src any, l lent) {
+	t.tell(seam.SystemLane, func() {
+		f := &fill{copy: cp, source: src.(*source), lent: l}
+		f.ctx, f.cancel = context.WithCancelCause(t.ctx)
+		t.running[cp] = f
+		t.waiting = append(t.waiting, f)
+		t.next()
+	})
+}
+
+func (t *transferActor) next() {
+	for t.active < t.house.cfg.Loads && len(t.waiting) > 0 {
+		f := t.waiting[0]
+		t.waiting = t.waiting[1:]
+		t.active++
+		t.wg.Add(1)
+		go func() {
+			defer t.wg.Done()
+			err := t.load(f)
+			t.tell(seam.SystemLane, func() { t.ended(f, err) })
+		}()
+	}
+}
+
+// load runs on a goroutine of its own; its workers are the ones that block.
+func (t *transferActor) load(f *fill) error {
+	defer f.source.model.Close()
+	if f.lent.fail != nil {
+		return f.lent.fail
+	}
+	return weights.Load(f.ctx, f.source.model, f.source.layout, &sink{f.lent}, weights.LoadOptions{
+		Workers: t.house.cfg.LoadWorkers,
+		Progress: func(done int64) {
+			p := t.house.pool
+			p.tell(seam.QueryLane, func() { // progress may be dropped under load
+				p.core.Progress(f.copy, min(done, f.copy.Model.Bytes), p.house.now())
+				p.progressed(f.copy)
+				p.flush()
+			})
+		},
+	})
+}
+
+func (t *transferActor) ended(f *fill, err error) {
+	t.active--
+	delete(t.running, f.copy)
+	f.cancel(nil)
+	p := t.house.pool
+	p.tell(seam.SystemLane, func() {
+		var fail *schemas.Error
+		if err != nil {
+			fail = modelError(err)
+		}
+		p.core.Filled(f.copy, fail, p.house.now())
+		p.flush()
+	})
+	t.next()
+}
+
+// stop ends a load at its next chunk.
+func (t *transferActor) stop(cp *catalog.Copy) {
+	t.tell(seam.SystemLane, func() {
+		f, ok := t.running[cp]
+		if !ok {
+			return
+		}
+		f.cancel(errStopped)
+		for i, w := range t.waiting {
+			if w == f {
+				t.waiting = append(t.waiting[:i], t.waiting[i+1:]...)
+				t.active++ // as if it had run
+				f.source.model.Close()
+				t.ended(f, errStopped)
+				return
+			}
+		}
+	})
+}
+
+// sink puts a load's reads into segments.
+type sink struct{ lent lent }
+
+// niceness of the threads that copy weights: a load takes what the answers to commands
+// leave over, and all of an idle machine.
+const niceness = 10
+
+// Fill implements weights.Sink.
+func (s *sink) Fill(ctx context.Context, segment int, off int64, f *os.File, fileOff, n int64) error {
+	runtime.LockOSThread()
+	tid := unix.Gettid()
+	old, err := unix.Getpriority(unix.PRIO_PROCESS, tid)
+	if err == nil {
+		err = unix.Setpriority(unix.PRIO_PROCESS, tid, niceness)
+	}
+	done, fail := s.lent.driver.Fill(ctx, s.lent.segments[segment], off, f, fileOff, n)
+	if err == nil && unix.Setpriority(unix.PRIO_PROCESS, tid, 20-old) == nil {
+		runtime.UnlockOSThread() // only a thread that is as it was goes back
+	}
+	if fail == nil && done != n {
+		return io.ErrUnexpectedEOF
+	}
+	return fail
+}

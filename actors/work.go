@@ -1,0 +1,95 @@
+package actors
+
+import (
+	"runtime"
+	"sync"
+)
+
+// workers are the goroutines of one device that may block: a control goroutine, locked
+// to its OS thread because GPU contexts need that; copy goroutines, which make, clear and
+// fill memory; and a reaper for what may take long and nobody waits for. Work is only
+// ever given by the device's actor, which takes credit for the answer, so the queues are
+// bounded by what the device has in flight.
+type workers struct {
+	control, copies, reaper line
+	wg                      sync.WaitGroup
+}
+
+func newWorkers(copies int) *workers {
+	w := &workers{}
+	for _, l := range []*line{&w.control, &w.copies, &w.reaper} {
+		l.cond.L = &l.mu
+	}
+	w.start(&w.control, 1, true)
+	w.start(&w.copies, max(1, copies), false)
+	w.start(&w.reaper, 1, false)
+	return w
+}
+
+func (w *workers) start(l *line, n int, lock bool) {
+	for range n {
+		w.wg.Add(1)
+		go func() {
+			defer w.wg.Done()
+			if lock {
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+			}
+			for {
+				job, ok := l.take()
+				if !ok {
+					return
+				}
+				job()
+			}
+		}()
+	}
+}
+
+// close lets the workers finish what they are at and ends them; what waits is dropped.
+func (w *workers) close() {
+	for _, l := range []*line{&w.control, &w.copies, &w.reaper} {
+		l.close()
+	}
+	w.wg.Wait()
+}
+
+// line is an unbounded queue of jobs.
+type line struct {
+	mu     sync.Mutex
+	cond   sync.Cond
+	jobs   []func()
+	closed bool
+}
+
+func (l *line) put(job func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.jobs = append(l.jobs, job)
+	l.cond.Signal()
+}
+
+func (l *line) take() (func(), bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.jobs) == 0 && !l.closed {
+		l.cond.Wait()
+	}
+	if l.closed {
+		return nil, false
+	}
+	job := l.jobs[0]
+	l.jobs[0] = nil
+	l.jobs = l.jobs[1:]
+	return job, true
+}
+
+func (l *line) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed, l.jobs = true, nil
+	l.cond.Broadcast()
+}
