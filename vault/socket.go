@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,21 +10,16 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-)
 
-// maxPathBytes is what a unix socket address holds, less the closing zero.
-const maxPathBytes = 107
+	"github.com/isobar-project/isobar/fdwire"
+)
 
 // listenerEnv tells a spawned vault which descriptor is its listener.
 const listenerEnv = "ISOBAR_VAULT_LISTENER"
 
 func checkPath(path string) error {
-	if len(path) > maxPathBytes {
-		return fmt.Errorf("vault: socket path %q is %d bytes long, at most %d are possible: choose a shorter directory",
-			path, len(path), maxPathBytes)
-	}
-	if !filepath.IsAbs(path) {
-		return fmt.Errorf("vault: socket path %q is not absolute", path)
+	if err := fdwire.CheckPath(path); err != nil {
+		return fmt.Errorf("vault: %w", err)
 	}
 	return nil
 }
@@ -46,34 +40,11 @@ func Listen(path string) (*net.UnixListener, error) {
 }
 
 func listenLocked(path string) (*net.UnixListener, error) {
-	if alive(path) {
-		return nil, fmt.Errorf("vault: %s: %w", path, unix.EADDRINUSE)
-	}
-	switch st, err := os.Lstat(path); {
-	case errors.Is(err, os.ErrNotExist):
-	case err != nil:
-		return nil, fmt.Errorf("vault: %w", err)
-	case st.Mode().Type() != os.ModeSocket:
-		return nil, fmt.Errorf("vault: %s is in the way and no socket: remove it", path)
-	default:
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("vault: stale socket: %w", err)
-		}
-	}
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		var result error
-		// The mode of the socket at bind becomes that of the file.
-		err := raw.Control(func(fd uintptr) { result = unix.Fchmod(int(fd), 0o600) })
-		return errors.Join(err, result)
-	}}
-	l, err := lc.Listen(context.Background(), "unix", path)
+	l, err := fdwire.Listen(path, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
-	ul := l.(*net.UnixListener)
-	// Unlisten removes the file, under the lock.
-	ul.SetUnlinkOnClose(false)
-	return ul, nil
+	return l, nil
 }
 
 // unlisten closes a listener and removes its socket, unless a new vault is being
@@ -89,20 +60,9 @@ func unlisten(l *net.UnixListener) {
 	_ = l.Close()
 	// Under the lock nobody binds; if the path is alive it is another's, or
 	// systemd's, which keeps its own descriptor.
-	if filepath.IsAbs(path) && !alive(path) {
+	if filepath.IsAbs(path) && !fdwire.Alive(path) {
 		_ = os.Remove(path)
 	}
-}
-
-// alive reports whether somebody listens on a socket.
-func alive(path string) bool {
-	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
-	if err == nil {
-		_ = c.Close()
-		return true
-	}
-	// A full backlog belongs to a living listener.
-	return errors.Is(err, unix.EAGAIN)
 }
 
 // lockDir makes the socket's directory and takes the lock under which sockets

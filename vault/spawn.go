@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/fdwire"
 )
 
 // SpawnConfig says how to start a vault.
@@ -42,7 +44,7 @@ func Spawn(cfg SpawnConfig) error {
 		return err
 	}
 	defer unlock()
-	if alive(cfg.SocketPath) {
+	if fdwire.Alive(cfg.SocketPath) {
 		return nil
 	}
 	l, err := listenLocked(cfg.SocketPath)
