@@ -1,0 +1,147 @@
+package rules
+
+// room is what one room of the house may import of the project and of others. A name
+// with a trailing "/..." means a package and all below it.
+type room struct {
+	// imports are the packages of the project that its code may import; a room's own
+	// packages are always allowed. tests may be imported by its tests besides.
+	imports, tests []string
+	// pure rooms have no goroutine, channel, lock, clock, file or network.
+	pure bool
+}
+
+// house lists every room. The longest name that fits a package is its room. A package
+// that fits none fails the test: a new room is a decision.
+var house = map[string]room{
+	// Leaves.
+	"schemas": {},
+	"clock":   {},
+	"weights": {},
+
+	// The outer forms of what schemas declares.
+	"codec":     {imports: []string{"schemas"}},
+	"fdwire":    {imports: []string{"codec", "clock"}},
+	"vault":     {imports: []string{"fdwire", "clock"}},
+	"dataplane": {imports: []string{"fdwire", "schemas", "codec", "clock"}, tests: []string{"device/..."}},
+
+	// Pure cores.
+	"heap":            {pure: true},
+	"pressure":        {pure: true, imports: []string{"clock"}},
+	"eviction":        {pure: true, imports: []string{"clock"}},
+	"eviction/replay": {imports: []string{"eviction", "clock"}},
+	"ledger":          {pure: true, imports: []string{"heap", "schemas", "clock", "ledger/store"}},
+	"ledger/store":    {pure: true},
+	"catalog":         {pure: true, imports: []string{"schemas", "clock", "eviction", "ledger", "ledger/store"}},
+
+	// Hardware.
+	"device": {imports: []string{"clock"}},
+
+	// Shells.
+	"actors/seam": {},
+	"actors": {
+		imports: []string{"actors/seam", "schemas", "codec", "clock", "device", "weights", "heap", "ledger/...",
+			"catalog", "pressure", "eviction", "vault", "dataplane",
+			"fdwire"}, // for fdwire.Peer alone: who a client of the data socket is
+		tests: []string{"device/...", "weights/weightstest"},
+	},
+	"bus":        {imports: []string{"actors", "bus/conn", "schemas", "codec", "clock"}, tests: []string{"bus/..."}},
+	"bus/conn":   {tests: []string{"bus"}},
+	"bus/client": {imports: []string{"bus/conn", "schemas", "codec"}, tests: []string{"bus", "actors", "clock"}},
+
+	// Wiring, and what is built on it. The command line parses and calls.
+	"node":         {imports: []string{"..."}},
+	"cmd/node":     {imports: []string{"node/...", "bus/...", "schemas", "codec", "clock", "vault"}, tests: []string{"..."}},
+	"cmd/bus-test": {imports: []string{"node/...", "bus/client", "bus/conn", "dataplane/client", "schemas", "codec", "clock"}, tests: []string{"..."}},
+	"examples":     {imports: []string{"bus/client", "dataplane/client", "schemas"}},
+
+	"internal/rules": {},
+}
+
+// owners says who may import a library of others, as rooms (with all below them). What
+// is not listed may not be imported at all.
+var owners = map[string][]string{
+	"github.com/asynkron/protoactor-go": {"actors/seam"},
+
+	// NATS. bus-test measures the raw echo that the node is compared with.
+	"github.com/nats-io/nats.go":        {"bus", "cmd/bus-test"},
+	"github.com/nats-io/nats-server/v2": {"bus", "cmd/bus-test"},
+	"github.com/nats-io/jwt/v2":         {"bus"},
+	"github.com/nats-io/nkeys":          {"bus"},
+	"github.com/nats-io/nuid":           {"bus"},
+
+	// Only behind the guard.
+	"github.com/vmihailenco/msgpack/v5": {"codec", "fdwire"},
+
+	"github.com/alecthomas/kong":   {"cmd"},
+	"go.yaml.in/yaml/v4":           {"node", "cmd/node"},
+	"github.com/prometheus/procfs": {"device", "fdwire", "vault", "node", "cmd/bus-test"},
+	"golang.org/x/sys": {"clock", "fdwire", "vault", "dataplane", "device", "weights", "actors", "bus", "node",
+		"cmd", "examples"},
+	"github.com/google/uuid": {"..."},
+}
+
+// testLibraries may be imported by tests everywhere, and by packages made for tests.
+var testLibraries = []string{
+	"pgregory.net/rapid",
+	"github.com/anishathalye/porcupine",
+	"github.com/cockroachdb/datadriven",
+	"go.uber.org/goleak",
+	"github.com/santhosh-tekuri/jsonschema/v6",
+	// A test may be a plain NATS client, and an odd client of the data socket.
+	"github.com/nats-io/nats.go",
+	"github.com/vmihailenco/msgpack/v5",
+	"github.com/prometheus/procfs",
+	"golang.org/x/sys",
+}
+
+// impureImports may not be imported by a pure room, nor may anything below them.
+var impureImports = []string{
+	"os", "net", "sync", "syscall", "context", "log", "io/fs", "path/filepath", "math/rand", "math/rand/v2", "crypto/rand",
+	"runtime", "testing", "golang.org/x/sys",
+}
+
+// pureExceptions are imports that a pure room has for a reason: file → import → why.
+var pureExceptions = map[string]map[string]string{
+	"ledger/store/region.go": {"sync/atomic": "the commit word is stored as one aligned write"},
+	"ledger/store/tx.go":     {"sync/atomic": "the commit word is stored as one aligned write"},
+}
+
+// timeFunctions are what only package clock may call. Types and constants of package
+// time are everybody's.
+var timeFunctions = []string{"Now", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker", "Since", "Until"}
+
+// timeExceptions are the files and folders where package time may tell the time, and why.
+// Nowhere may anybody sleep.
+var timeExceptions = map[string]string{
+	"clock/":            "it is the clock",
+	"cmd/bus-test/":     "measures real time on a real machine",
+	"bus/conn/async.go": "a write deadline of a socket is a time of day",
+	"bus/client/":       "runs in programs of others, who have no clock to inject",
+	"dataplane/client/": "runs in programs of others, who have no clock to inject",
+	"examples/":         "are programs of others",
+}
+
+// variableExceptions are package-level variables that change, and why: file:name.
+var variableExceptions = map[string]string{
+	"codec/layout.go:layouts":     "a cache of what reflection says of a type; losing it changes nothing",
+	"codec/plan.go:readingPlans":  "a cache of what reflection says of a type; losing it changes nothing",
+	"codec/plan.go:changingPlans": "a cache of what reflection says of a type; losing it changes nothing",
+	"bus/reply.go:buffers":        "a pool of empty buffers",
+}
+
+// maxLines is how long a file may be.
+const maxLines = 500
+
+// words may not stand in any tracked file: paths of somebody's machine and the hosts of package
+// registries. They are regular expressions, written so that they do not match themselves.
+var words = []string{
+	`(^|[\s"'=:(\x60])/(home|root|work)/[A-Za-z0-9._-]+`,
+	`\bpypi[.]org\b`, `\bpythonhosted[.]org\b`, `\b(proxy|sum)[.]golang[.]org\b`, `\bcrates[.]io\b`,
+	`\bregistry[.]npmjs\b`, `\bdeb[.]debian[.]org\b`, `\brepo1?[.]maven\b`,
+}
+
+// wordExceptions are files that need such a word, and why.
+var wordExceptions = map[string]string{
+	"internal/rules/house_test.go": "has the list",
+	"internal/rules/rules_test.go": "shows what is found",
+}
