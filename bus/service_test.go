@@ -45,13 +45,22 @@ func TestEveryFormatAndSubject(t *testing.T) {
 		c.Tenants = map[string]string{"default": "", "blue": "isobar.blue."}
 	})
 	nc := plain(t, n.server.URL())
-	inJSON := []byte(`{"request_id":"r-1","data":{"device_id":"ram-0","size_bytes":1048576,"wait_ms":70}}`)
-	inMsgPack, err := codec.EncodeRequest(nil, codec.MsgPack, codec.Call{RequestID: "r-1",
-		Data: map[string]any{"device_id": "ram-0", "size_bytes": 1048576, "wait_ms": 70}})
-	if err != nil {
-		t.Fatal(err)
+	payload := func(subject, contentType string) []byte {
+		t.Helper()
+		c := codec.Call{RequestID: "r-1", Data: map[string]any{"device_id": "ram-0", "size_bytes": 1048576, "wait_ms": 70}}
+		if strings.Contains(subject, "memory.command") {
+			c.Action = schemas.ActionAllocate
+		}
+		f := codec.JSON
+		if contentType == codec.ContentTypeMsgPack {
+			f = codec.MsgPack
+		}
+		b, err := codec.EncodeRequest(nil, f, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
 	}
-	byEnvelope := []byte(`{"request_id":"r-1","action":"memory.allocate","data":{"device_id":"ram-0","size_bytes":1048576,"wait_ms":70}}`)
 	for _, at := range []struct{ subject, tenant string }{
 		{"memory.allocate", "default"}, {"memory.allocate.here", "default"}, {"memory.command", "default"}, {"memory.command.here", "default"},
 		{"isobar.blue.memory.allocate", "blue"}, {"isobar.blue.memory.allocate.here", "blue"}, {"isobar.blue.memory.command", "blue"},
@@ -64,19 +73,7 @@ func TestEveryFormatAndSubject(t *testing.T) {
 			{"application/msgpack", "application/json", codec.JSON}, {"", "application/msgpack", codec.MsgPack},
 		} {
 			t.Run(fmt.Sprintf("%s/%s→%s", at.subject, f.contentType, f.accept), func(t *testing.T) {
-				m := &nats.Msg{Subject: at.subject, Header: nats.Header{}, Data: inJSON}
-				if strings.Contains(at.subject, "command") {
-					if f.contentType == "application/msgpack" {
-						t.Logf("the envelope of memory.command is tested in JSON")
-						m.Data = byEnvelope
-						f.contentType = ""
-						f.out = codec.JSON
-						f.accept = ""
-					}
-					m.Data = byEnvelope
-				} else if f.contentType == "application/msgpack" {
-					m.Data = inMsgPack
-				}
+				m := &nats.Msg{Subject: at.subject, Header: nats.Header{}, Data: payload(at.subject, f.contentType)}
 				if f.contentType != "" {
 					m.Header.Set("Content-Type", f.contentType)
 				}
@@ -93,8 +90,6 @@ func TestEveryFormatAndSubject(t *testing.T) {
 					t.Errorf("envelope %+v", h)
 				}
 				want := granted()
-				want.Evicted = []schemas.Eviction{}
-				want.Allocation.MappedBy = []schemas.Mapper{}
 				if got.Handle == nil || got.Handle.Claim != want.Handle.Claim || got.AllocationID != want.AllocationID || !got.AllocatedAt.Equal(want.AllocatedAt) {
 					t.Errorf("got %+v", got)
 				}
@@ -184,7 +179,7 @@ func TestBadPayloads(t *testing.T) {
 	var reached atomic.Int64
 	n := startNode(t, desk(func(c *actors.Command) { reached.Add(1); grantAll(c) }), nil)
 	nc := plain(t, n.server.URL())
-	deep := []byte(`{"data":` + strings.Repeat(`{"a":`, 100_00) + `1` + strings.Repeat(`}`, 100_00) + `}`)
+	deep := []byte(`{"data":` + strings.Repeat(`{"a":`, 10_000) + `1` + strings.Repeat(`}`, 10_000) + `}`)
 	for _, c := range []struct {
 		name, contentType, accept string
 		payload                   []byte
