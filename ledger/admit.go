@@ -2,10 +2,8 @@ package ledger
 
 import (
 	"fmt"
-	"sort"
 	"time"
 
-	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/heap"
@@ -27,7 +25,8 @@ type Request struct {
 	// Patience is the longest stay in the queue; 0: do not queue (room that can be made
 	// by letting go of models nobody reads is still waited for).
 	Patience time.Duration
-	// Segments are the exact segments of a weights request, from the model's layout.
+	// Segments are the segments of a weights request, from the model's layout. Each is
+	// rounded up to the device's granularity; Size is then their sum.
 	Segments []int64
 	Model    string
 	// Key and Answer make the command idempotent: Answer renders what is kept of the
@@ -64,11 +63,17 @@ type Request struct {
 	exhausted bool
 }
 
-// Position-independent facts of a waiting request, for get_queue.
-func (r *Request) Ticket() Ticket          { return r.ticket }
-func (r *Request) Reason() string          { return r.reason }
+// Ticket is the request's number on its device; zero before Allocate.
+func (r *Request) Ticket() Ticket { return r.ticket }
+
+// Reason says why the request waits, for people.
+func (r *Request) Reason() string { return r.reason }
+
+// Deadline is when a waiting request is refused.
 func (r *Request) Deadline() clock.Instant { return r.deadline }
-func (r *Request) Arrived() clock.Instant  { return r.arrived }
+
+// Arrived is when Allocate was called.
+func (r *Request) Arrived() clock.Instant { return r.arrived }
 
 // hardPatience bounds the wait of a request that does not queue for the plan that
 // makes its room: revocations have deadlines, so a plan always ends.
@@ -79,63 +84,119 @@ const hardPatience = 30 * time.Second
 const maxDriverAttempts = 3
 
 // Allocate decides a request: granted at once, given to workers, put in line, or
-// refused. The answer is an Outcome with r.Ref.
+// refused. The answer is an Outcome with r.Ref, which must not be nil. The core keeps
+// and changes r until that is final.
 func (d *Device) Allocate(r *Request, now Now) Ticket {
 	d.begin()
 	d.ticket++
-	r.ticket = d.ticket
+	d.prepare(r, d.ticket)
 	r.arrived = now.Boot
-	r.domain = d.domain(r.Owner)
 	patience := r.Patience
 	if patience == 0 {
 		patience = hardPatience
 	}
 	r.deadline = now.Boot.Add(patience)
-	if err := d.impossible(r); err != nil {
+	if err := d.inadmissible(r); err != nil {
 		d.refuse(r, err)
 		return r.ticket
 	}
-	if len(d.queue) == 0 || d.harmless(r) {
+	if d.first(r) || d.harmless(r) {
 		if d.admit(r, now) {
 			d.tend(now)
 			return r.ticket
 		}
-	}
-	if r.gone {
-		return r.ticket
 	}
 	d.enqueue(r, now)
 	d.tend(now)
 	return r.ticket
 }
 
-// impossible reports why a request can never be granted, whatever is released.
-func (d *Device) impossible(r *Request) *schemas.Error {
-	if r.Owner.Session != "" && d.ended[r.Owner.Session] {
+// prepare fills in what follows from the rest of a request.
+func (d *Device) prepare(r *Request, t Ticket) {
+	r.ticket = t
+	r.domain = d.domain(r.Owner)
+	switch r.Class {
+	case ClassState:
+		r.Persistent = true
+	case ClassWeights:
+		r.Size = 0
+		for _, n := range r.Segments {
+			if n < 1 || r.Size > maxBytes {
+				r.Size = 0 // refused below
+				break
+			}
+			r.Size += n
+		}
+	}
+}
+
+// maxBytes bounds every size of a request, so that sums do not overflow. No device is
+// larger.
+const maxBytes = 1 << 56
+
+// inadmissible reports why a request cannot even wait.
+func (d *Device) inadmissible(r *Request) *schemas.Error {
+	switch {
+	case d.draining:
+		return draining()
+	case r.Size < 1:
+		return schemas.Errorf(schemas.CodeInvalidRequest, "a request for %d bytes", r.Size).With("field", "size_bytes")
+	case r.Owner.Session != "" && d.ended[r.Owner.Session]:
 		return schemas.Errorf(schemas.CodeStaleHandle, "the session has ended")
 	}
-	need := r.Size
-	for i, s := range r.Segments {
-		if i == 0 {
-			need = 0
-		}
-		need += s
-	}
-	if need > d.books.limit {
-		err := d.outOfMemory(r, need)
-		err.Message = fmt.Sprintf("%d bytes can never fit: the limit of %s is %d bytes", need, d.cfg.Device, d.books.limit)
+	if err := d.never(r); err != nil {
 		return err
 	}
-	if r.Class == ClassWeights && d.limits.models > 0 && need > d.limits.models {
-		err := d.outOfMemory(r, need)
-		err.Message = fmt.Sprintf("%d bytes can never fit: the limit for models on %s is %d bytes", need, d.cfg.Device, d.limits.models)
-		return err
-	}
-	if len(d.queue) >= d.cfg.MaxQueue {
+	if len(d.queue) >= d.cfg.MaxQueue && !d.first(r) && !d.harmless(r) {
 		return schemas.Errorf(schemas.CodeBusy, "the queue of %s is full (%d requests)", d.cfg.Device, len(d.queue)).With("retry_after_ms", 100)
 	}
 	return nil
 }
+
+// never reports why a request can never be granted, whatever is released.
+func (d *Device) never(r *Request) *schemas.Error {
+	need := r.Size
+	if need <= maxBytes && r.Class != ClassReservation {
+		need = d.least(r)
+	}
+	limit, of := d.books.limit, "limit of "
+	if r.Class == ClassWeights && d.limits.models > 0 && d.limits.models < limit {
+		limit, of = d.limits.models, "limit for models on "
+	}
+	if need <= limit || r.Size <= limit && d.harmless(r) {
+		return nil
+	}
+	err := d.outOfMemory(r, need)
+	err.Message = fmt.Sprintf("%d bytes can never fit: the %s%s is %d bytes", need, of, d.cfg.Device, limit)
+	return err
+}
+
+// least is the fewest new bytes that hold a request, rounded to the device's granularity.
+func (d *Device) least(r *Request) (need int64) {
+	if r.Class != ClassWeights {
+		return roundUp(r.Size, d.granule)
+	}
+	for _, n := range r.Segments {
+		need += roundUp(n, d.granule)
+	}
+	return need
+}
+
+// expel refuses those who wait for what a new limit makes impossible.
+func (d *Device) expel() {
+	for i := 0; i < len(d.queue); {
+		r := d.queue[i]
+		if err := d.never(r); err != nil {
+			d.unqueue(r)
+			d.refuse(r, err)
+			continue
+		}
+		i++
+	}
+}
+
+// first reports whether a request would be the head of the line.
+func (d *Device) first(r *Request) bool { return len(d.queue) == 0 || before(r, d.queue[0]) }
 
 // harmless reports whether a request may pass those that wait: it takes only memory
 // that its own trust domain already holds and nobody else could be given.
@@ -144,37 +205,41 @@ func (d *Device) harmless(r *Request) bool {
 		d.heap.Place(r.domain, r.Size, r.Align).Kind == heap.InSegment
 }
 
-// admit tries to serve a request now. It returns true when the request is decided
-// (granted, refused, or with the workers) and false when it has to wait.
-func (d *Device) admit(r *Request, now Now) bool {
-	if r.Class == ClassReservation {
-		if !d.room(r, r.Size) {
-			return r.gone
+// placement says where a request would lie now, and how many new bytes that takes.
+func (d *Device) placement(r *Request) (p heap.Placement, need int64) {
+	switch r.Class {
+	case ClassReservation:
+		return p, r.Size
+	case ClassWeights:
+		p.Kind, p.Whole = heap.Create, true
+		for _, n := range r.Segments {
+			p.Create = append(p.Create, roundUp(n, d.granule))
 		}
-		d.grant(r, now)
-		return true
+	default:
+		p = d.heap.Place(r.domain, r.Size, r.Align)
+		// A slab larger than the request is a convenience that nobody makes room for.
+		if exact := roundUp(r.Size, d.granule); p.Kind == heap.Create && len(p.Create) == 1 && p.Create[0] > max(exact, d.books.free()) {
+			p.Create[0] = exact
+		}
 	}
-	if r.Class == ClassWeights {
-		need := int64(0)
-		for _, s := range r.Segments {
-			need += s
-		}
-		if !d.room(r, need) || !d.modelRoom(r, need) {
-			return r.gone
-		}
-		r.whole = true
-		d.create(r, r.Segments, need)
-		return true
-	}
-	p := d.heap.Place(r.domain, r.Size, r.Align)
-	need := int64(0)
 	for _, n := range p.Create {
 		need += n
 	}
+	return p, need
+}
+
+// admit tries to serve a request now. It returns true when the request is decided
+// (granted, refused, or with the workers) and false when it has to wait.
+func (d *Device) admit(r *Request, now Now) bool {
+	p, need := d.placement(r)
 	if need > 0 && !d.room(r, need) {
 		return r.gone
 	}
-	d.place(r, p, now)
+	if r.Class == ClassReservation {
+		d.grant(r, now)
+	} else {
+		d.place(r, p, now)
+	}
 	return true
 }
 
@@ -189,11 +254,7 @@ func (d *Device) place(r *Request, p heap.Placement, now Now) {
 		}
 	}
 	if len(p.Create) > 0 {
-		need := int64(0)
-		for _, n := range p.Create {
-			need += n
-		}
-		d.create(r, p.Create, need)
+		d.create(r, p.Create)
 	}
 	if len(r.clear) > 0 {
 		r.jobs++
@@ -208,9 +269,10 @@ func (d *Device) place(r *Request, p heap.Placement, now Now) {
 		d.books.promised += b.Bytes
 	}
 	d.pending[r.ticket] = r
+	d.changed("grant", r)
 }
 
-// occupy grants a block of a segment that exists, and notes what must be cleared in it.
+// occupy takes a block of a segment that exists, and notes what must be cleared in it.
 func (d *Device) occupy(r *Request, id heap.SegmentID, p heap.Placement) {
 	seg := d.segments[id]
 	foreign := d.heap.NeedsClear(id, r.domain)
@@ -221,8 +283,14 @@ func (d *Device) occupy(r *Request, id heap.SegmentID, p heap.Placement) {
 	}
 	b := d.carve(r, seg)
 	switch {
+	case foreign && seg.cleaner != 0:
+		// Another request of this owner is having it cleared: clearing it once more could
+		// wipe what that one's client has written by then.
+		seg.followers = append(seg.followers, r)
+		r.jobs++
 	case foreign:
 		// Cleared whole: what lies beside the block is the old owner's too.
+		seg.cleaner = r.ticket
 		r.clear = append(r.clear, Range{Segment: id, Bytes: seg.bytes, Length: seg.bytes})
 		r.foreign = append(r.foreign, id)
 	case r.Clear:
@@ -233,8 +301,12 @@ func (d *Device) occupy(r *Request, id heap.SegmentID, p heap.Placement) {
 // carve takes a request's next block out of a segment that it was given.
 func (d *Device) carve(r *Request, seg *segment) heap.Block {
 	left := r.Size
-	for _, b := range r.blocks {
-		left -= b.Bytes
+	if r.Class == ClassWeights {
+		left = r.Segments[len(r.blocks)]
+	} else {
+		for _, b := range r.blocks {
+			left -= b.Bytes
+		}
 	}
 	var b heap.Block
 	var err error
@@ -247,8 +319,42 @@ func (d *Device) carve(r *Request, seg *segment) heap.Block {
 		panic(fmt.Sprintf("ledger: the heap chose segment %d for %d bytes and then refused them: %v", seg.id, left, err))
 	}
 	d.books.slack -= b.Bytes
+	seg.promised++
 	r.blocks = append(r.blocks, b)
 	return b
+}
+
+// create promises the bytes and sends workers to make the segments.
+func (d *Device) create(r *Request, sizes []int64) {
+	r.segs = r.segs[:0]
+	ranges := make([]Range, len(sizes))
+	for i, n := range sizes {
+		r.promised += n
+		d.books.promised += n
+		s := d.newSegment(n, r.Class == ClassWeights)
+		r.segs = append(r.segs, s)
+		ranges[i] = Range{Segment: s.id, Bytes: n, Length: n}
+	}
+	r.jobs++
+	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobCreate, Ticket: r.ticket, Ranges: ranges, Weights: r.Class == ClassWeights})
+}
+
+// shortage is what keeps new memory from being granted now.
+type shortage struct {
+	now    int64 // bytes not free at this moment
+	idle   int64 // of these, what has to come out of the pool
+	lasts  int64 // bytes that are lacking when the pool is empty
+	models int64 // bytes over the limit for models
+}
+
+func (d *Device) shortage(r *Request, need int64) (s shortage) {
+	s.now = need - d.books.free()
+	s.idle = s.now - d.books.doomed - d.books.warming - d.books.aside
+	s.lasts = need - d.books.spare()
+	if r.Class == ClassWeights && d.limits.models > 0 {
+		s.models = d.books.models + need - d.limits.models
+	}
+	return s
 }
 
 // room reports whether need bytes of new memory are free now. If not, it sees to it that
@@ -256,31 +362,19 @@ func (d *Device) carve(r *Request, seg *segment) heap.Block {
 // the optimizer, the only party that takes memory from anybody.
 func (d *Device) room(r *Request, need int64) bool {
 	r.need = need
-	short := need - d.books.free()
-	if short <= 0 {
+	s := d.shortage(r, need)
+	if s.now <= 0 && s.models <= 0 {
 		return true
 	}
-	short -= d.books.doomed
-	if short > 0 {
-		for _, id := range d.heap.Idle(short) {
-			short -= d.segments[id].bytes
-			d.doom(d.segments[id])
-		}
+	for _, id := range d.heap.Idle(s.idle) {
+		d.doom(d.segments[id])
 	}
-	if short <= 0 {
+	if s.lasts <= 0 && s.models <= 0 {
+		r.wanted = 0
 		r.reason = "idle segments are being given back"
 		return false
 	}
-	d.ask(r, need, short-d.books.revoking)
-	return false
-}
-
-// modelRoom reports whether the device's limit for models leaves need bytes.
-func (d *Device) modelRoom(r *Request, need int64) bool {
-	if d.limits.models == 0 || d.books.models+need <= d.limits.models {
-		return true
-	}
-	d.ask(r, need, d.books.models+need-d.limits.models)
+	d.ask(r, need, max(s.lasts-d.books.revoking, s.models-d.books.leaving))
 	return false
 }
 
@@ -288,6 +382,8 @@ func (d *Device) modelRoom(r *Request, need int64) bool {
 func (d *Device) ask(r *Request, need, short int64) {
 	switch {
 	case short <= 0:
+		// What was asked for is on its way. Should it not suffice, it is asked for again.
+		r.wanted = 0
 		r.reason = fmt.Sprintf("waits until %d bytes that are being released are free", d.books.revoking)
 	case r.refused:
 		r.reason = fmt.Sprintf("lacks %d bytes, and nothing can be released now; %s", short, d.topHolders())
@@ -301,365 +397,6 @@ func (d *Device) ask(r *Request, need, short int64) {
 		d.out.Wants = append(d.out.Wants, Want{Ticket: r.ticket, Bytes: short, Model: r.Model,
 			Reason: fmt.Sprintf("a request for %d bytes lacks %d", need, short)})
 	}
-}
-
-// create promises the bytes and sends workers to make the segments.
-func (d *Device) create(r *Request, sizes []int64, need int64) {
-	r.promised += need
-	d.books.promised += need
-	d.pending[r.ticket] = r
-	r.segs = r.segs[:0]
-	ranges := make([]Range, len(sizes))
-	for i, n := range sizes {
-		s := d.newSegment(n, r.Class == ClassWeights)
-		r.segs = append(r.segs, s)
-		ranges[i] = Range{Segment: s.id, Bytes: n, Length: n}
-	}
-	r.jobs++
-	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobCreate, Ticket: r.ticket, Ranges: ranges, Weights: r.Class == ClassWeights})
-	d.changed("grant", r.RequestID)
-}
-
-func before(a, b *Request) bool {
-	return a.Priority > b.Priority || a.Priority == b.Priority && a.ticket < b.ticket
-}
-
-// enqueue puts a request in line: by priority, then age.
-func (d *Device) enqueue(r *Request, now Now) {
-	i := sort.Search(len(d.queue), func(i int) bool { return before(r, d.queue[i]) })
-	d.queue = append(d.queue, nil)
-	copy(d.queue[i+1:], d.queue[i:])
-	d.queue[i] = r
-	d.timers.set(timer{at: r.deadline, kind: timerQueue, ticket: r.ticket})
-	if i > 0 {
-		r.reason = fmt.Sprintf("%d requests are before it", i)
-		if r.Patience == 0 {
-			d.unqueue(r)
-			r.need = r.Size
-			d.refuse(r, d.outOfMemory(r, r.Size))
-			return
-		}
-	}
-	if r.Patience > 0 && !r.queued {
-		r.queued = true
-		d.event(Event{Kind: EventQueued, Owner: r.Owner, Class: r.Class, Model: r.Model, Bytes: r.Size, Reason: r.reason, RequestID: r.RequestID, Position: i + 1})
-	}
-	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeQueued, Ref: r.Ref, Ticket: r.ticket, Position: i + 1, Reason: r.reason})
-	d.changed("grant", r.RequestID)
-}
-
-func (d *Device) unqueue(r *Request) {
-	for i, q := range d.queue {
-		if q == r {
-			d.queue = append(d.queue[:i], d.queue[i+1:]...)
-			return
-		}
-	}
-}
-
-// pump serves those who wait, strictly in order, as far as there is room.
-func (d *Device) pump(now Now) {
-	for len(d.queue) > 0 {
-		head := d.queue[0]
-		if !d.admit(head, now) {
-			break
-		}
-		d.unqueue(head) // a refused head has left already; this is then a no-op
-		d.changed("", "")
-	}
-	d.tend(now)
-}
-
-// tend keeps the warm pool: enough clean segments of each class, none beyond the bound.
-func (d *Device) tend(now Now) {
-	if len(d.queue) > 0 {
-		return // whoever waits comes before anything is kept warm
-	}
-	if over := d.books.pooled - d.books.doomed - d.cfg.PoolBytes; over > 0 {
-		for _, id := range d.heap.Idle(over) {
-			if over -= d.segments[id].bytes; over < 0 {
-				break // keep the pool full rather than cut below its bound
-			}
-			d.doom(d.segments[id])
-		}
-	}
-	room := d.cfg.PoolBytes - (d.books.pooled - d.books.doomed)
-	for _, w := range d.cfg.Warm {
-		for n := d.heap.Deficit(w.Bytes, w.Keep) - d.warming[w.Bytes]; n > 0; n-- {
-			if room -= w.Bytes; room < 0 || d.books.free()-d.warmingBytes() < w.Bytes {
-				d.scrubLater(now)
-				return
-			}
-			s := d.newSegment(w.Bytes, false)
-			d.warming[w.Bytes]++
-			d.out.Jobs = append(d.out.Jobs, Job{Kind: JobWarm, Ranges: []Range{{Segment: s.id, Bytes: s.bytes, Length: s.bytes}}})
-		}
-	}
-	d.scrubLater(now)
-}
-
-// quiet is how long a device must have granted nothing before pooled memory is cleared
-// in the background: the next request of the same owner needs no clearing at all.
-const quiet = 100 * time.Millisecond
-
-// scrubLater has dirty pooled memory cleared when the device is quiet.
-func (d *Device) scrubLater(now Now) {
-	if _, dirty := d.heap.Dirty(); dirty && !d.scrubbing {
-		d.scrubbing = true
-		d.timers.set(timer{at: now.Boot.Add(quiet), kind: timerScrub})
-	}
-}
-
-// scrub clears the segment that has been idle for longest, or waits for more quiet.
-func (d *Device) scrub(now Now) {
-	id, dirty := d.heap.Dirty()
-	switch {
-	case !dirty:
-		d.scrubbing = false
-	case now.Boot.Sub(d.granted) < quiet:
-		d.timers.set(timer{at: d.granted.Add(quiet), kind: timerScrub})
-	default:
-		d.heap.SetAside(id)
-		s := d.segments[id]
-		d.out.Jobs = append(d.out.Jobs, Job{Kind: JobScrub, Ranges: []Range{{Segment: id, Bytes: s.bytes, Length: s.bytes}}})
-	}
-}
-
-func (d *Device) warmingBytes() (sum int64) {
-	for class, n := range d.warming {
-		sum += class * int64(n)
-	}
-	return sum
-}
-
-// grant commits and answers: segments, grant, claim digest and answer in one transaction.
-func (d *Device) grant(r *Request, now Now) {
-	g := &Grant{
-		ID: d.cfg.NewID(), Owner: r.Owner, Class: r.Class, Status: StatusActive,
-		Size: r.Size, Granted: r.Size, Align: r.Align, Purpose: r.Purpose, Persistent: r.Persistent,
-		Priority: r.Priority, Type: d.cfg.Type, Model: r.Model, Created: now.Wall, LastUsed: now.Wall,
-		Lease: r.Lease, Bound: r.Owner.Session != "" && !r.Persistent,
-	}
-	if r.Class != ClassReservation {
-		g.Blocks, g.Granted = r.blocks, 0
-		for _, b := range r.blocks {
-			g.Granted += b.Bytes
-		}
-	}
-	if r.Lease > 0 {
-		g.LeaseEnds = now.Boot.Add(r.Lease)
-	}
-	claim := ""
-	if !r.Unclaimed && r.Class != ClassReservation {
-		claim = d.newClaim(g, now)
-	}
-	tx := d.region.Begin()
-	var inserted []*segment
-	for _, b := range g.Blocks {
-		// The new owner is on record before it can write a byte.
-		s := d.segments[b.Segment]
-		fresh := s.last != r.domain
-		s.last = r.domain
-		switch {
-		case s.rec == 0:
-			s.rec = tx.Insert(kindSegment, encodeSegment(s))
-			inserted = append(inserted, s)
-		case fresh:
-			tx.Update(s.rec, encodeSegment(s))
-		}
-	}
-	g.rec = tx.Insert(kindGrant, encodeGrant(g))
-	var kept *answerAt
-	if r.Key != "" && r.Answer != nil {
-		kept = &answerAt{at: now.Boot}
-		kept.rec = tx.Insert(kindAnswer, EncodeAnswer(r.Answer(g), now.Boot))
-	}
-	if err := tx.Commit(); err != nil {
-		for _, s := range inserted {
-			s.rec = 0
-		}
-		d.backOut(r)
-		d.refuse(r, ledgerFull(err))
-		return
-	}
-	if kept != nil {
-		d.answers[r.Key] = kept
-	}
-	d.grants[g.ID] = g
-	d.granted = now.Boot
-	d.index(g)
-	if r.Class == ClassReservation {
-		d.books.reserved += g.Granted
-	} else {
-		d.books.granted += g.Granted
-	}
-	if r.Class == ClassWeights {
-		d.books.models += g.Granted
-	}
-	if g.LeaseEnds != 0 {
-		d.timers.set(timer{at: g.LeaseEnds, kind: timerLease, grant: g.ID})
-	}
-	g.note("allocated", now.Wall, "")
-	d.stats.Grants++
-	waited := int64(now.Boot.Sub(r.arrived))
-	d.stats.GrantNanos += waited
-	if !r.queued {
-		waited = 0
-	}
-	cause := "grant"
-	if r.Class == ClassReservation {
-		cause = "reservation"
-	}
-	d.changed(cause, r.RequestID)
-	d.event(Event{Kind: EventAllocated, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, RequestID: r.RequestID})
-	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeGranted, Ref: r.Ref, Ticket: r.ticket, Grant: g, Claim: claim, Queued: waited, Evicted: r.evicted})
-}
-
-// backOut returns the blocks of a request that is not granted after all.
-func (d *Device) backOut(r *Request) {
-	for _, b := range r.blocks {
-		d.books.slack += b.Bytes
-		if d.heap.Free(b) {
-			d.recycle(d.segments[b.Segment])
-		}
-	}
-	r.blocks = nil
-}
-
-// refuse answers a request with an error and says so in an event.
-func (d *Device) refuse(r *Request, err *schemas.Error) {
-	r.gone = true
-	d.stats.Refusals++
-	d.changed("", "")
-	d.event(Event{Kind: EventRefused, Owner: r.Owner, Class: r.Class, Model: r.Model, Bytes: r.Size, Reason: err.Message, RequestID: r.RequestID})
-	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeRefused, Ref: r.Ref, Ticket: r.ticket, Err: err})
-}
-
-func (d *Device) event(e Event) { d.out.Events = append(d.out.Events, e) }
-
-// Cancel takes a request out of the line, or marks it so that what the workers bring
-// is given back. It reports whether the request was still undecided.
-func (d *Device) Cancel(t Ticket, err *schemas.Error, now Now) bool {
-	d.begin()
-	for _, r := range d.queue {
-		if r.ticket == t {
-			d.unqueue(r)
-			d.refuse(r, err)
-			d.pump(now)
-			return true
-		}
-	}
-	if r, ok := d.pending[t]; ok && !r.gone {
-		d.refuse(r, err)
-		return true
-	}
-	return false
-}
-
-// NoRoom is the optimizer's word that it can release no more for a request.
-func (d *Device) NoRoom(t Ticket, now Now) {
-	d.begin()
-	for _, r := range d.queue {
-		if r.ticket == t {
-			r.refused = true
-			d.pump(now)
-			r.refused = false
-			return
-		}
-	}
-}
-
-// RoomMade tells which model went for a request.
-func (d *Device) RoomMade(t Ticket, e Evicted) {
-	d.stats.Evictions++
-	for _, r := range d.queue {
-		if r.ticket == t {
-			r.evicted = append(r.evicted, e)
-			return
-		}
-	}
-}
-
-// Plan says what Allocate would do with a request now, and changes nothing.
-type Plan struct {
-	Outcome  string // granted, queued, refused
-	Position int
-	Reason   string
-	Lacks    int64 // bytes that would have to be released
-	Err      *schemas.Error
-}
-
-// Plan is the dry run of Allocate, decided by the same figures. Lacks > 0 asks the
-// optimizer's dry run which models would go.
-func (d *Device) Plan(r *Request, now Now) Plan {
-	r.domain = d.domain(r.Owner)
-	if err := d.impossible(r); err != nil {
-		return Plan{Outcome: "refused", Reason: err.Message, Err: err}
-	}
-	need := r.Size
-	if r.Class == ClassWeights {
-		need = 0
-		for _, s := range r.Segments {
-			need += s
-		}
-	} else if r.Class != ClassReservation {
-		need = 0
-		for _, s := range d.heap.Place(r.domain, r.Size, r.Align).Create {
-			need += s
-		}
-	}
-	if n := len(d.queue); n > 0 && !d.harmless(r) {
-		if r.Patience == 0 {
-			return Plan{Outcome: "refused", Position: n + 1, Reason: fmt.Sprintf("%d requests wait before it", n), Err: d.outOfMemory(r, need)}
-		}
-		i := sort.Search(n, func(i int) bool { return r.Priority > d.queue[i].Priority })
-		return Plan{Outcome: "queued", Position: i + 1, Reason: fmt.Sprintf("%d requests are before it", i)}
-	}
-	lacks := need - max(0, d.books.free()) - d.books.pooled
-	if lacks <= 0 {
-		return Plan{Outcome: "granted", Reason: "there is room"}
-	}
-	if lacks <= d.books.revoking {
-		return Plan{Outcome: "queued", Position: 1, Reason: "bytes that are being released will be enough"}
-	}
-	return Plan{Outcome: "queued", Position: 1, Lacks: lacks - d.books.revoking, Err: d.outOfMemory(r, need),
-		Reason: fmt.Sprintf("lacks %d bytes; %s", lacks, d.topHolders())}
-}
-
-// newClaim makes a claim on a grant; the digest must be committed before it leaves.
-func (d *Device) newClaim(g *Grant, now Now) string {
-	secret, digest := makeClaim(d.cfg.Rand)
-	live := g.Claims[:0]
-	for _, c := range g.Claims {
-		if c.Expires > now.Boot {
-			live = append(live, c)
-		} else {
-			delete(d.claims, c.Digest)
-		}
-	}
-	if len(live) >= maxClaims {
-		delete(d.claims, live[0].Digest)
-		live = append(live[:0], live[1:]...)
-	}
-	g.Claims = append(live, Claim{Digest: digest, Expires: now.Boot.Add(d.cfg.ClaimLife)})
-	return secret
-}
-
-// index makes a grant's claims findable.
-func (d *Device) index(g *Grant) {
-	for _, c := range g.Claims {
-		d.claims[c.Digest] = g
-	}
-}
-
-// FindGrant parses an id as the wire has it and looks it up for a tenant; another
-// tenant's grants do not exist.
-func (d *Device) FindGrant(id uuid.UUID, tenant string) (*Grant, *schemas.Error) {
-	g, ok := d.grants[id]
-	if !ok || g.Owner.Tenant != tenant {
-		return nil, schemas.Errorf(schemas.CodeAllocationNotFound, "no allocation %s", id)
-	}
-	return g, nil
 }
 
 func draining() *schemas.Error {

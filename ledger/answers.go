@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"sort"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,20 +26,10 @@ type AnswerRecord struct {
 	At     clock.Instant
 }
 
+// answerAt is where a device's region holds an answer.
 type answerAt struct {
 	at  clock.Instant
 	rec store.RecID
-}
-
-func (d *Device) keepAnswer(key string, a AnswerRecord, now Now) *schemas.Error {
-	tx := d.region.Begin()
-	kept := &answerAt{at: now.Boot}
-	kept.rec = tx.Insert(kindAnswer, EncodeAnswer(a, now.Boot))
-	if err := tx.Commit(); err != nil {
-		return ledgerFull(err)
-	}
-	d.answers[key] = kept
-	return nil
 }
 
 // ForgetAnswers deletes answers from the region: their time has passed, or the grant
@@ -59,10 +50,18 @@ func (d *Device) ForgetAnswers(keys []string) {
 // came of those that are done. It has no region: the records lie with the effects.
 type Answers struct {
 	// Keep is how long an outcome is remembered (contract: at least 10 minutes).
-	keep  time.Duration
-	limit int
-	m     map[string]*outcome
-	order []string // finished keys by age
+	keep     time.Duration
+	limit    int
+	m        map[string]*outcome
+	order    []finished // by age, unless unsorted
+	unsorted bool
+}
+
+// finished names an outcome as it was when it was done: the key may have been undone and
+// run again since.
+type finished struct {
+	key string
+	o   *outcome
 }
 
 type outcome struct {
@@ -117,7 +116,7 @@ func (a *Answers) Finish(key, home string, rec AnswerRecord, now clock.Instant) 
 	}
 	refs := o.running
 	o.running, o.done, o.home, o.ended = nil, &rec, home, now
-	a.order = append(a.order, key)
+	a.order = append(a.order, finished{key, o})
 	return refs
 }
 
@@ -142,24 +141,29 @@ func (a *Answers) Undone(key string) (home string, ok bool) {
 	return o.home, true
 }
 
-// Restore takes an outcome found in a region by a take-over.
+// Restore takes an outcome found in a region by a take-over, in any order.
 func (a *Answers) Restore(home string, rec AnswerRecord) {
-	a.m[rec.Key] = &outcome{digest: rec.Digest, done: &rec, home: home, ended: rec.At}
-	a.order = append(a.order, rec.Key)
+	o := &outcome{digest: rec.Digest, done: &rec, home: home, ended: rec.At}
+	a.m[rec.Key] = o
+	a.order = append(a.order, finished{rec.Key, o})
+	a.unsorted = true
 }
 
 // Expire forgets what is older than keep and returns the keys by home, so that each
 // actor deletes its records.
 func (a *Answers) Expire(now clock.Instant) map[string][]string {
+	if a.unsorted {
+		sort.SliceStable(a.order, func(i, j int) bool { return a.order[i].o.ended < a.order[j].o.ended })
+		a.unsorted = false
+	}
 	var out map[string][]string
 	for len(a.order) > 0 {
-		k := a.order[0]
-		o, ok := a.m[k]
-		if ok && o.done != nil && now.Sub(o.ended) < a.keep {
+		k, o := a.order[0].key, a.order[0].o
+		if a.m[k] == o && now.Sub(o.ended) < a.keep {
 			break
 		}
 		a.order = a.order[1:]
-		if !ok || o.done == nil {
+		if a.m[k] != o {
 			continue // undone meanwhile, perhaps run again under the same id
 		}
 		delete(a.m, k)

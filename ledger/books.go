@@ -3,22 +3,25 @@ package ledger
 // books are the sums of a device: one identity (design.md, Bytes).
 //
 //	used = granted + reserved + promised + revoking + zombie + foreign
-//	free = limit − used − pooled
+//	free = limit − used − pooled − slack − warming
 //
 // promised bytes belong to requests that have been decided but whose memory workers
-// are still preparing; the contract shows them as reserved. pooled are idle segments
-// and the free parts (slack) of owners' segments.
+// are still preparing; the contract shows them as reserved, and what is not used but
+// held (pooled, slack, warming) as pooled.
 type books struct {
 	limit    int64
 	granted  int64
 	models   int64 // the part of granted, revoking and zombie that is weights
+	leaving  int64 // the part of revoking that is weights
 	reserved int64
 	promised int64
 	revoking int64
 	zombie   int64
 	foreign  int64
 	pooled   int64 // idle whole segments, given up before anything is refused
-	slack    int64 // free parts of owners' segments
+	slack    int64 // free parts of owners' segments: only their owners can have them
+	warming  int64 // segments being made for the pool
+	aside    int64 // the part of pooled that is being cleared in the background
 	doomed   int64 // the part of pooled that is already on its way back
 }
 
@@ -26,15 +29,24 @@ func (b *books) used() int64 {
 	return b.granted + b.reserved + b.promised + b.revoking + b.zombie + b.foreign
 }
 
-func (b *books) free() int64 { return b.limit - b.used() - b.pooled - b.slack }
+func (b *books) free() int64 { return b.limit - b.used() - b.pooled - b.slack - b.warming }
 
-// Figures is what a device knows of its bytes at one moment.
+// spare is what a newcomer could be given without taking anything from anybody: it may
+// be negative where the limit was lowered or others grew.
+func (b *books) spare() int64 { return b.limit - b.used() - b.slack }
+
+// Figures is what a device knows of its bytes at one moment:
+//
+//	Used = Granted + Reserved + Revoking + Zombie + Foreign
+//	Limit = Used + Free + Pooled
+//
+// Free is negative where more is used than the limit, which may be lowered at any time.
 type Figures struct {
 	Limit, Physical, Used, Free, Available int64
 	Granted, Reserved, Revoking, Zombie    int64
 	Foreign, Pooled, Reclaimable, Models   int64
 	Largest, Deficit                       int64
-	Segments                               int64 // bytes of all our live segments
+	Segments                               int64 // bytes of all our segments that exist
 	Waiting                                int
 	Grants                                 int
 	Fragmentation                          float64
@@ -44,16 +56,17 @@ type Figures struct {
 func (d *Device) Figures() Figures {
 	b := &d.books
 	used := b.used()
+	h := d.heap.Stats()
 	return Figures{
 		Limit: b.limit, Physical: d.cfg.Physical, Used: used, Free: b.free(),
 		Available: max(0, b.limit-used+d.reclaimable),
 		Granted:   b.granted, Reserved: b.reserved + b.promised, Revoking: b.revoking,
-		Zombie: b.zombie, Foreign: b.foreign, Pooled: b.pooled + b.slack,
+		Zombie: b.zombie, Foreign: b.foreign, Pooled: b.pooled + b.slack + b.warming,
 		Reclaimable: d.reclaimable, Models: b.models,
-		Largest: max(0, b.limit-used-b.slack), Deficit: d.deficit(),
-		Segments: b.granted + b.revoking + b.zombie + b.pooled + b.slack,
+		Largest: max(0, b.spare()), Deficit: d.deficit(),
+		Segments: h.SegmentBytes + b.doomed,
 		Waiting:  len(d.queue), Grants: len(d.grants),
-		Fragmentation: d.heap.Stats().FragmentationPercentage,
+		Fragmentation: h.FragmentationPercentage,
 	}
 }
 
@@ -62,5 +75,5 @@ func (d *Device) deficit() int64 {
 	if len(d.queue) == 0 {
 		return 0
 	}
-	return max(0, d.queue[0].need-max(0, d.books.free())-d.books.pooled)
+	return max(0, d.queue[0].need-d.books.spare())
 }

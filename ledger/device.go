@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"sort"
 	"time"
 
 	"github.com/google/uuid"
@@ -75,9 +76,10 @@ type Device struct {
 	shared   map[heap.SegmentID]bool // a description has left and no proof has come since
 	grants   map[uuid.UUID]*Grant
 	claims   map[[32]byte]*Grant
-	queue    []*Request           // waiting, best first
-	pending  map[Ticket]*Request  // being prepared by workers
-	answers  map[string]*answerAt // by request key
+	queue    []*Request                    // waiting, best first
+	pending  map[Ticket]*Request           // being prepared by workers
+	answers  map[string]*answerAt          // by request key
+	sessions map[SessionID]map[*Grant]bool // what each session owns or maps
 	ended    map[SessionID]bool
 	endedAt  []SessionID
 
@@ -91,8 +93,13 @@ type Device struct {
 	// granted is when the device last granted anything.
 	scrubbing bool
 	granted   clock.Instant
+	draining  bool
 	timers    timers
 	stats     DeviceStats
+	ballast   *Ballast
+	buf       []byte // of the record being encoded
+	granule   int64
+	seq       uint64
 	// reclaimable is what the pool says unread models hold here.
 	reclaimable int64
 	out         Effects
@@ -114,29 +121,38 @@ type limits struct {
 }
 
 // NewDevice starts an empty device on a freshly formatted region.
-func NewDevice(cfg DeviceConfig, region *store.Region) *Device {
+func NewDevice(cfg DeviceConfig, region *store.Region) *Device { return newDevice(cfg, region, nil) }
+
+func newDevice(cfg DeviceConfig, region *store.Region, im *Image) *Device {
 	cfg.defaults()
 	d := &Device{
 		cfg: cfg, region: region, heap: heap.New(cfg.Heap),
 		segments: map[heap.SegmentID]*segment{}, shared: map[heap.SegmentID]bool{},
 		grants: map[uuid.UUID]*Grant{}, claims: map[[32]byte]*Grant{},
-		pending: map[Ticket]*Request{}, answers: map[string]*answerAt{},
+		pending: map[Ticket]*Request{}, answers: map[string]*answerAt{}, sessions: map[SessionID]map[*Grant]bool{},
 		ended: map[SessionID]bool{}, warming: map[int64]int{}, domains: map[trust]string{},
 		nextSeg: FirstSegment,
 	}
 	d.limits.set = cfg.Limit
 	d.books.limit = d.limit()
+	d.granule = d.heap.Config().GranularityBytes
+	if im == nil {
+		d.ballast = NewBallast(region, kindBallast, 0)
+	} else {
+		d.ballast = NewBallast(region, kindBallast, im.ballast)
+	}
 	return d
 }
 
 // FirstSegment is the lowest segment id; smaller ids in the vault are ledgers.
 const FirstSegment heap.SegmentID = 256
 
-// Take returns what has to be done since the last Take. The result is valid until the
-// core is called again.
+// Take returns what the last call wants done. The result is valid until the core is
+// called again.
 func (d *Device) Take() *Effects { return &d.out }
 
-// Begin clears the effects of the call before; every entry point calls it first.
+// begin clears the effects of the call before; every entry point that has any calls it
+// first.
 func (d *Device) begin() { d.out.reset() }
 
 // limit = min(physical − reserve, cgroup limits of all ancestors, set limit).
@@ -166,6 +182,9 @@ func (d *Device) SetLimits(limit, models, reserve *int64, now Now) *schemas.Erro
 		return schemas.Errorf(schemas.CodeInvalidRequest, "reserve_bytes %d leaves nothing of %d physical bytes", next.reserve, d.cfg.Physical).
 			With("field", "reserve_bytes")
 	}
+	if !d.ballast.Hold() {
+		return d.ballast.Refusal()
+	}
 	tx := d.region.Begin()
 	if next.rec == 0 {
 		next.rec = tx.Insert(kindLimits, encodeLimits(next))
@@ -177,7 +196,8 @@ func (d *Device) SetLimits(limit, models, reserve *int64, now Now) *schemas.Erro
 	}
 	d.limits = next
 	d.books.limit = d.limit()
-	d.changed("limit_change", "")
+	d.changed("limit_change", nil)
+	d.expel()
 	d.pump(now)
 	return nil
 }
@@ -192,11 +212,15 @@ func (d *Device) Limits() (limit, models, reserve int64) {
 func (d *Device) SetOutside(outside, ceiling int64, now Now) {
 	d.begin()
 	d.cfg.Ceiling = ceiling
-	d.books.limit = d.limit()
+	if l := d.limit(); l != d.books.limit {
+		d.books.limit = l
+		d.changed("limit_change", nil)
+		d.expel()
+	}
 	foreign := max(0, outside-(d.cfg.Physical-d.books.limit))
 	if foreign != d.books.foreign {
 		d.books.foreign = foreign
-		d.changed("foreign", "")
+		d.changed("foreign", nil)
 	}
 	d.pump(now)
 }
@@ -206,7 +230,7 @@ func (d *Device) SetReclaimable(bytes int64, now Now) {
 	d.begin()
 	grew := bytes > d.reclaimable
 	d.reclaimable = bytes
-	d.changed("", "")
+	d.changed("", nil)
 	if grew {
 		for _, r := range d.queue {
 			r.wanted = 0
@@ -215,12 +239,14 @@ func (d *Device) SetReclaimable(bytes int64, now Now) {
 	d.pump(now)
 }
 
-// changed notes that the bytes moved, and why.
-func (d *Device) changed(cause, requestID string) {
+// changed notes that the bytes moved, and why: for which request, if any.
+func (d *Device) changed(cause string, r *Request) {
 	d.out.Figures = true
 	if cause != "" {
-		d.out.Cause = cause
-		d.out.RequestID = requestID
+		d.out.Cause, d.out.RequestID, d.out.Model = cause, "", ""
+		if r != nil {
+			d.out.RequestID, d.out.Model = r.RequestID, r.Model
+		}
 	}
 	if u := d.books.used(); u > d.stats.Peak {
 		d.stats.Peak = u
@@ -283,4 +309,67 @@ func domainKey(o Owner) string { return fmt.Sprintf("%s/%d", o.Tenant, o.UID) }
 
 func ledgerFull(err error) *schemas.Error {
 	return schemas.Errorf(schemas.CodeBusy, "the ledger cannot take more records: %v", err).With("retry_after_ms", 1000)
+}
+
+// encodeSegment and encodeGrant use one buffer: a transaction copies what it is given.
+func (d *Device) encodeSegment(s *segment) []byte {
+	d.buf = encodeSegment(d.buf, s)
+	return d.buf
+}
+
+func (d *Device) encodeGrant(g *Grant) []byte {
+	d.buf = encodeGrant(d.buf, g)
+	return d.buf
+}
+
+// tie notes that a session owns or maps a grant.
+func (d *Device) tie(s SessionID, g *Grant) {
+	if s == "" {
+		return
+	}
+	m := d.sessions[s]
+	if m == nil {
+		m = map[*Grant]bool{}
+		d.sessions[s] = m
+	}
+	m[g] = true
+}
+
+// untie forgets that, where it no longer is so.
+func (d *Device) untie(s SessionID, g *Grant) {
+	if m := d.sessions[s]; m != nil && (g.Status == StatusReleased || g.mapper(s) == nil && !(g.Bound && g.Owner.Session == s)) {
+		delete(m, g)
+		if len(m) == 0 {
+			delete(d.sessions, s)
+		}
+	}
+}
+
+// of lists the grants of a session in the order of their making.
+func (d *Device) of(s SessionID) []*Grant { return inOrder(d.sessions[s]) }
+
+func inOrder[V any](m map[*Grant]V) []*Grant {
+	out := make([]*Grant, 0, len(m))
+	for g := range m {
+		out = append(out, g)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].seq < out[j].seq })
+	return out
+}
+
+// all lists every grant in the order of their making.
+func (d *Device) all() []*Grant {
+	out := make([]*Grant, 0, len(d.grants))
+	for _, g := range d.grants {
+		out = append(out, g)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].seq < out[j].seq })
+	return out
+}
+
+func roundUp(n, to int64) int64 {
+	if over := n % to; over != 0 {
+		return n + to - over
+	}
+	return n
 }

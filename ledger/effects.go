@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"time"
+
 	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/clock"
@@ -19,9 +21,11 @@ type Effects struct {
 	Readers  []Reader
 	// Figures is true when the device's bytes changed.
 	Figures bool
-	// Cause is what changed them, for the pressure event.
+	// Cause is what changed them, for the pressure event; RequestID and Model are of the
+	// request that did.
 	Cause     string
 	RequestID string
+	Model     string
 }
 
 func (e *Effects) reset() {
@@ -29,6 +33,8 @@ func (e *Effects) reset() {
 	clear(e.Outcomes)
 	clear(e.Events)
 	clear(e.Revokes)
+	clear(e.Wants)
+	clear(e.Readers)
 	*e = Effects{Jobs: e.Jobs[:0], Outcomes: e.Outcomes[:0], Events: e.Events[:0],
 		Revokes: e.Revokes[:0], Wants: e.Wants[:0], Readers: e.Readers[:0]}
 }
@@ -66,8 +72,8 @@ type Job struct {
 	Weights bool
 	Session SessionID
 	Mode    Mode
-	Ref     any // JobExport: what the caller of Map passed
-	Info    *Grant
+	Ref     any    // JobExport: what the caller of Map passed
+	Info    *Grant // JobExport: valid until the next call of the core
 }
 
 // OutcomeKind says which answer an Outcome is.
@@ -102,7 +108,9 @@ type Outcome struct {
 // Evicted is a model that went to make room for a request.
 type Evicted struct {
 	Model  string
+	Tier   string // in the contract's spelling
 	Bytes  int64
+	Cost   time.Duration // what loading it again would take
 	Reason string
 }
 

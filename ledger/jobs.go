@@ -25,16 +25,44 @@ func (d *Device) Prepared(t Ticket, kind JobKind, fail error, exhausted bool, no
 		if kind == JobCreate {
 			r.segs = nil
 		}
-	} else if kind == JobClear {
-		for _, id := range r.foreign {
-			d.heap.MarkClean(id)
-			d.segments[id].last = "" // on record with the grant that follows
+	}
+	followers := d.cleared(r, kind, fail)
+	if r.jobs == 0 {
+		d.complete(r, now)
+	}
+	for _, f := range followers {
+		if f.jobs--; fail != nil {
+			f.failed = fail
+		}
+		if f.jobs == 0 {
+			d.complete(f, now)
 		}
 	}
-	if r.jobs > 0 {
-		return
+	d.changed("", nil)
+	d.pump(now)
+}
+
+// cleared notes the outcome of a JobClear in the segments that were another owner's, and
+// returns who waited for it with a block of one of them.
+func (d *Device) cleared(r *Request, kind JobKind, fail error) (followers []*Request) {
+	if kind != JobClear {
+		return nil
 	}
-	delete(d.pending, t)
+	for _, id := range r.foreign {
+		s := d.segments[id]
+		followers = append(followers, s.followers...)
+		s.cleaner, s.followers = 0, nil
+		if fail == nil {
+			d.heap.MarkClean(id) // on record with the grant that follows
+		}
+	}
+	r.clear, r.foreign = nil, nil
+	return followers
+}
+
+// complete decides a request for which nothing is under way any more.
+func (d *Device) complete(r *Request, now Now) {
+	delete(d.pending, r.ticket)
 	d.books.promised -= r.promised
 	r.promised = 0
 	for _, s := range r.segs {
@@ -43,7 +71,7 @@ func (d *Device) Prepared(t Ticket, kind JobKind, fail error, exhausted bool, no
 		d.books.slack += s.bytes
 		d.carve(r, s)
 	}
-	r.clear, r.foreign = nil, nil
+	r.segs, r.clear = nil, nil
 	switch {
 	case r.failed != nil:
 		d.unprepared(r, now)
@@ -52,9 +80,6 @@ func (d *Device) Prepared(t Ticket, kind JobKind, fail error, exhausted bool, no
 	default:
 		d.grant(r, now)
 	}
-	r.segs = nil
-	d.changed("", "")
-	d.pump(now)
 }
 
 // unprepared deals with workers that failed: out of memory is tried again at the head of
@@ -80,22 +105,23 @@ func (d *Device) unprepared(r *Request, now Now) {
 func (d *Device) Warmed(rg Range, fail error, now Now) {
 	d.begin()
 	d.warming[rg.Bytes]--
+	d.books.warming -= rg.Bytes
+	d.changed("", nil)
 	if fail != nil {
+		if len(d.queue) > 0 {
+			d.pump(now) // somebody may wait for the bytes that it would have taken
+		}
 		return // the next change tries again; admission never depends on it
 	}
 	s := &segment{id: rg.Segment, bytes: rg.Bytes}
 	tx := d.region.Begin()
-	s.rec = tx.Insert(kindSegment, encodeSegment(s))
+	s.rec = tx.Insert(kindSegment, d.encodeSegment(s))
 	if tx.Commit() != nil {
-		s.rec = 0
+		s.rec = 0 // it is recorded with its first grant; till then a successor drops it
 	}
 	d.segments[s.id] = s
 	d.heap.Add(s.id, s.bytes, "", true)
 	d.books.pooled += s.bytes
-	if s.rec == 0 {
-		d.doom(s)
-	}
-	d.changed("", "")
 	d.pump(now)
 }
 
@@ -103,15 +129,14 @@ func (d *Device) Warmed(rg Range, fail error, now Now) {
 func (d *Device) Scrubbed(id heap.SegmentID, fail error, now Now) {
 	d.begin()
 	s := d.segments[id]
+	d.books.aside -= s.bytes
 	if fail != nil {
 		d.heap.Pool(id)
 	} else {
 		d.heap.MarkClean(id)
 		s.last = ""
 		if s.rec != 0 {
-			tx := d.region.Begin()
-			tx.Update(s.rec, encodeSegment(s))
-			must(tx.Commit())
+			must(d.ballast.Update(s.rec, d.encodeSegment(s)))
 		}
 	}
 	d.scrubbing = false

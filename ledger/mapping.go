@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"sort"
 	"time"
 
 	"github.com/google/uuid"
@@ -49,6 +50,9 @@ func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
 	case g.Class == ClassWeights && !g.Sealed:
 		return schemas.Errorf(schemas.CodeStaleHandle, "the model is not loaded yet")
 	}
+	if !d.ballast.Hold() {
+		return d.ballast.Refusal()
+	}
 	// A claim is used up by an expired attempt too.
 	delete(d.claims, r.Digest)
 	expired := false
@@ -66,20 +70,25 @@ func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
 		if r.Mode == ReadWrite {
 			m.Mode = ReadWrite
 		}
-		m.Exporting = true
+		m.Exporting, m.Gone = true, false
+		m.exports++
 	} else {
-		g.Mappers = append(g.Mappers, Mapper{Session: r.Session, PID: r.PID, Mode: r.Mode, Exporting: true})
+		g.Mappers = append(g.Mappers, Mapper{Session: r.Session, PID: r.PID, Mode: r.Mode, Exporting: true, exports: 1})
+		d.tie(r.Session, g)
 		if g.Model != "" {
 			d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: r.Session, PID: r.PID})
 		}
 	}
 	if g.Class != ClassWeights && r.Mode == ReadWrite && g.Owner.Session == "" && g.Lease == 0 && !g.Persistent {
 		g.Owner.Session, g.Owner.PID, g.Bound = r.Session, r.PID, true
+		d.tie(r.Session, g)
 	}
 	g.LastUsed = now.Wall
 	g.note("mapped", now.Wall, string(r.Mode))
+	g.Shared = true
 	for _, b := range g.Blocks {
 		d.shared[b.Segment] = true
+		d.segments[b.Segment].exports++
 	}
 	d.rewrite(g)
 	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobExport, Grant: g.ID, Ranges: d.ranges(g), Session: r.Session, Mode: r.Mode, Ref: r.Ref, Info: g})
@@ -98,8 +107,10 @@ func (d *Device) Exported(id uuid.UUID, s SessionID, failed bool, now Now) {
 	if m == nil {
 		return
 	}
-	m.Exporting = false
-	if m.Gone || failed {
+	m.exports--
+	m.Exporting = m.exports > 0
+	m.sent = m.sent || !failed
+	if !m.Exporting && (m.Gone || !m.sent) {
 		d.removeMapper(g, s)
 		d.rewrite(g)
 	}
@@ -116,8 +127,13 @@ func (d *Device) Unmap(s SessionID, id uuid.UUID, now Now) *schemas.Error {
 	if !ok {
 		return schemas.Errorf(schemas.CodeAllocationNotFound, "no allocation %s", id)
 	}
-	if g.mapper(s) == nil {
+	m := g.mapper(s)
+	if m == nil {
 		return schemas.Errorf(schemas.CodeAllocationNotFound, "this session does not map allocation %s", id)
+	}
+	if m.Exporting {
+		m.Gone = true // not before its descriptors are out of our hands
+		return nil
 	}
 	d.removeMapper(g, s)
 	g.LastUsed = now.Wall
@@ -134,6 +150,7 @@ func (d *Device) removeMapper(g *Grant, s SessionID) {
 	for i, m := range g.Mappers {
 		if m.Session == s {
 			g.Mappers = append(g.Mappers[:i], g.Mappers[i+1:]...)
+			d.untie(s, g)
 			if g.Model != "" {
 				d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: s, PID: m.PID, Gone: true})
 			}
@@ -169,12 +186,12 @@ func (d *Device) closeSession(s SessionID, now Now) {
 		}
 		i++
 	}
-	for _, r := range d.pending {
-		if r.Owner.Session == s && !r.gone {
+	for _, r := range d.preparing() {
+		if r.Owner.Session == s {
 			d.refuse(r, schemas.Errorf(schemas.CodeCancelled, "the session ended"))
 		}
 	}
-	for _, g := range d.grants {
+	for _, g := range d.of(s) {
 		switch {
 		case g.Bound && g.Owner.Session == s:
 			d.beginRelease(g, WhySession, 0, nil, now)
@@ -191,7 +208,7 @@ func (d *Device) closeSession(s SessionID, now Now) {
 func (d *Device) SessionDead(s SessionID, now Now) {
 	d.begin()
 	d.closeSession(s, now)
-	for _, g := range d.grants {
+	for _, g := range d.of(s) {
 		m := g.mapper(s)
 		if m == nil {
 			continue
@@ -224,14 +241,12 @@ func (d *Device) Handle(id uuid.UUID, tenant string, now Now) (*Grant, string, *
 	if g.Class == ClassReservation {
 		return nil, "", schemas.Errorf(schemas.CodeInvalidRequest, "a reservation has no memory to map").With("field", "allocation_id")
 	}
+	if !d.ballast.Hold() {
+		return nil, "", d.ballast.Refusal()
+	}
 	claim := d.newClaim(g, now)
 	g.LastUsed = now.Wall
-	tx := d.region.Begin()
-	tx.Update(g.rec, encodeGrant(g))
-	if err := tx.Commit(); err != nil {
-		g.Claims = g.Claims[:len(g.Claims)-1]
-		return nil, "", ledgerFull(err)
-	}
+	d.rewrite(g)
 	d.index(g)
 	return g, claim, nil
 }
@@ -246,13 +261,24 @@ func (d *Device) Renew(id uuid.UUID, tenant string, lease time.Duration, now Now
 	if g.release != nil {
 		return nil, schemas.Errorf(schemas.CodeStaleHandle, "allocation %s is being released", id)
 	}
-	g.Lease, g.LeaseEnds = lease, now.Boot.Add(lease)
-	tx := d.region.Begin()
-	tx.Update(g.rec, encodeGrant(g))
-	if err := tx.Commit(); err != nil {
-		return nil, ledgerFull(err)
+	if !d.ballast.Hold() {
+		return nil, d.ballast.Refusal()
 	}
-	d.timers.set(timer{at: g.LeaseEnds, kind: timerLease, grant: id})
+	g.Lease, g.LeaseEnds = lease, now.Boot.Add(lease)
+	d.rewrite(g)
+	d.at(timer{at: g.LeaseEnds, kind: timerLease, grant: id})
 	g.note("renewed", now.Wall, "")
 	return g, nil
+}
+
+// preparing lists the undecided requests that workers are at, in the order of arrival.
+func (d *Device) preparing() []*Request {
+	var out []*Request
+	for _, r := range d.pending {
+		if !r.gone {
+			out = append(out, r)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].ticket < out[j].ticket })
+	return out
 }

@@ -19,6 +19,7 @@ const (
 	kindAnswer  store.Kind = 3
 	kindLimits  store.Kind = 4
 	kindSession store.Kind = 5
+	kindBallast store.Kind = 6
 )
 
 var errShort = errors.New("record is too short")
@@ -111,8 +112,8 @@ func bit(b bool, n uint) uint32 {
 	return 0
 }
 
-func encodeSegment(s *segment) []byte {
-	e := enc{b: make([]byte, 0, 32+len(s.last))}
+func encodeSegment(b []byte, s *segment) []byte {
+	e := enc{b: b[:0]}
 	e.i64(int64(s.id))
 	e.i64(s.bytes)
 	e.u32(bit(s.weights, 0))
@@ -128,8 +129,8 @@ func decodeSegment(b []byte) (*segment, error) {
 	return s, d.end()
 }
 
-func encodeGrant(g *Grant) []byte {
-	e := enc{b: make([]byte, 0, 320+24*len(g.Blocks))}
+func encodeGrant(b []byte, g *Grant) []byte {
+	e := enc{b: b[:0]}
 	e.raw(g.ID[:])
 	e.str(g.Owner.Tenant)
 	e.str(g.Owner.User)

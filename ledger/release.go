@@ -2,14 +2,13 @@ package ledger
 
 import (
 	"fmt"
-	"sort"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/heap"
+	"github.com/isobar-project/isobar/ledger/store"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -20,10 +19,11 @@ type release struct {
 	deadline clock.Instant
 	waiters  []any // requests that wait for the confirmation
 	proving  bool
-	again    bool // something changed while a proof was under way
+	again    bool                      // something changed while a proof was under way
+	proof    map[heap.SegmentID]uint64 // the exports of each segment when the proof began
 	retry    time.Duration
+	timed    bool                    // its deadline is set
 	doomed   map[heap.SegmentID]bool // segments being destroyed; the grant ends with the last
-	freed    int64
 	pids     []int32
 }
 
@@ -59,13 +59,43 @@ func (d *Device) Release(r ReleaseRequest, now Now) {
 		return
 	}
 	if r.Key != "" && r.Answer != nil {
-		if err := d.keepAnswer(r.Key, r.Answer(g), now); err != nil {
-			d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeRefused, Ref: r.Ref, Err: err})
+		if err := d.recordRelease(g, r.Key, r.Answer(g), now); err != nil {
+			if r.Ref != nil {
+				d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeRefused, Ref: r.Ref, Err: err})
+			}
 			return
 		}
 	}
 	d.beginRelease(g, r.Why, r.Deadline, r.Ref, now)
 	d.pump(now)
+}
+
+// recordRelease commits the answer together with the beginning of the release that it
+// tells of, or with all of it where nothing else is to be waited for.
+func (d *Device) recordRelease(g *Grant, key string, a AnswerRecord, now Now) *schemas.Error {
+	if !d.ballast.Hold() {
+		return d.ballast.Refusal()
+	}
+	tx := d.region.Begin()
+	kept := &answerAt{at: now.Boot, rec: tx.Insert(kindAnswer, EncodeAnswer(a, now.Boot))}
+	whole := false
+	if g.release == nil {
+		if whole = g.Class == ClassReservation || !d.needsRecord(g); whole {
+			tx.Delete(g.rec)
+		} else {
+			next := *g
+			next.Status, next.Claims = StatusRevoking, nil
+			tx.Update(g.rec, d.encodeGrant(&next))
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return ledgerFull(err)
+	}
+	d.answers[key] = kept
+	if whole {
+		g.rec = 0
+	}
+	return nil
 }
 
 // holding counts the mappers whose session still lives.
@@ -100,7 +130,7 @@ func (d *Device) beginRelease(g *Grant, why string, wait time.Duration, ref any,
 		g.note("revoking", now.Wall, why)
 		if g.Class == ClassReservation {
 			d.books.reserved -= g.Granted
-			d.drop(g, now)
+			d.drop(g)
 			d.answerRelease(g, ref, g.Granted, true)
 			return
 		}
@@ -108,12 +138,7 @@ func (d *Device) beginRelease(g *Grant, why string, wait time.Duration, ref any,
 		if d.needsRecord(g) {
 			d.rewrite(g)
 		}
-		for _, m := range g.Mappers {
-			if !d.ended[m.Session] {
-				d.out.Revokes = append(d.out.Revokes, Revoke{Session: m.Session, Grant: g.ID, Deadline: g.release.deadline, Reason: why})
-			}
-		}
-		d.timers.set(timer{at: g.release.deadline, kind: timerRevoke, grant: g.ID})
+		d.revoke(g)
 	}
 	if ref != nil {
 		if g.Status == StatusZombie {
@@ -123,6 +148,19 @@ func (d *Device) beginRelease(g *Grant, why string, wait time.Duration, ref any,
 		}
 	}
 	d.tryFree(g, now)
+	if !g.release.timed && g.Status != StatusReleased {
+		g.release.timed = true
+		d.at(timer{at: g.release.deadline, kind: timerRevoke, grant: g.ID})
+	}
+}
+
+// revoke asks the living sessions that map a grant to let go of it.
+func (d *Device) revoke(g *Grant) {
+	for _, m := range g.Mappers {
+		if !d.ended[m.Session] {
+			d.out.Revokes = append(d.out.Revokes, Revoke{Session: m.Session, Grant: g.ID, Deadline: g.release.deadline, Reason: g.release.why})
+		}
+	}
 }
 
 // needsRecord tells whether a release can be interrupted: a grant whose bytes are free
@@ -142,9 +180,17 @@ func (d *Device) anyShared(g *Grant) bool {
 
 // setStatus moves a grant's bytes between the sums.
 func (d *Device) setStatus(g *Grant, s Status) {
-	*d.sum(g.Status) -= g.Granted
+	d.count(g, -g.Granted)
 	g.Status = s
-	*d.sum(s) += g.Granted
+	d.count(g, g.Granted)
+}
+
+// count adds bytes to the sum of a grant's status.
+func (d *Device) count(g *Grant, bytes int64) {
+	*d.sum(g.Status) += bytes
+	if g.Status == StatusRevoking && g.Class == ClassWeights {
+		d.books.leaving += bytes
+	}
 }
 
 func (d *Device) sum(s Status) *int64 {
@@ -184,6 +230,10 @@ func (d *Device) tryFree(g *Grant, now Now) {
 		return
 	}
 	rel.proving = true
+	rel.proof = make(map[heap.SegmentID]uint64, len(ranges))
+	for _, rg := range ranges {
+		rel.proof[rg.Segment] = d.segments[rg.Segment].exports
+	}
 	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobProve, Grant: g.ID, Ranges: ranges})
 }
 
@@ -200,10 +250,11 @@ func (d *Device) toProve(g *Grant) []Range {
 	return out
 }
 
-// alone reports whether a block is the only one of its segment.
+// alone reports whether a grant's block is the only one of its segment. Blocks that are
+// still being prepared don't count: they are on no record, and may be given back unused.
 func (d *Device) alone(b heap.Block) bool {
 	info, _ := d.heap.Segment(b.Segment)
-	return info.Blocks == 1
+	return info.Blocks-d.segments[b.Segment].promised == 1
 }
 
 // Proved is the outcome of JobProve: whether nobody else has the segments open or mapped.
@@ -214,12 +265,19 @@ func (d *Device) Proved(id uuid.UUID, clear bool, now Now) {
 		return
 	}
 	rel := g.release
+	if !rel.proving || rel.doomed != nil {
+		return
+	}
 	rel.proving = false
+	for id, exports := range rel.proof {
+		if clear && d.segments[id].exports != exports {
+			// Another grant in it has been mapped since: the proof says nothing of that.
+			clear, rel.again = false, true
+		}
+	}
 	if clear {
-		for _, b := range g.Blocks {
-			if d.alone(b) {
-				delete(d.shared, b.Segment)
-			}
+		for id := range rel.proof {
+			delete(d.shared, id)
 		}
 		for len(g.Mappers) > 0 {
 			d.removeMapper(g, g.Mappers[0].Session)
@@ -237,7 +295,7 @@ func (d *Device) Proved(id uuid.UUID, clear bool, now Now) {
 	if now.Boot >= rel.deadline {
 		d.toZombie(g, now)
 	}
-	d.timers.set(timer{at: now.Boot.Add(rel.retry), kind: timerProof, grant: g.ID})
+	d.at(timer{at: now.Boot.Add(rel.retry), kind: timerProof, grant: g.ID})
 	rel.retry = min(2*rel.retry, d.cfg.ProofMax)
 }
 
@@ -251,7 +309,7 @@ func (d *Device) toZombie(g *Grant, now Now) {
 	g.release.pids = mapperPIDs(g)
 	g.note("zombie", now.Wall, g.release.why)
 	d.event(Event{Kind: EventZombie, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, Reason: g.release.why, PIDs: g.release.pids})
-	d.changed("release", "")
+	d.changed("release", nil)
 	for _, ref := range g.release.waiters {
 		d.answerRelease(g, ref, 0, false)
 	}
@@ -282,6 +340,7 @@ func (d *Device) HoldersFound(id uuid.UUID, holders []Holder, now Now) {
 	if g.release != nil {
 		g.release.pids = pids
 	}
+	mappers := len(g.Mappers)
 	for i := 0; i < len(g.Mappers); {
 		m := g.Mappers[i]
 		if d.ended[m.Session] && !m.Exporting && !found[m.PID] {
@@ -293,7 +352,7 @@ func (d *Device) HoldersFound(id uuid.UUID, holders []Holder, now Now) {
 	if g.release != nil {
 		d.tryFree(g, now)
 		d.pump(now)
-	} else {
+	} else if len(g.Mappers) != mappers {
 		d.rewrite(g)
 	}
 }
@@ -317,7 +376,7 @@ func (d *Device) free(g *Grant, now Now) {
 		d.out.Jobs = append(d.out.Jobs, Job{Kind: JobDestroy, Grant: g.ID, Ranges: d.ranges(g)})
 		return
 	}
-	*d.sum(g.Status) -= g.Granted
+	d.count(g, -g.Granted)
 	for _, b := range g.Blocks {
 		d.books.slack += b.Bytes
 		if d.heap.Free(b) {
@@ -327,11 +386,15 @@ func (d *Device) free(g *Grant, now Now) {
 	d.finish(g, now)
 }
 
-// recycle puts an empty segment into the pool; tend decides later whether it stays.
+// recycle puts an empty segment into the pool; tend decides later whether it stays. One
+// made for weights is not like others, even if nothing was ever written to it: it goes.
 func (d *Device) recycle(s *segment) {
 	d.heap.Pool(s.id)
 	d.books.slack -= s.bytes
 	d.books.pooled += s.bytes
+	if s.weights {
+		d.doom(s)
+	}
 }
 
 // doom takes a pooled segment out of use and has it destroyed.
@@ -343,44 +406,61 @@ func (d *Device) doom(s *segment) {
 }
 
 // Destroyed is the outcome of JobDestroy: the segments are gone here and in the vault.
+// A grant's may be reported in parts; it ends, in one transaction, with the last.
 func (d *Device) Destroyed(id uuid.UUID, segs []Range, now Now) {
 	d.begin()
-	g := d.grants[id]
-	tx := d.region.Begin()
-	for _, rg := range segs {
-		s := d.segments[rg.Segment]
-		delete(d.segments, rg.Segment)
-		delete(d.shared, rg.Segment)
-		if s.rec != 0 {
-			tx.Delete(s.rec)
+	if g := d.grants[id]; g != nil {
+		for _, rg := range segs {
+			delete(g.release.doomed, rg.Segment)
 		}
-		if g == nil {
+		if len(g.release.doomed) == 0 {
+			d.buried(g, now)
+		}
+	} else {
+		tx := d.region.Begin()
+		for _, rg := range segs {
+			s := d.segments[rg.Segment]
 			d.books.pooled -= s.bytes
 			d.books.doomed -= s.bytes
-		} else {
-			for _, b := range g.Blocks {
-				if b.Segment == s.id {
-					d.heap.Free(b)
-				}
-			}
-			d.heap.Remove(s.id)
-			delete(g.release.doomed, s.id)
+			d.forget(tx, s)
 		}
+		must(tx.Commit())
+	}
+	d.changed("release", nil)
+	d.pump(now)
+}
+
+// buried ends a grant all of whose segments are destroyed.
+func (d *Device) buried(g *Grant, now Now) {
+	tx := d.region.Begin()
+	for _, b := range g.Blocks {
+		d.heap.Free(b)
+		d.heap.Remove(b.Segment)
+		d.forget(tx, d.segments[b.Segment])
+	}
+	if g.rec != 0 {
+		tx.Delete(g.rec)
 	}
 	must(tx.Commit())
-	if g != nil && len(g.release.doomed) == 0 {
-		*d.sum(g.Status) -= g.Granted
-		d.books.models -= g.Granted
-		d.finish(g, now)
+	g.rec = 0
+	d.count(g, -g.Granted)
+	d.books.models -= g.Granted
+	d.finish(g, now)
+}
+
+// forget drops a segment that is destroyed.
+func (d *Device) forget(tx *store.Tx, s *segment) {
+	delete(d.segments, s.id)
+	delete(d.shared, s.id)
+	if s.rec != 0 {
+		tx.Delete(s.rec)
 	}
-	d.changed("", "")
-	d.pump(now)
 }
 
 // finish ends a grant whose bytes can be granted again and answers who waited for it.
 func (d *Device) finish(g *Grant, now Now) {
 	rel := g.release
-	d.drop(g, now)
+	d.drop(g)
 	if len(rel.pids) > 0 || rel.deadline <= now.Boot {
 		d.event(Event{Kind: EventConfirmed, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, Reason: rel.why, PIDs: rel.pids})
 	}
@@ -390,11 +470,21 @@ func (d *Device) finish(g *Grant, now Now) {
 	rel.waiters = nil
 }
 
-// drop deletes a grant's record and says that it is gone.
-func (d *Device) drop(g *Grant, now Now) {
-	tx := d.region.Begin()
-	tx.Delete(g.rec)
-	must(tx.Commit())
+// drop deletes a grant's record and says that it is gone. An outcome that was undone is
+// forgotten with it: a retry of the request makes it anew.
+func (d *Device) drop(g *Grant) {
+	undone := g.release.why == WhyUndone && d.answers[g.answer] != nil
+	if g.rec != 0 || undone {
+		tx := d.region.Begin()
+		if g.rec != 0 {
+			tx.Delete(g.rec)
+		}
+		if undone {
+			tx.Delete(d.answers[g.answer].rec)
+			delete(d.answers, g.answer)
+		}
+		must(tx.Commit())
+	}
 	delete(d.grants, g.ID)
 	for _, c := range g.Claims {
 		delete(d.claims, c.Digest)
@@ -404,9 +494,10 @@ func (d *Device) drop(g *Grant, now Now) {
 	if g.release.why == WhyLease || g.release.why == WhyUndone {
 		kind = EventExpired
 	}
-	d.changed("release", "")
+	d.changed("release", nil)
 	d.event(Event{Kind: kind, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, Reason: g.release.why})
 	g.Status = StatusReleased
+	d.untie(g.Owner.Session, g)
 }
 
 // Why a grant ends, in events and logs.
@@ -419,6 +510,7 @@ const (
 	WhyUnloaded    = "unloaded by a client"
 	WhyLoadFailed  = "its load did not finish"
 	WhyDrain       = "the node stops and nobody holds it"
+	WhyLost        = "part of its memory is gone"
 )
 
 func (d *Device) answerRelease(g *Grant, ref any, freed int64, confirmed bool) {
@@ -434,9 +526,7 @@ func (d *Device) answerRelease(g *Grant, ref any, freed int64, confirmed bool) {
 
 // rewrite records a grant's present state.
 func (d *Device) rewrite(g *Grant) {
-	tx := d.region.Begin()
-	tx.Update(g.rec, encodeGrant(g))
-	must(tx.Commit())
+	must(d.ballast.Update(g.rec, d.encodeGrant(g)))
 }
 
 // must ends the process on a record of something that has already happened and cannot
@@ -445,63 +535,4 @@ func must(err error) {
 	if err != nil {
 		panic(fmt.Sprintf("ledger: %v", err))
 	}
-}
-
-// outOfMemory is the refusal that says what is lacking and who holds it.
-func (d *Device) outOfMemory(r *Request, need int64) *schemas.Error {
-	f := d.Figures()
-	room := f.Free + f.Pooled
-	return schemas.Errorf(schemas.CodeOutOfMemory, "%s has no room for %d bytes: %s", d.cfg.Device, r.Size, d.topHolders()).
-		With("required_bytes", need).With("available_bytes", f.Available).
-		With("shortfall_bytes", max(0, need-room)).With("largest_grantable_bytes", f.Largest).
-		With("holders", d.Holders(5)).With("position", len(d.queue)+1)
-}
-
-// Holding is one who holds bytes, for people.
-type Holding struct {
-	Owner string `json:"owner"`
-	Bytes int64  `json:"bytes"`
-}
-
-// Holders lists who holds the most, greatest first.
-func (d *Device) Holders(n int) []Holding {
-	sums := map[string]int64{}
-	for _, g := range d.grants {
-		sums[g.holder()] += g.Granted
-	}
-	if d.books.foreign > 0 {
-		sums["others on this machine"] += d.books.foreign
-	}
-	out := make([]Holding, 0, len(sums))
-	for o, b := range sums {
-		out = append(out, Holding{Owner: o, Bytes: b})
-	}
-	sort.Slice(out, func(i, j int) bool {
-		return out[i].Bytes > out[j].Bytes || out[i].Bytes == out[j].Bytes && out[i].Owner < out[j].Owner
-	})
-	return out[:min(n, len(out))]
-}
-
-func (g *Grant) holder() string {
-	switch {
-	case g.Model != "":
-		return "model " + g.Model
-	case g.Owner.PID != 0:
-		return fmt.Sprintf("pid %d of tenant %s", g.Owner.PID, g.Owner.Tenant)
-	case g.Purpose != "":
-		return g.Purpose + " of tenant " + g.Owner.Tenant
-	}
-	return "tenant " + g.Owner.Tenant
-}
-
-func (d *Device) topHolders() string {
-	h := d.Holders(3)
-	if len(h) == 0 {
-		return "nobody holds any"
-	}
-	parts := make([]string, len(h))
-	for i, x := range h {
-		parts[i] = fmt.Sprintf("%s holds %d", x.Owner, x.Bytes)
-	}
-	return strings.Join(parts, ", ")
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 
@@ -18,6 +19,21 @@ type Image struct {
 	answers  []AnswerRecord
 	recs     []store.RecID // of answers
 	limits   limits
+	ballast  store.RecID
+}
+
+// ImageError is a region whose records contradict each other, or say what no core writes.
+// The store's own errors (store.CorruptError and others) are of its bytes.
+type ImageError struct {
+	Record store.RecID // 0: no single one
+	Reason string
+}
+
+func (e *ImageError) Error() string {
+	if e.Record == 0 {
+		return "ledger: impossible image: " + e.Reason
+	}
+	return fmt.Sprintf("ledger: impossible image: record %d: %s", e.Record, e.Reason)
 }
 
 // RecordedSegment is a segment that the ledger knows; its memory is in the vault under its id.
@@ -29,7 +45,8 @@ type RecordedSegment struct {
 }
 
 // ReadImage opens a region that a predecessor wrote. Nothing is changed in it but the
-// remains of a transaction that was never committed.
+// remains of a transaction that was never committed. The errors are *ImageError and
+// those of package store.
 func ReadImage(mem []byte) (*Image, error) {
 	im := &Image{}
 	region, err := store.Open(mem, func(rec store.RecID, kind store.Kind, payload []byte) error {
@@ -54,13 +71,22 @@ func ReadImage(mem []byte) (*Image, error) {
 				im.recs = append(im.recs, rec)
 			}
 		case kindLimits:
+			if im.limits.rec != 0 {
+				err = errors.New("limits are recorded twice")
+				break
+			}
 			im.limits, err = decodeLimits(payload)
 			im.limits.rec = rec
+		case kindBallast:
+			if im.ballast != 0 {
+				err = errors.New("ballast is recorded twice")
+			}
+			im.ballast = rec
 		default:
 			err = fmt.Errorf("unknown kind %d", kind)
 		}
 		if err != nil {
-			return fmt.Errorf("record %d: %w", rec, err)
+			return &ImageError{rec, err.Error()}
 		}
 		return nil
 	})
@@ -68,6 +94,9 @@ func ReadImage(mem []byte) (*Image, error) {
 		return nil, err
 	}
 	im.region = region
+	if err := im.check(); err != nil {
+		return nil, err
+	}
 	return im, nil
 }
 
@@ -103,25 +132,121 @@ type Report struct {
 }
 
 // Restore rebuilds a device from its region. missing are recorded segments whose memory
-// could not be imported. The effects begin the destruction of what nobody has a right to.
+// could not be imported. The effects begin the destruction of what nobody has a right
+// to, and tell the pool who maps its models. An image that contradicts the settings or
+// itself is an *ImageError.
 func Restore(cfg DeviceConfig, im *Image, missing map[heap.SegmentID]bool, now Now) (*Device, Report, error) {
-	d := NewDevice(cfg, im.region)
+	d := newDevice(cfg, im.region, im)
 	if im.limits.rec != 0 {
 		d.limits = im.limits
 	}
 	d.books.limit = d.limit()
 	rep := Report{Models: map[string]uuid.UUID{}, Sessions: map[SessionID]bool{}, Answers: im.answers}
-	owners, err := segmentOwners(im)
-	if err != nil {
+	tx := d.region.Begin()
+	grants := make([]*Grant, 0, len(im.grants))
+	for _, g := range im.grants {
+		if salvage(g, missing) {
+			if g.Status == StatusActive {
+				rep.Lost = append(rep.Lost, g.ID)
+				g.Status, g.Claims, g.lost = StatusRevoking, nil, true
+			}
+			if len(g.Blocks) == 0 {
+				tx.Delete(g.rec)
+				continue
+			}
+			tx.Update(g.rec, d.encodeGrant(g))
+		}
+		grants = append(grants, g)
+	}
+	if err := d.adoptSegments(im, owners(grants), missing, tx, &rep); err != nil {
+		tx.Discard()
 		return nil, rep, err
 	}
-	tx := d.region.Begin()
+	sort.Slice(grants, func(i, j int) bool {
+		a, b := grants[i], grants[j]
+		return a.Created.Before(b.Created) || a.Created.Equal(b.Created) && a.rec < b.rec
+	})
+	for _, g := range grants {
+		if err := d.adopt(g, now); err != nil {
+			tx.Discard()
+			return nil, rep, err
+		}
+		rep.add(g)
+	}
+	if err := tx.Commit(); err != nil {
+		return nil, rep, fmt.Errorf("ledger: %w", err)
+	}
+	for i, a := range im.answers {
+		d.answers[a.Key] = &answerAt{at: a.At, rec: im.recs[i]}
+		if g := d.grants[a.Grant]; g != nil {
+			g.answer = a.Key
+		}
+	}
+	d.sweep(&rep, now)
+	d.changed("", nil)
+	d.tend(now)
+	return d, rep, nil
+}
+
+func (rep *Report) add(g *Grant) {
+	rep.Grants++
+	if g.Bound {
+		rep.Sessions[g.Owner.Session] = true
+	}
+	for _, m := range g.Mappers {
+		rep.Sessions[m.Session] = true
+	}
+	if g.Class == ClassWeights && g.Sealed && g.Status == StatusActive {
+		rep.Models[g.Model] = g.ID
+	}
+}
+
+// salvage takes the blocks off a grant whose memory is missing, and reports whether any
+// was. What is left of it is released as any other grant: somebody may hold it.
+func salvage(g *Grant, missing map[heap.SegmentID]bool) bool {
+	kept := make([]heap.Block, 0, len(g.Blocks))
+	g.Granted = cond(g.Class == ClassReservation, g.Granted, 0)
+	for _, b := range g.Blocks {
+		if !missing[b.Segment] {
+			kept = append(kept, b)
+			g.Granted += b.Bytes
+		}
+	}
+	some := len(kept) < len(g.Blocks)
+	g.Blocks = kept
+	return some
+}
+
+func cond(c bool, a, b int64) int64 {
+	if c {
+		return a
+	}
+	return b
+}
+
+// owners says whose each segment with a grant is.
+func owners(grants []*Grant) map[heap.SegmentID]string {
+	m := map[heap.SegmentID]string{}
+	for _, g := range grants {
+		for _, b := range g.Blocks {
+			m[b.Segment] = domainKey(g.Owner)
+		}
+	}
+	return m
+}
+
+// adoptSegments puts the recorded segments that are there into the heap.
+func (d *Device) adoptSegments(im *Image, owners map[heap.SegmentID]string, missing map[heap.SegmentID]bool, tx *store.Tx, rep *Report) error {
+	units := d.heap.Config().UnitBytes
 	sort.Slice(im.segments, func(i, j int) bool { return im.segments[i].id < im.segments[j].id })
 	for _, s := range im.segments {
 		d.nextSeg = max(d.nextSeg, s.id+1)
 		if missing[s.id] {
 			tx.Delete(s.rec)
 			continue
+		}
+		if s.bytes%d.granule != 0 || s.bytes/units > 1<<31 {
+			return &ImageError{s.rec, fmt.Sprintf("a segment of %d bytes on a device of granularity %d", s.bytes, d.granule)}
 		}
 		d.segments[s.id] = s
 		owner := owners[s.id]
@@ -131,7 +256,7 @@ func Restore(cfg DeviceConfig, im *Image, missing map[heap.SegmentID]bool, now N
 			d.heap.Add(s.id, s.bytes, s.last, true)
 			d.heap.Pool(s.id)
 		} else {
-			d.heap.Add(s.id, s.bytes, owner, owner == "")
+			d.heap.Add(s.id, s.bytes, owner, true)
 		}
 		if owner == "" {
 			d.books.pooled += s.bytes
@@ -143,65 +268,7 @@ func Restore(cfg DeviceConfig, im *Image, missing map[heap.SegmentID]bool, now N
 		rep.Segments++
 		rep.Bytes += s.bytes
 	}
-	for _, g := range im.grants {
-		if lost(g, missing) {
-			tx.Delete(g.rec)
-			rep.Lost = append(rep.Lost, g.ID)
-			continue
-		}
-		if err := d.adopt(g, now); err != nil {
-			return nil, rep, err
-		}
-		rep.Grants++
-		if g.Owner.Session != "" && g.Bound {
-			rep.Sessions[g.Owner.Session] = true
-		}
-		for _, m := range g.Mappers {
-			rep.Sessions[m.Session] = true
-		}
-		if g.Class == ClassWeights && g.Sealed && g.Status == StatusActive {
-			rep.Models[g.Model] = g.ID
-		}
-	}
-	must(tx.Commit())
-	for i, a := range im.answers {
-		d.answers[a.Key] = &answerAt{at: a.At, rec: im.recs[i]}
-	}
-	d.sweep(&rep, now)
-	d.changed("", "")
-	d.tend(now)
-	return d, rep, nil
-}
-
-// segmentOwners finds whose each segment is; a segment of two trust domains contradicts
-// the first rule of the heap.
-func segmentOwners(im *Image) (map[heap.SegmentID]string, error) {
-	known := map[heap.SegmentID]bool{}
-	for _, s := range im.segments {
-		known[s.id] = true
-	}
-	owners := map[heap.SegmentID]string{}
-	for _, g := range im.grants {
-		for _, b := range g.Blocks {
-			if !known[b.Segment] {
-				return nil, fmt.Errorf("ledger: grant %s lies in segment %d, which has no record", g.ID, b.Segment)
-			}
-			if o, ok := owners[b.Segment]; ok && o != domainKey(g.Owner) {
-				return nil, fmt.Errorf("ledger: segment %d belongs to two owners", b.Segment)
-			}
-			owners[b.Segment] = domainKey(g.Owner)
-		}
-	}
-	return owners, nil
-}
-
-func lost(g *Grant, missing map[heap.SegmentID]bool) bool {
-	for _, b := range g.Blocks {
-		if missing[b.Segment] {
-			return true
-		}
-	}
-	return false
+	return nil
 }
 
 // adopt puts a recorded grant back into the heap and the books.
@@ -209,27 +276,47 @@ func (d *Device) adopt(g *Grant, now Now) error {
 	g.Type = d.cfg.Type
 	for _, b := range g.Blocks {
 		if err := d.heap.Restore(b); err != nil {
-			return fmt.Errorf("ledger: grant %s: %w", g.ID, err)
+			return &ImageError{g.rec, err.Error()}
+		}
+		if g.Class == ClassWeights && b.Bytes != d.segments[b.Segment].bytes {
+			return &ImageError{g.rec, "weights that do not fill their segment"}
 		}
 		d.books.slack -= b.Bytes
 	}
+	d.seq++
+	g.seq = d.seq
 	d.grants[g.ID] = g
 	d.index(g)
 	g.note("restored", now.Wall, "")
+	g.Shared = len(g.Blocks) > 0
 	if g.Class == ClassReservation {
 		d.books.reserved += g.Granted
 	} else {
-		*d.sum(g.Status) += g.Granted
+		d.count(g, g.Granted)
 	}
 	if g.Class == ClassWeights {
 		d.books.models += g.Granted
 	}
-	if g.LeaseEnds != 0 {
-		d.timers.set(timer{at: g.LeaseEnds, kind: timerLease, grant: g.ID})
+	if g.Bound {
+		d.tie(g.Owner.Session, g)
 	}
-	if g.Status == StatusRevoking || g.Status == StatusZombie {
-		g.release = &release{why: WhyRestored, since: now.Boot, deadline: now.Boot.Add(d.cfg.RevokeWait), retry: d.cfg.ProofMin}
-		d.timers.set(timer{at: g.release.deadline, kind: timerRevoke, grant: g.ID})
+	for i := range g.Mappers {
+		m := &g.Mappers[i]
+		m.sent = true
+		d.tie(m.Session, g)
+		if g.Model != "" {
+			d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: m.Session, PID: m.PID})
+		}
+	}
+	if g.leased() {
+		d.at(timer{at: g.LeaseEnds, kind: timerLease, grant: g.ID})
+	}
+	if g.Status != StatusActive {
+		g.release = &release{why: WhyRestored, since: now.Boot, deadline: now.Boot.Add(d.cfg.RevokeWait), retry: d.cfg.ProofMin, timed: true}
+		if g.lost {
+			g.release.why = WhyLost
+		}
+		d.at(timer{at: g.release.deadline, kind: timerRevoke, grant: g.ID})
 	}
 	return nil
 }
@@ -240,26 +327,21 @@ const WhyRestored = "its release began before the node restarted"
 // sweep goes on with what the predecessor left half done: unfinished loads are undone,
 // releases continue, segments without a grant that cannot be pooled are destroyed.
 func (d *Device) sweep(rep *Report, now Now) {
-	for _, g := range d.grants {
+	for _, g := range d.all() {
 		switch {
 		case g.release != nil:
+			d.revoke(g)
 			d.tryFree(g, now)
 		case g.Class == ClassWeights && !g.Sealed:
 			rep.Undone = append(rep.Undone, g.ID)
 			d.beginRelease(g, WhyLoadFailed, 0, nil, now)
 		}
 	}
-	for _, s := range d.segments {
-		if s.weights && !s.doomed && d.idle(s.id) {
+	for _, id := range d.heap.Idle(d.books.pooled) {
+		if s := d.segments[id]; s.weights {
 			d.doom(s)
 		}
 	}
-}
-
-// idle reports whether a segment lies in the pool.
-func (d *Device) idle(id heap.SegmentID) bool {
-	info, ok := d.heap.Segment(id)
-	return ok && info.Owner == ""
 }
 
 // ReleaseModel ends a sealed weights grant that no model claims after a take-over.
@@ -273,43 +355,42 @@ func (d *Device) ReleaseModel(id uuid.UUID, why string, now Now) {
 
 // Drain begins the release of everything that has no living owner and is not
 // persistent, as a clean stop does, and returns how many grants stay and their bytes.
-// all releases the rest as well (--ephemeral).
+// all releases the rest as well (--ephemeral). Nothing is granted any more.
 func (d *Device) Drain(all bool, now Now) (stay int, bytes int64) {
 	d.begin()
-	for _, r := range append([]*Request(nil), d.queue...) {
+	d.draining = true
+	for len(d.queue) > 0 {
+		r := d.queue[0]
 		d.unqueue(r)
 		d.refuse(r, draining())
 	}
-	for _, r := range d.pending {
-		if !r.gone {
-			d.refuse(r, draining())
-		}
+	for _, r := range d.preparing() {
+		d.refuse(r, draining())
 	}
-	for _, g := range d.grants {
+	for _, g := range d.all() {
 		switch {
 		case g.release != nil:
-		case all:
-			d.beginRelease(g, WhyDrain, 0, nil, now)
-		case g.Persistent || g.Live() || g.Class == ClassWeights || g.LeaseEnds > now.Boot || g.Bound && !d.ended[g.Owner.Session]:
+		case !all && d.stays(g, now):
 			stay++
 			bytes += g.Granted
 		default:
 			d.beginRelease(g, WhyDrain, 0, nil, now)
 		}
 	}
-	d.cfg.Warm = nil
-	for _, id := range d.heap.Idle(d.books.pooled) {
-		d.doom(d.segments[id])
-	}
+	d.cfg.Warm, d.cfg.PoolBytes = nil, 0
+	d.tend(now)
 	return stay, bytes
 }
 
-// Idle reports whether no release, proof or destruction is under way.
+// stays reports whether a grant outlives a clean stop.
+func (d *Device) stays(g *Grant, now Now) bool {
+	return g.Persistent || g.Live() || g.Class == ClassWeights || g.LeaseEnds > now.Boot || g.Bound && !d.ended[g.Owner.Session]
+}
+
+// Idle reports whether nothing is under way: no request being prepared, no release that
+// is still to be proved or given up as a zombie, no segment being made, cleared or
+// destroyed.
 func (d *Device) Idle() bool {
-	for _, g := range d.grants {
-		if g.Status == StatusRevoking {
-			return false
-		}
-	}
-	return len(d.pending) == 0 && d.books.doomed == 0
+	b := &d.books
+	return len(d.pending) == 0 && b.revoking == 0 && b.doomed == 0 && b.warming == 0 && b.aside == 0
 }

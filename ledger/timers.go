@@ -1,8 +1,6 @@
 package ledger
 
 import (
-	"container/heap"
-
 	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/clock"
@@ -27,9 +25,26 @@ type timer struct {
 	grant  uuid.UUID
 }
 
-type timers struct{ h timerHeap }
+// timers is a binary heap of them, the earliest first.
+type timers struct {
+	h     []timer
+	sweep int // the length at which what is over is swept out
+}
 
-func (t *timers) set(x timer) { heap.Push(&t.h, x) }
+// minSweep is the fewest timers worth sweeping.
+const minSweep = 4096
+
+func (t *timers) set(x timer) {
+	t.h = append(t.h, x)
+	for i := len(t.h) - 1; i > 0; {
+		up := (i - 1) / 2
+		if t.h[up].at <= t.h[i].at {
+			break
+		}
+		t.h[up], t.h[i] = t.h[i], t.h[up]
+		i = up
+	}
+}
 
 func (t *timers) next() (clock.Instant, bool) {
 	if len(t.h) == 0 {
@@ -42,20 +57,67 @@ func (t *timers) due(now clock.Instant) (timer, bool) {
 	if len(t.h) == 0 || t.h[0].at > now {
 		return timer{}, false
 	}
-	return heap.Pop(&t.h).(timer), true
+	first, last := t.h[0], len(t.h)-1
+	t.h[0] = t.h[last]
+	t.h = t.h[:last]
+	t.down(0)
+	return first, true
 }
 
-type timerHeap []timer
+func (t *timers) down(i int) {
+	for {
+		least := i
+		for c := 2*i + 1; c <= 2*i+2 && c < len(t.h); c++ {
+			if t.h[c].at < t.h[least].at {
+				least = c
+			}
+		}
+		if least == i {
+			return
+		}
+		t.h[least], t.h[i] = t.h[i], t.h[least]
+		i = least
+	}
+}
 
-func (h timerHeap) Len() int           { return len(h) }
-func (h timerHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h timerHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *timerHeap) Push(x any)        { *h = append(*h, x.(timer)) }
-func (h *timerHeap) Pop() any {
-	old := *h
-	x := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return x
+// keep drops the timers that have nothing to do any more.
+func (t *timers) keep(live func(timer) bool) {
+	kept := t.h[:0]
+	for _, x := range t.h {
+		if live(x) {
+			kept = append(kept, x)
+		}
+	}
+	t.h = kept
+	for i := len(t.h)/2 - 1; i >= 0; i-- {
+		t.down(i)
+	}
+}
+
+// at sets a timer, and sweeps out those that are over where they have become many: a
+// grant with a lease of an hour may live for a millisecond.
+func (d *Device) at(x timer) {
+	d.timers.set(x)
+	if len(d.timers.h) < max(minSweep, d.timers.sweep) {
+		return
+	}
+	waiting := make(map[Ticket]bool, len(d.queue))
+	for _, r := range d.queue {
+		waiting[r.ticket] = true
+	}
+	d.timers.keep(func(x timer) bool {
+		g := d.grants[x.grant]
+		switch x.kind {
+		case timerQueue:
+			return waiting[x.ticket]
+		case timerLease:
+			return g != nil && g.release == nil && g.LeaseEnds == x.at
+		case timerRevoke, timerProof:
+			return g != nil && g.release != nil
+		}
+		return true
+	})
+	d.timers.sweep = 2 * len(d.timers.h)
 }
 
 // Tick does what is due: ends waits, leases and revocations whose time has come.
@@ -71,12 +133,13 @@ func (d *Device) Tick(now Now) {
 			for _, r := range d.queue {
 				if r.ticket == t.ticket {
 					d.unqueue(r)
-					d.refuse(r, d.outOfMemory(r, r.need))
+					d.refuse(r, d.outOfMemory(r, max(r.need, r.Size)))
+					d.pump(now) // whoever stood behind it gets a chance before its own deadline
 					break
 				}
 			}
 		case timerLease:
-			if g := d.grants[t.grant]; g != nil && g.release == nil && g.LeaseEnds != 0 && g.LeaseEnds <= now.Boot {
+			if g := d.grants[t.grant]; g != nil && g.release == nil && g.leased() && g.LeaseEnds <= now.Boot {
 				d.beginRelease(g, WhyLease, 0, nil, now)
 			}
 		case timerRevoke:

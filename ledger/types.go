@@ -70,8 +70,12 @@ type Mapper struct {
 	// Exporting is true while its descriptors are being made or sent. It is not
 	// recorded: a successor finds the session either resumed or ended.
 	Exporting bool
-	// Gone is true once the session has ended but descriptors are still on their way.
+	// Gone is true once the session has let go, or ended, while descriptors are still on
+	// their way to it.
 	Gone bool
+
+	exports int  // under way
+	sent    bool // some have reached it, or its predecessor's word is that they have
 }
 
 // Claim lets its bearer map a grant once. Only the digest is kept.
@@ -108,11 +112,16 @@ type Grant struct {
 	// Bound is true when the grant ends with its owner's session.
 	Bound bool
 
-	history  []HistoryItem
-	rec      store.RecID
-	release  *release
-	undoable clock.Instant // the shell may undo it until mapped or fetched
+	history []HistoryItem
+	seq     uint64 // order of arrival in this process
+	rec     store.RecID
+	release *release
+	answer  string // key of the answer that tells of it
+	lost    bool   // after a take-over: part of its memory is gone
 }
+
+// leased reports whether a lease can end the grant: a persistent one outlives it.
+func (g *Grant) leased() bool { return g.LeaseEnds != 0 && !g.Persistent }
 
 // HistoryItem is one thing that happened to a grant. Kept in memory only and bounded;
 // after a take-over it begins with «restored».
@@ -138,7 +147,14 @@ type segment struct {
 	last string
 	// doomed segments are being given back and will not be used again.
 	doomed bool
-	rec    store.RecID
+	// exports counts the times its descriptors were made: a proof begun before one is
+	// void after it.
+	exports uint64
+	// cleaner is who has it cleared whole; followers wait for that with a block of it.
+	cleaner   Ticket
+	followers []*Request
+	promised  int // blocks of requests that are being prepared
+	rec       store.RecID
 }
 
 func (g *Grant) note(event string, at time.Time, detail string) {

@@ -1,0 +1,374 @@
+package ledger_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/ledger/ledgertest"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// history draws random commands, and random fates of what the core has done for them.
+type history struct {
+	*ledgertest.Machine
+	t        *rapid.T
+	n        int
+	owed     map[any]*ledger.Request // asked and not finally answered
+	sessions map[ledger.SessionID]bool
+	maps     []mapping // what sessions were told that they hold
+	ledger   int       // records may run out: refusals with BUSY are right
+}
+
+type mapping struct {
+	session ledger.SessionID
+	grant   uuid.UUID
+	live    *ledgertest.Live
+}
+
+const limit = 1 << 20
+
+func newHistory(t *rapid.T, ledgerBytes int) *history {
+	cfg := ledgertest.Settings(limit)
+	cfg.Heap.GranularityBytes = rapid.SampledFrom([]int64{4 << 10, 16 << 10}).Draw(t, "granularity")
+	cfg.PoolBytes = rapid.SampledFrom([]int64{0, limit / 4, limit}).Draw(t, "pool")
+	m, err := ledgertest.NewMachine(cfg, ledgerBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &history{Machine: m, t: t, owed: map[any]*ledger.Request{}, sessions: map[ledger.SessionID]bool{}, ledger: ledgerBytes}
+}
+
+func (h *history) must(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, o := range h.Heard {
+		h.answered(o)
+	}
+	h.Heard = h.Heard[:0]
+}
+
+// answered checks an answer against its request.
+func (h *history) answered(o ledger.Outcome) {
+	r := h.owed[o.Ref]
+	switch o.Kind {
+	case ledger.OutcomeQueued:
+		return
+	case ledger.OutcomeRefused:
+		if r == nil {
+			return
+		}
+		h.refused(r, o)
+	case ledger.OutcomeGranted:
+		if r == nil {
+			h.t.Fatalf("a grant nobody asked for: %+v", o)
+		}
+		if o.Grant.Granted < r.Size || r.Class != ledger.ClassReservation && o.Claim == "" != r.Unclaimed {
+			h.t.Fatalf("%+v for %+v", o.Grant, r)
+		}
+	}
+	delete(h.owed, o.Ref)
+}
+
+// refused checks that a request was not turned away while there was room for it.
+func (h *history) refused(r *ledger.Request, o ledger.Outcome) {
+	if !errors.Is(o.Err, schemas.Errorf(schemas.CodeOutOfMemory, "")) {
+		return
+	}
+	d := o.Err.Details
+	position, _ := d["position"].(int)
+	for _, t := range h.Tasks {
+		if t.Kind == ledger.JobDestroy || t.Kind == ledger.JobWarm || t.Kind == ledger.JobScrub {
+			return // what could be granted is not there yet
+		}
+	}
+	if d["driver"] != nil || position > 1 || r.Class == ledger.ClassWeights {
+		return
+	}
+	if largest := d["largest_grantable_bytes"].(int64); r.Size <= largest-h.Config.Heap.GranularityBytes {
+		h.t.Fatalf("%d bytes were refused while %d could be granted: %v", r.Size, largest, o.Err)
+	}
+}
+
+func (h *history) session() ledger.SessionID {
+	s := ledger.SessionID(fmt.Sprintf("s%d", rapid.IntRange(1, 6).Draw(h.t, "session")))
+	if h.Dead[s] || h.sessions[s] {
+		return "" // ended ones are not used again
+	}
+	return s
+}
+
+func (h *history) allocate() {
+	t := h.t
+	h.n++
+	r := &ledger.Request{
+		Ref: h.n, Size: rapid.SampledFrom([]int64{1, 4000, 4096, 10000, 16384, 50000, 65536, 100000, 200000, 262144, 400000, limit, limit + 1}).Draw(t, "size"),
+		Owner:     ledger.Owner{Tenant: rapid.SampledFrom([]string{"red", "blue"}).Draw(t, "tenant"), UID: 7},
+		Class:     rapid.SampledFrom([]ledger.Class{ledger.ClassScratch, ledger.ClassScratch, ledger.ClassScratch, ledger.ClassState, ledger.ClassWeights, ledger.ClassReservation}).Draw(t, "class"),
+		Align:     rapid.SampledFrom([]int64{0, 0, 4096}).Draw(t, "align"),
+		Priority:  rapid.IntRange(0, 1).Draw(t, "priority"),
+		Patience:  rapid.SampledFrom([]time.Duration{0, time.Second, 30 * time.Second}).Draw(t, "patience"),
+		Lease:     rapid.SampledFrom([]time.Duration{0, 0, time.Second, time.Hour}).Draw(t, "lease"),
+		Clear:     rapid.Bool().Draw(t, "clear"),
+		RequestID: fmt.Sprint(h.n),
+	}
+	r.Owner.Session = h.session()
+	if r.Class == ledger.ClassWeights {
+		r.Model, r.Unclaimed, r.Owner.Session = fmt.Sprint("m", h.n), true, ""
+		for left := r.Size; left > 0; left -= 100000 {
+			r.Segments = append(r.Segments, min(left, 100000))
+		}
+	}
+	if rapid.Bool().Draw(t, "keyed") {
+		r.Key = ledger.AnswerKey(r.Owner.Tenant, r.RequestID)
+		r.Answer = func(g *ledger.Grant) ledger.AnswerRecord {
+			return ledger.AnswerRecord{Key: r.Key, Action: "allocate", Grant: g.ID, Body: []byte("{}")}
+		}
+	}
+	h.owed[r.Ref] = r
+	plan := h.Core.Plan(r, h.Now)
+	h.must(h.Call(func() { h.Core.Allocate(r, h.Now) }))
+	if o := h.Final[r.Ref]; plan.Outcome == "refused" && o.Kind != ledger.OutcomeRefused || plan.Outcome == "queued" && o.Kind == ledger.OutcomeGranted {
+		t.Fatalf("the dry run said %+v, it became %+v", plan, o)
+	}
+}
+
+func (h *history) pickGrant() *ledgertest.Live {
+	all := h.Grants()
+	if len(all) == 0 {
+		return nil
+	}
+	return all[rapid.IntRange(0, len(all)-1).Draw(h.t, "grant")]
+}
+
+func (h *history) release() {
+	g := h.pickGrant()
+	if g == nil {
+		return
+	}
+	h.n++
+	r := ledger.ReleaseRequest{Ref: h.n, Grant: g.ID, Tenant: g.Owner.Tenant, Force: rapid.Bool().Draw(h.t, "force"), Why: ledger.WhyDeallocated}
+	switch rapid.IntRange(0, 3).Draw(h.t, "how") {
+	case 0:
+		r.Key = ledger.AnswerKey(g.Owner.Tenant, fmt.Sprint("r", h.n))
+		r.Answer = func(*ledger.Grant) ledger.AnswerRecord {
+			return ledger.AnswerRecord{Key: r.Key, Action: "deallocate", Body: []byte("{}")}
+		}
+	case 1:
+		r.Why = ledger.WhyUndone
+	}
+	h.must(h.Call(func() { h.Core.Release(r, h.Now) }))
+}
+
+func (h *history) mapIt() {
+	g := h.pickGrant()
+	s := h.session()
+	if g == nil || s == "" {
+		return
+	}
+	claim := g.Claim
+	if rapid.Bool().Draw(h.t, "fresh claim") {
+		var err *schemas.Error
+		h.must(h.Call(func() { _, claim, err = h.Core.Handle(g.ID, g.Owner.Tenant, h.Now) }))
+		if err != nil {
+			return
+		}
+	}
+	mode := rapid.SampledFrom([]ledger.Mode{ledger.ReadOnly, ledger.ReadWrite}).Draw(h.t, "mode")
+	var err *schemas.Error
+	h.must(h.Call(func() {
+		err = h.Core.Map(ledger.MapRequest{Session: s, PID: ledgertest.PID(s), UID: 7, Digest: ledger.DigestOf(claim), Mode: mode}, h.Now)
+	}))
+	if err == nil {
+		h.maps = append(h.maps, mapping{s, g.ID, g})
+		var again *schemas.Error
+		h.must(h.Call(func() {
+			again = h.Core.Map(ledger.MapRequest{Session: s, UID: 7, Digest: ledger.DigestOf(claim), Mode: mode}, h.Now)
+		}))
+		if again == nil {
+			h.t.Fatal("a claim was redeemed twice")
+		}
+	}
+}
+
+func (h *history) unmap() {
+	if len(h.maps) == 0 {
+		return
+	}
+	i := rapid.IntRange(0, len(h.maps)-1).Draw(h.t, "mapping")
+	m := h.maps[i]
+	h.maps = append(h.maps[:i:i], h.maps[i+1:]...)
+	if rapid.IntRange(0, 4).Draw(h.t, "honest") > 0 {
+		h.LetGo(m.session, m.live.Segments)
+	}
+	h.must(h.Call(func() { h.Core.Unmap(m.session, m.grant, h.Now) }))
+}
+
+func (h *history) endSession() {
+	s := h.session()
+	if s == "" {
+		return
+	}
+	if rapid.Bool().Draw(h.t, "the process dies") {
+		h.Kill(s)
+		if rapid.Bool().Draw(h.t, "end-of-file first") {
+			h.must(h.Call(func() { h.Core.SessionClosed(s, h.Now) }))
+		}
+		h.must(h.Call(func() { h.Core.SessionDead(s, h.Now) }))
+		return
+	}
+	h.sessions[s] = true
+	h.must(h.Call(func() { h.Core.SessionClosed(s, h.Now) }))
+}
+
+func (h *history) work() {
+	if len(h.Tasks) == 0 {
+		return
+	}
+	t := h.Tasks[rapid.IntRange(0, len(h.Tasks)-1).Draw(h.t, "task")]
+	if !t.Done {
+		var fail error
+		if rapid.IntRange(0, 9).Draw(h.t, "fate") == 0 && t.Kind != ledger.JobDestroy && t.Kind != ledger.JobSeal {
+			fail = ledgertest.ErrDriver
+			if t.Kind == ledger.JobCreate && rapid.Bool().Draw(h.t, "exhausted") {
+				fail = ledgertest.ErrExhausted
+			}
+		}
+		h.Do(t, fail)
+		if rapid.Bool().Draw(h.t, "late") {
+			return
+		}
+	}
+	h.must(h.Tell(t))
+}
+
+func (h *history) rest() {
+	t := h.t
+	switch rapid.IntRange(0, 7).Draw(t, "other") {
+	case 0:
+		for ref, r := range h.owed {
+			if r.Ticket() != 0 && ref == h.n {
+				h.must(h.Call(func() {
+					h.Core.Cancel(r.Ticket(), schemas.Errorf(schemas.CodeCancelled, "by its client"), h.Now)
+				}))
+			}
+		}
+	case 1:
+		if len(h.Wants) > 0 {
+			w := h.Wants[0]
+			h.Wants = h.Wants[1:]
+			for _, g := range h.Grants() {
+				if g.Class == ledger.ClassWeights && rapid.Bool().Draw(t, "victim") {
+					h.must(h.Call(func() {
+						h.Core.Release(ledger.ReleaseRequest{Grant: g.ID, Tenant: g.Owner.Tenant, Why: ledger.WhyEvicted}, h.Now)
+					}))
+				}
+			}
+			h.must(h.Call(func() { h.Core.NoRoom(w.Ticket, h.Now) }))
+		}
+	case 2:
+		l := rapid.SampledFrom([]int64{limit / 2, limit, limit - 70000}).Draw(t, "limit")
+		models := rapid.SampledFrom([]int64{0, limit / 4}).Draw(t, "models")
+		h.must(h.CallOver(func() { h.Core.SetLimits(&l, &models, nil, h.Now) }))
+	case 3:
+		o := rapid.SampledFrom([]int64{0, 30000, limit / 3}).Draw(t, "outside")
+		h.must(h.CallOver(func() { h.Core.SetOutside(o, limit, h.Now) }))
+	case 4:
+		if g := h.pickGrant(); g != nil {
+			h.must(h.Call(func() { h.Core.Renew(g.ID, g.Owner.Tenant, time.Minute, h.Now) }))
+		}
+	case 5:
+		if g := h.pickGrant(); g != nil && g.Class == ledger.ClassWeights {
+			h.must(h.Call(func() { h.Core.Seal(g.ID) }))
+		}
+	case 6:
+		h.must(h.Call(func() { h.Core.SetReclaimable(rapid.Int64Range(0, limit).Draw(t, "reclaimable"), h.Now) }))
+	case 7:
+		h.must(h.Call(func() { h.Core.LookAgain(h.Now) }))
+	}
+}
+
+func (h *history) step() {
+	switch rapid.IntRange(0, 15).Draw(h.t, "step") {
+	case 0, 1, 2, 3:
+		h.allocate()
+	case 4, 5:
+		h.release()
+	case 6, 7:
+		h.mapIt()
+	case 8:
+		h.unmap()
+	case 9:
+		h.endSession()
+	case 10:
+		h.must(h.Advance(rapid.SampledFrom([]time.Duration{time.Millisecond, 150 * time.Millisecond, 3 * time.Second, 70 * time.Second}).Draw(h.t, "time")))
+	case 11:
+		h.rest()
+	default:
+		h.work()
+	}
+}
+
+// end lets everybody go; the device must come to rest with nothing in use.
+func (h *history) end() {
+	h.must(h.Settle())
+	for i := 1; i <= 6; i++ {
+		s := ledger.SessionID(fmt.Sprint("s", i))
+		h.Kill(s)
+		h.must(h.Call(func() { h.Core.SessionDead(s, h.Now) }))
+	}
+	h.must(h.CallOver(func() { h.Core.SetOutside(0, limit, h.Now) }))
+	for round := 0; round < 100 && (len(h.owed) > 0 || len(h.Live) > 0 || len(h.Tasks) > 0); round++ {
+		h.must(h.Settle())
+		for _, g := range h.Grants() {
+			h.must(h.Call(func() {
+				h.Core.Release(ledger.ReleaseRequest{Grant: g.ID, Tenant: g.Owner.Tenant, Force: true, Why: ledger.WhyDeallocated}, h.Now)
+			}))
+		}
+		h.must(h.Settle())
+		h.must(h.Advance(time.Second))
+	}
+	f := h.Core.Figures()
+	exist := int64(0)
+	for _, s := range h.Segments {
+		exist += s.Bytes
+	}
+	if f.Used != 0 || f.Grants != 0 || f.Waiting != 0 || f.Pooled != exist || len(h.owed) != 0 {
+		h.t.Fatalf("at the end: %+v, %d bytes of segments, unanswered %v", f, exist, h.owed)
+	}
+	h.must(h.Call(func() { h.Core.Drain(true, h.Now) }))
+	h.must(h.Settle())
+	if !h.Core.Idle() || len(h.Segments) != 0 {
+		h.t.Fatalf("after the drain %d segments are left, idle %v", len(h.Segments), h.Core.Idle())
+	}
+}
+
+// Random commands, random fates of what they caused, random time: nothing is ever given
+// twice, too early or dirty; every request is answered; in the end all comes back.
+func TestHistories(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := newHistory(t, 1<<20)
+		for range rapid.IntRange(20, 120).Draw(t, "steps") {
+			h.step()
+		}
+		h.end()
+	})
+}
+
+// The same with a ledger that fills up: refused commands change nothing.
+func TestHistoriesWithAFullLedger(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := newHistory(t, 12<<10)
+		for range rapid.IntRange(20, 80).Draw(t, "steps") {
+			h.step()
+		}
+		h.end()
+	})
+}

@@ -1,0 +1,67 @@
+package ledger
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// outOfMemory is the refusal that says what is lacking and who holds it.
+func (d *Device) outOfMemory(r *Request, need int64) *schemas.Error {
+	f := d.Figures()
+	return schemas.Errorf(schemas.CodeOutOfMemory, "%s has no room for %d bytes: %s", d.cfg.Device, r.Size, d.topHolders()).
+		With("required_bytes", need).With("available_bytes", f.Available).
+		With("shortfall_bytes", max(0, need-f.Largest)).With("largest_grantable_bytes", f.Largest).
+		With("holders", d.Holders(5)).With("position", len(d.queue)+1)
+}
+
+// Holding is one who holds bytes, for people.
+type Holding struct {
+	Owner string `json:"owner"`
+	Bytes int64  `json:"bytes"`
+}
+
+// Holders lists who holds the most, greatest first.
+func (d *Device) Holders(n int) []Holding {
+	sums := map[string]int64{}
+	for _, g := range d.grants {
+		sums[g.holder()] += g.Granted
+	}
+	if d.books.foreign > 0 {
+		sums["others on this machine"] += d.books.foreign
+	}
+	out := make([]Holding, 0, len(sums))
+	for o, b := range sums {
+		out = append(out, Holding{Owner: o, Bytes: b})
+	}
+	sort.Slice(out, func(i, j int) bool {
+		return out[i].Bytes > out[j].Bytes || out[i].Bytes == out[j].Bytes && out[i].Owner < out[j].Owner
+	})
+	return out[:min(n, len(out))]
+}
+
+func (g *Grant) holder() string {
+	switch {
+	case g.Model != "":
+		return "model " + g.Model
+	case g.Owner.PID != 0:
+		return fmt.Sprintf("pid %d of tenant %s", g.Owner.PID, g.Owner.Tenant)
+	case g.Purpose != "":
+		return g.Purpose + " of tenant " + g.Owner.Tenant
+	}
+	return "tenant " + g.Owner.Tenant
+}
+
+func (d *Device) topHolders() string {
+	h := d.Holders(3)
+	if len(h) == 0 {
+		return "nobody holds any"
+	}
+	parts := make([]string, len(h))
+	for i, x := range h {
+		parts[i] = fmt.Sprintf("%s holds %d", x.Owner, x.Bytes)
+	}
+	return strings.Join(parts, ", ")
+}

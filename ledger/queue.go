@@ -1,0 +1,156 @@
+package ledger
+
+import (
+	"fmt"
+	"sort"
+
+	"github.com/isobar-project/isobar/schemas"
+)
+
+func before(a, b *Request) bool {
+	return a.Priority > b.Priority || a.Priority == b.Priority && a.ticket < b.ticket
+}
+
+// enqueue puts a request in line: by priority, then age.
+func (d *Device) enqueue(r *Request, now Now) {
+	i := sort.Search(len(d.queue), func(i int) bool { return before(r, d.queue[i]) })
+	d.queue = append(d.queue, nil)
+	copy(d.queue[i+1:], d.queue[i:])
+	d.queue[i] = r
+	d.at(timer{at: r.deadline, kind: timerQueue, ticket: r.ticket})
+	if i > 0 {
+		r.reason = waitsBehind(i)
+		if r.Patience == 0 {
+			d.unqueue(r)
+			d.refuse(r, d.outOfMemory(r, d.least(r)))
+			return
+		}
+	}
+	if r.Patience > 0 && !r.queued {
+		r.queued = true
+		d.event(Event{Kind: EventQueued, Owner: r.Owner, Class: r.Class, Model: r.Model, Bytes: r.Size, Reason: r.reason, RequestID: r.RequestID, Position: i + 1})
+	}
+	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeQueued, Ref: r.Ref, Ticket: r.ticket, Position: i + 1, Reason: r.reason})
+	d.changed("grant", r)
+}
+
+func (d *Device) unqueue(r *Request) {
+	for i, q := range d.queue {
+		if q == r {
+			d.queue = append(d.queue[:i], d.queue[i+1:]...)
+			return
+		}
+	}
+}
+
+// pump serves those who wait, strictly in order, as far as there is room.
+func (d *Device) pump(now Now) {
+	for len(d.queue) > 0 {
+		head := d.queue[0]
+		if !d.admit(head, now) {
+			break
+		}
+		d.unqueue(head) // a refused head has left already; this is then a no-op
+		d.changed("", nil)
+	}
+	d.tend(now)
+}
+
+// Cancel takes a request out of the line, or marks it so that what the workers bring
+// is given back. It reports whether the request was still undecided.
+func (d *Device) Cancel(t Ticket, err *schemas.Error, now Now) bool {
+	d.begin()
+	for _, r := range d.queue {
+		if r.ticket == t {
+			d.unqueue(r)
+			d.refuse(r, err)
+			d.pump(now)
+			return true
+		}
+	}
+	if r, ok := d.pending[t]; ok && !r.gone {
+		d.refuse(r, err)
+		return true
+	}
+	return false
+}
+
+// NoRoom is the optimizer's word that it can release no more for a request. One that
+// would not queue is refused; any other waits for its deadline, and is asked for again
+// when more becomes reclaimable.
+func (d *Device) NoRoom(t Ticket, now Now) {
+	d.begin()
+	for i, r := range d.queue {
+		if r.ticket != t {
+			continue
+		}
+		switch {
+		case i == 0:
+			r.refused = true
+			d.pump(now)
+			r.refused = false
+		case r.Patience == 0:
+			d.unqueue(r)
+			d.refuse(r, d.outOfMemory(r, max(r.need, r.Size)))
+		default:
+			r.wanted = 0 // it has fallen behind: it asks again at the head
+		}
+		return
+	}
+}
+
+// RoomMade tells which model went for a request.
+func (d *Device) RoomMade(t Ticket, e Evicted) {
+	d.begin()
+	d.stats.Evictions++
+	for _, r := range d.queue {
+		if r.ticket == t {
+			r.evicted = append(r.evicted, e)
+			return
+		}
+	}
+}
+
+// Plan says what Allocate would do with a request now, and changes nothing.
+type Plan struct {
+	Outcome  string // granted, queued, refused
+	Position int
+	Reason   string
+	Lacks    int64 // bytes that would have to be released
+	Err      *schemas.Error
+}
+
+// Plan is the dry run of Allocate, decided by the same figures. Lacks > 0 asks the
+// optimizer's dry run which models would go.
+func (d *Device) Plan(r *Request, now Now) Plan {
+	d.prepare(r, d.ticket+1)
+	if err := d.inadmissible(r); err != nil {
+		return Plan{Outcome: "refused", Reason: err.Message, Err: err}
+	}
+	_, need := d.placement(r)
+	if !d.first(r) && !d.harmless(r) {
+		i := sort.Search(len(d.queue), func(i int) bool { return before(r, d.queue[i]) })
+		p := Plan{Outcome: "queued", Position: i + 1, Reason: waitsBehind(i)}
+		if r.Patience == 0 {
+			p.Outcome, p.Err = "refused", d.outOfMemory(r, need)
+		}
+		return p
+	}
+	s := d.shortage(r, need)
+	if need == 0 || s.lasts <= 0 && s.models <= 0 {
+		return Plan{Outcome: "granted", Reason: "there is room"}
+	}
+	lacks := max(s.lasts-d.books.revoking, s.models-d.books.leaving)
+	if lacks <= 0 {
+		return Plan{Outcome: "queued", Position: 1, Reason: "bytes that are being released will be enough"}
+	}
+	return Plan{Outcome: "queued", Position: 1, Lacks: lacks, Err: d.outOfMemory(r, need),
+		Reason: fmt.Sprintf("lacks %d bytes; %s", lacks, d.topHolders())}
+}
+
+func waitsBehind(n int) string {
+	if n == 1 {
+		return "1 request is before it"
+	}
+	return fmt.Sprintf("%d requests are before it", n)
+}
