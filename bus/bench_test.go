@@ -115,3 +115,60 @@ func BenchmarkAllocate(b *testing.B) {
 	b.ResetTimer()
 	measure(b, nc, "memory.allocate", allocateRequest, 64, b.N)
 }
+
+// BenchmarkPressure is the time from Publish to a plain subscriber, while 16
+// clients load the same server with allocate and the outbox with its events.
+func BenchmarkPressure(b *testing.B) {
+	server := bus.ServerConfig{Listen: "127.0.0.1:0", StoreDir: b.TempDir()}
+	u, err := bus.Open(bus.Config{Server: &server, Node: "here", Version: "1.0.0"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { u.Close(time.Second) })
+	if err := u.Serve(desk(func(c *actors.Command) {
+		u.Publisher().Publish(item(schemas.EventAllocated, c.RequestID))
+		c.Reply.Done(granted(), func() {})
+	})); err != nil {
+		b.Fatal(err)
+	}
+	received := make(chan time.Time, 1)
+	third := plain(b, u.URL())
+	if _, err := third.Subscribe("memory.events.pressure.>", func(*nats.Msg) { received <- time.Now() }); err != nil {
+		b.Fatal(err)
+	}
+	if err := third.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	for range 16 {
+		nc := plain(b, u.URL())
+		load.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := nc.Request("memory.allocate", allocateRequest, 10*time.Second); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	took := make([]time.Duration, 0, b.N)
+	b.ResetTimer()
+	for i := range b.N {
+		at := time.Now()
+		u.Publisher().Publish(pressureEvent("ram-0", i+1))
+		took = append(took, (<-received).Sub(at))
+	}
+	b.StopTimer()
+	close(stop)
+	load.Wait()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1e3, "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds())/1e3, "p99-µs")
+	b.ReportMetric(0, "ns/op")
+}

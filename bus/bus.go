@@ -24,7 +24,7 @@ const historyTimeout = 5 * time.Second
 type Config struct {
 	// Server starts an embedded server; nil uses the one that Conn names.
 	Server *ServerConfig
-	// Conn is how to reach an existing server. Its InProcess, Name, Notify and Log are
+	// Conn is how to reach an existing server. Its InProcess, Name, Urgent, Notify and Log are
 	// the bus's own.
 	Conn conn.Config
 	// Node is the node's name, Version the program's (SemVer). BootID names this run;
@@ -113,6 +113,7 @@ func (b *Bus) open() error {
 	}{{"commands", &b.commands}, {"events", &b.events}, {"pressure", &b.pressure}} {
 		d := dial
 		d.Name = fmt.Sprintf("isobar %s %s", c.Node, at.name)
+		d.Urgent = at.name == "pressure"
 		d.Notify = func(e conn.Event) { b.notify(at.name, e) }
 		nc, err := conn.Dial(d)
 		if err != nil {

@@ -43,6 +43,9 @@ type Config struct {
 	// InboxPrefix is for servers whose permissions give each client a private
 	// inbox; "" is _INBOX.
 	InboxPrefix string
+	// Urgent is for few messages that must leave at once: none waits to share a write
+	// with others, at twice the cost for many.
+	Urgent bool
 	// Notify, if set, is told what happens to the connection, in order, from one
 	// goroutine of the connection; it must not block.
 	Notify func(Event)
@@ -140,9 +143,12 @@ func Dial(c Config) (*nats.Conn, error) {
 	target := c.URL
 	if c.InProcess != nil {
 		target = "in process"
-		opts = append(opts, nats.InProcessServer(asyncProvider{c.InProcess}))
+		opts = append(opts, nats.InProcessServer(asyncProvider{c.InProcess, !c.Urgent}))
 	} else {
-		opts = append(opts, nats.SetCustomDialer(asyncDialer{&net.Dialer{Timeout: connTimeout}}))
+		opts = append(opts, nats.SetCustomDialer(asyncDialer{&net.Dialer{Timeout: connTimeout}, !c.Urgent}))
+	}
+	if c.Urgent {
+		opts = append(opts, nats.WriteBufferSize(1)) // Publish writes, and wakes no flusher first
 	}
 	if c.Username != "" {
 		opts = append(opts, nats.UserInfo(c.Username, c.Password))

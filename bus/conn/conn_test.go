@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestWritesNeverWait(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
-	a := newAsyncConn(ours)
+	a := newAsyncConn(ours, true)
 	chunk := bytes.Repeat([]byte("x"), 1<<20)
 	var err error
 	for i := 0; err == nil; i++ {
@@ -40,7 +40,7 @@ func TestWritesNeverWait(t *testing.T) {
 
 func TestEverythingArrivesInOrderBeforeTheEnd(t *testing.T) {
 	ours, theirs := net.Pipe()
-	a := newAsyncConn(ours)
+	a := newAsyncConn(ours, true)
 	got := make(chan string)
 	go func() {
 		b, _ := io.ReadAll(theirs) // the end of the pipe is no error
@@ -67,7 +67,7 @@ func TestEverythingArrivesInOrderBeforeTheEnd(t *testing.T) {
 
 func TestAFailedWriteIsTold(t *testing.T) {
 	ours, theirs := net.Pipe()
-	a := newAsyncConn(ours)
+	a := newAsyncConn(ours, true)
 	if _, err := a.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
