@@ -1,0 +1,210 @@
+package node
+
+import (
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/isobar-project/isobar/bus"
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/pressure"
+)
+
+// Config is everything that can be set about a node. Load makes one from flags,
+// environment, file and defaults, and checks it; Defaults makes one from defaults
+// alone. The table in config_settings.go is the one place that names, parses,
+// explains and defaults each field: a field without a row there is one of the last
+// four, which the program sets. A Config is a value; whoever holds one may change its copy.
+type Config struct {
+	// Node is the node's name on the bus: one token, unique in the cluster.
+	Node string
+
+	// Listen is host:port of the embedded NATS server; port 0 is a free one.
+	// Without effect where NATSURL is set.
+	Listen string
+	// NATSURL is an existing server, or several separated by commas; "" runs the embedded one.
+	NATSURL string
+	// NATSCredentials is the path of a .creds file, shown to the server of NATSURL.
+	NATSCredentials string
+	// NATSUsername and NATSPassword are shown to the server of NATSURL, and asked from
+	// every client by the embedded one.
+	NATSUsername, NATSPassword string
+	// NATSServerConfig is a nats-server configuration file for the embedded server, for
+	// accounts, permissions, TLS and clusters.
+	NATSServerConfig string
+
+	// StateDir holds JetStream's files, RuntimeDir the sockets. Absolute paths.
+	StateDir, RuntimeDir string
+
+	// Devices are the memory devices, at least one.
+	Devices []DeviceSpec
+	// ModelRoots are the folders that models may be loaded from, absolute paths.
+	// None: no model can be loaded by path.
+	ModelRoots []string
+	// AllowUIDs are users beside the node's own and root who may use the data socket.
+	AllowUIDs []uint32
+
+	// Ephemeral drops all grants and models when the node stops.
+	Ephemeral bool
+	// TakeOver ends a node that runs, instead of refusing to start beside it.
+	TakeOver bool
+	// VaultOff runs without the vault: nothing survives the process. For measurements only.
+	VaultOff bool
+	// VaultTimeout is how long the vault keeps memory for a node that does not return.
+	VaultTimeout time.Duration
+
+	LogLevel  slog.Level
+	LogFormat LogFormat
+
+	// JetStream keeps the history of events on disk.
+	JetStream bool
+	// JetStreamBytes bounds the embedded server's files, EventsBytes and EventsAge the
+	// stream of events in them.
+	JetStreamBytes, EventsBytes int64
+	EventsAge                   time.Duration
+
+	// Thresholds are where the pressure levels are entered and left, PressureBasis which
+	// bytes count.
+	Thresholds    pressure.Thresholds
+	PressureBasis pressure.Basis
+	// Dwell and DwellCritical are how long a level holds before it falls, UnloadHold how
+	// long a fall waits for unloads in flight, Reminder the period of reminders.
+	Dwell, DwellCritical, UnloadHold, Reminder time.Duration
+	// SampleRest and SampleShortest bound the period of samples of outside use.
+	SampleRest, SampleShortest time.Duration
+
+	// ReserveBytes of every device are never granted.
+	ReserveBytes int64
+	// PoolBytes bounds the idle memory kept warm on a device, beside an eighth of the
+	// device; see PoolBytesOf. Warm are the classes kept ready in it.
+	PoolBytes int64
+	Warm      []ledger.WarmClass
+
+	// LoadWorkers read one model at a time, Loads models are read at a time, and
+	// CopyWorkers make and clear memory of one device.
+	LoadWorkers, Loads, CopyWorkers int
+
+	// ResumeGrace is how long a session may stay away after a take-over.
+	ResumeGrace time.Duration
+	// UndoAfter is how long a grant that was answered as queued waits to be fetched.
+	UndoAfter time.Duration
+	// KeepAnswers is how long outcomes are remembered for retries, MaxAnswers how many.
+	KeepAnswers time.Duration
+	MaxAnswers  int
+	// MaxSessions bounds the sessions on the data socket.
+	MaxSessions int
+	// DrainTimeout bounds a clean stop.
+	DrainTimeout time.Duration
+
+	// Log takes the node's records; nil discards them. Set by the program, see Logger.
+	Log *slog.Logger
+	// Version is the program's, SemVer. Set by the program.
+	Version string
+	// VaultCommand starts a vault process, see VaultArgs; none: a vault must be running.
+	// Set by the program.
+	VaultCommand []string
+
+	file    string // the configuration file that was read, "" for none
+	origins map[string]Origin
+}
+
+// Names of the sockets in RuntimeDir. The longest decides how long RuntimeDir may be.
+const (
+	dataSocketName  = "data.sock"
+	vaultSocketName = "vault.sock"
+)
+
+// DataSocket is the path of the data socket.
+func (c *Config) DataSocket() string { return filepath.Join(c.RuntimeDir, dataSocketName) }
+
+// VaultSocket is the path of the vault's socket.
+func (c *Config) VaultSocket() string { return filepath.Join(c.RuntimeDir, vaultSocketName) }
+
+// VaultLog is the file that gets what a vault started by this node says.
+func (c *Config) VaultLog() string { return filepath.Join(c.RuntimeDir, "vault.log") }
+
+// VaultArgs are the arguments with which the program is the vault of this node.
+func (c *Config) VaultArgs() []string {
+	return []string{"vault", "--runtime-dir", c.RuntimeDir, "--vault-timeout", c.VaultTimeout.String(),
+		"--log-level", strings.ToLower(c.LogLevel.String()), "--log-format", c.LogFormat.String()}
+}
+
+// JetStreamDir is where the embedded server keeps streams, "" for nowhere.
+func (c *Config) JetStreamDir() string {
+	if !c.JetStream {
+		return ""
+	}
+	return filepath.Join(c.StateDir, "jetstream")
+}
+
+// History is the bound of the stream of events.
+func (c *Config) History() bus.HistoryConfig {
+	return bus.HistoryConfig{MaxAge: c.EventsAge, MaxBytes: c.EventsBytes}
+}
+
+// Pressure is how levels are judged.
+func (c *Config) Pressure() pressure.Config {
+	return pressure.Config{Thresholds: c.Thresholds, Basis: c.PressureBasis, Dwell: c.Dwell, DwellCritical: c.DwellCritical,
+		UnloadHold: c.UnloadHold, Reminder: c.Reminder}
+}
+
+// Sampling is how often the outside is looked at.
+func (c *Config) Sampling() pressure.Sampling {
+	return pressure.Sampling{Rest: c.SampleRest, Shortest: c.SampleShortest}
+}
+
+// PoolBytesOf is the bound of a device's warm pool: PoolBytes, and never more than an
+// eighth of the device, so that a small device is not all pool.
+func (c *Config) PoolBytesOf(d DeviceSpec) int64 { return min(c.PoolBytes, d.Bytes/8) }
+
+// ClientURL is where a client of this configuration finds the node: NATSURL, or the
+// embedded server as seen from this machine.
+func (c *Config) ClientURL() string {
+	if c.NATSURL != "" {
+		return c.NATSURL
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return "nats://" + c.Listen
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "nats://" + net.JoinHostPort(host, port)
+}
+
+// DeviceKind says which driver a device has.
+type DeviceKind string
+
+// The kinds of devices.
+const (
+	DeviceRAM DeviceKind = "ram" // main memory, package device/hostram
+	DeviceSim DeviceKind = "sim" // a simulated GPU, package device/sim
+)
+
+// Type is the type of memory of a device of this kind.
+func (k DeviceKind) Type() device.Type {
+	switch k {
+	case DeviceRAM:
+		return device.RAM
+	case DeviceSim:
+		return device.VRAM
+	}
+	return device.Unknown
+}
+
+// DeviceSpec is one device as configured.
+type DeviceSpec struct {
+	Kind DeviceKind
+	// ID is the device's name on the wire, one token.
+	ID string
+	// Bytes is its size, a multiple of 2 MiB: of main memory how much the node may use, of a
+	// simulated device how much there is.
+	Bytes int64
+	// BandwidthBytesPerSecond and Latency are a simulated device's; 0: none.
+	BandwidthBytesPerSecond int64
+	Latency                 time.Duration
+}

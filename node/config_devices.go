@@ -1,0 +1,98 @@
+package node
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// deviceQuantum is what device sizes are multiples of: the page of GPUs and the huge
+// page of main memory.
+const deviceQuantum = 2 << 20
+
+// MinDeviceBytes is the least size of a device: below it a warm pool and the
+// granularity of segments leave nothing to grant.
+const MinDeviceBytes = 16 << 20
+
+const deviceForm = "KIND:ID[=SIZE][,bandwidth=SIZE][,latency=DURATION]"
+
+// ParseDevice reads KIND:ID[=SIZE], for a simulated device also
+// ,bandwidth=SIZE (a second) and ,latency=DURATION: ram:ram-0=20GiB,
+// sim:gpu-0=24GiB,bandwidth=25GB,latency=10us. The size is rounded down to 2 MiB;
+// without one Bytes is 0, which Load fills in for main memory.
+func ParseDevice(s string) (DeviceSpec, error) {
+	parts := strings.Split(strings.TrimSpace(s), ",")
+	head, size, sized := strings.Cut(parts[0], "=")
+	kind, id, ok := strings.Cut(head, ":")
+	d := DeviceSpec{Kind: DeviceKind(strings.TrimSpace(kind)), ID: strings.TrimSpace(id)}
+	switch {
+	case !ok:
+		return d, fmt.Errorf("device %q: write it as %s, for example ram:ram-0=20GiB", s, deviceForm)
+	case d.Kind != DeviceRAM && d.Kind != DeviceSim:
+		return d, fmt.Errorf("device %q: the kind %q is unknown: choose ram or sim", s, d.Kind)
+	case !schemas.ValidToken(d.ID) || d.ID == schemas.DeviceIDAll:
+		return d, fmt.Errorf("device %q: the id %q must be 1 to 63 lower-case letters, digits and dashes, such as %s-0, and not %q",
+			s, d.ID, d.Kind, schemas.DeviceIDAll)
+	}
+	if sized {
+		n, err := ParseSize(size)
+		if err != nil {
+			return d, fmt.Errorf("device %q: %w", s, err)
+		}
+		d.Bytes = n - n%deviceQuantum
+		if d.Bytes < MinDeviceBytes {
+			return d, fmt.Errorf("device %q: %s is too small: give it at least %s", s, HumanSize(n), ExactSize(MinDeviceBytes))
+		}
+	}
+	for _, option := range parts[1:] {
+		if err := d.option(option); err != nil {
+			return d, fmt.Errorf("device %q: %w", s, err)
+		}
+	}
+	if d.Kind == DeviceSim && d.Bytes == 0 {
+		return d, fmt.Errorf("device %q: a simulated device needs a size: sim:%s=24GiB", s, d.ID)
+	}
+	return d, nil
+}
+
+func (d *DeviceSpec) option(s string) error {
+	name, value, _ := strings.Cut(s, "=")
+	name = strings.TrimSpace(name)
+	if d.Kind != DeviceSim {
+		return fmt.Errorf("option %q: only simulated devices have bandwidth and latency", name)
+	}
+	switch name {
+	case "bandwidth":
+		n, err := ParseSize(strings.TrimSuffix(strings.TrimSpace(value), "/s"))
+		if err != nil {
+			return fmt.Errorf("bandwidth: %w", err)
+		}
+		d.BandwidthBytesPerSecond = n
+	case "latency":
+		l, err := time.ParseDuration(strings.TrimSpace(value))
+		if err != nil || l < 0 {
+			return fmt.Errorf("latency: %q is not a duration such as 20us", value)
+		}
+		d.Latency = l
+	default:
+		return fmt.Errorf("option %q is unknown: choose bandwidth or latency", name)
+	}
+	return nil
+}
+
+// String is the form that ParseDevice reads.
+func (d DeviceSpec) String() string {
+	s := string(d.Kind) + ":" + d.ID
+	if d.Bytes != 0 {
+		s += "=" + ExactSize(d.Bytes)
+	}
+	if d.BandwidthBytesPerSecond != 0 {
+		s += ",bandwidth=" + ExactSize(d.BandwidthBytesPerSecond)
+	}
+	if d.Latency != 0 {
+		s += ",latency=" + d.Latency.String()
+	}
+	return s
+}
