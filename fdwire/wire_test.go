@@ -320,8 +320,10 @@ func TestASlowPeerIsDisconnectedAndNothingLeaks(t *testing.T) {
 
 func TestTheQueueDrainsInOrderWhenThePeerReads(t *testing.T) {
 	a, b := pair(t, fdwire.Config{QueueBytes: 64 << 20}, fdwire.Config{})
-	const n = 300
-	text := string(make([]byte, 20<<10))
+	// Larger than the socket's buffer, so that every message goes in several pieces,
+	// of which only the first may bring the descriptor.
+	const n = 100
+	text := string(make([]byte, 300<<10))
 	for i := range n {
 		fd := memfd(t, "x")
 		if err := a.Send(fdwire.Message{Packet: packet(t, message{ID: uint64(i), Text: text}), FDs: []int{fd}}); err != nil {

@@ -33,11 +33,11 @@
 //
 // An empty vault ends with its node. One with a table waits Config.NodeTimeout for
 // the next node and then ends as soon as nobody uses its memory. Proof of that is
-// the write lease: the vault opens each memfd anew and asks for F_SETLEASE F_WRLCK,
-// which the kernel grants only if nobody else has the file open or mapped. It
-// counts descriptions made by open(2), which is what nodes hand to their
-// clients, not the one that memfd_create returned. A descriptor that takes no
-// lease, such as a GPU's, counts as in use. The proof is tried again each
+// the write lease: the kernel grants F_SETLEASE F_WRLCK only if no other description
+// made by open(2) has the file open or mapped. It does not see duplicates of the
+// descriptor that memfd_create returned, so nodes hand their clients descriptions
+// made by open. A descriptor that takes no lease, such as a GPU's, counts as in
+// use. The proof is tried again each
 // Config.RecheckEvery.
 //
 // If the vault itself dies nothing is lost while its node lives: Lost fires, and the

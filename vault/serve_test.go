@@ -62,6 +62,12 @@ func (v *inside) running(t *testing.T) {
 }
 
 func TestMemoryOutlivesTheTimeoutWhileItIsUsed(t *testing.T) {
+	for _, reopened := range []bool{false, true} {
+		t.Run(fmt.Sprintf("reopened=%v", reopened), func(t *testing.T) { outlives(t, reopened) })
+	}
+}
+
+func outlives(t *testing.T, reopened bool) {
 	v := serveInside(t, func(c *Config) { c.NodeTimeout = 10 * time.Minute; c.RecheckEvery = time.Minute })
 	c, _, err := Connect(t.Context(), ClientConfig{SocketPath: v.socket})
 	if err != nil {
@@ -70,6 +76,14 @@ func TestMemoryOutlivesTheTimeoutWhileItIsUsed(t *testing.T) {
 	f, err := segment(300)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if reopened {
+		again, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		f = again
 	}
 	if err := c.Put(Entry{ID: 300, File: f}); err != nil {
 		t.Fatal(err)
@@ -95,6 +109,18 @@ func TestMemoryOutlivesTheTimeoutWhileItIsUsed(t *testing.T) {
 	v.running(t)
 	v.clock.Advance(time.Hour + 1) // to the moment of a recheck
 	v.running(t)
+	// The checks have not harmed what is held.
+	c, entries, err := Connect(t.Context(), ClientConfig{SocketPath: v.socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEntries(t, entries, 300, 1)
+	if err := errors.Join(entries[0].File.Close(), c.Close(true)); err != nil {
+		t.Fatal(err)
+	}
+	v.running(t)
+	v.clock.Advance(11 * time.Minute) // to the moment of a recheck
+	v.running(t)
 	if err := unix.Munmap(mapped); err != nil {
 		t.Fatal(err)
 	}
@@ -111,10 +137,15 @@ func TestMemoryOutlivesTheTimeoutWhileItIsUsed(t *testing.T) {
 }
 
 func TestUnusedMemoryGoesAfterTheTimeout(t *testing.T) {
+	const scratch = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 	for _, tc := range []struct {
-		name  string
-		seals int
-	}{{"scratch", unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL}, {"weights", unix.F_SEAL_FUTURE_WRITE}, {"sealed", unix.F_SEAL_WRITE}} {
+		name   string
+		seals  int
+		reopen bool // the node keeps a description made by open, not memfd_create's
+	}{
+		{"scratch", scratch, false}, {"weights", unix.F_SEAL_FUTURE_WRITE, false}, {"sealed", unix.F_SEAL_WRITE, false},
+		{"scratch, reopened", scratch, true}, {"weights, reopened", unix.F_SEAL_FUTURE_WRITE, true},
+	} {
 		t.Run(tc.name, func(t *testing.T) {
 			v := serveInside(t, nil)
 			c, _, err := Connect(t.Context(), ClientConfig{SocketPath: v.socket})
@@ -125,11 +156,19 @@ func TestUnusedMemoryGoesAfterTheTimeout(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer f.Close()
 			if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, tc.seals); err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(c.Put(Entry{ID: 300, File: f}), c.Close(true)); err != nil {
+			if tc.reopen {
+				again, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDWR, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.Close()
+				f = again
+			}
+			// The node's own descriptors go with it.
+			if err := errors.Join(c.Put(Entry{ID: 300, File: f}), f.Close(), c.Close(true)); err != nil {
 				t.Fatal(err)
 			}
 			v.running(t)
@@ -161,9 +200,16 @@ func TestWhatTakesNoLeaseCountsAsUsed(t *testing.T) {
 	}
 	defer unix.Close(e)
 	for name, fd := range map[string]int{"pipe": p[0], "socket": s, "anonymous inode": e} {
-		if used, err := leaseRefused(fd); !used {
+		held, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var one table
+		one.put(7, name, held)
+		if used, err := one.inUse(leaseRefused); used.ID != 7 {
 			t.Errorf("%s: unused, %v", name, err)
 		}
+		one.close()
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"unique"
@@ -70,35 +69,42 @@ func (t *table) close() {
 	t.slots = nil
 }
 
-// inUse reports whether anybody but the vault still uses some of the memory.
+// inUse finds memory that anybody but the vault still uses; no node may be alive.
+//
+// Every descriptor is first replaced by a description of the vault's own making. The
+// one that came may be memfd_create's, which the kernel does not count as a
+// writer: a lease on it is refused with nobody there and granted beside one
+// stranger. Or it may be one that open made, which counts and would
+// stand in the way of a lease on another. Once replaced, only clients' are left.
 func (t *table) inUse(probe func(fd int) (bool, error)) (Stat, error) {
 	for i := range t.slots {
-		used, err := probe(t.slots[i].fd)
-		if used || err != nil {
-			return t.slots[i].stat(), err
+		s := &t.slots[i]
+		fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(s.fd), unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EACCES) {
+				return s.stat(), nil // no file that could be opened: nothing can be proved
+			}
+			return s.stat(), fmt.Errorf("open anew: %w", err)
+		}
+		_ = unix.Close(s.fd)
+		s.fd = fd
+		if used, err := probe(fd); used || err != nil {
+			return s.stat(), err
 		}
 	}
 	return Stat{}, nil
 }
 
-// leaseRefused is the proof of release: false exactly when the kernel grants a
-// write lease on a description of our own. The original description of
-// a memfd does not count itself as a writer, so a lease on it would be refused
-// with nobody there and granted beside one stranger: the lease has to be taken on a
-// description made by open.
+// leaseRefused is the proof of release: false exactly when the kernel grants a write
+// lease, that is when no description but fd's, which open made, has the file open or
+// mapped.
 func leaseRefused(fd int) (bool, error) {
-	f, err := os.OpenFile("/proc/self/fd/"+strconv.Itoa(fd), os.O_RDWR, 0)
-	if err != nil {
-		if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EACCES) {
-			return true, nil // no file that could be opened: nothing can be proved
-		}
-		return true, fmt.Errorf("open anew: %w", err)
-	}
-	defer f.Close()
-	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK)
 	switch {
 	case err == nil:
-		// Closing drops the lease.
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
+			return true, fmt.Errorf("drop write lease: %w", err)
+		}
 		return false, nil
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINVAL):
 		return true, nil
