@@ -206,6 +206,7 @@ func TestEventsSurviveADisconnect(t *testing.T) {
 	for range 10 {
 		read(t, sub)
 	}
+	stored(t, ctx, url, 10)
 	first.Close()
 	await(t, changes, conn.Lost)
 	await(t, changes, conn.Lost)
@@ -261,6 +262,29 @@ func TestEventsSurviveADisconnect(t *testing.T) {
 	}
 	if gaps[model] != (schemas.Gap{From: 11, To: 160}) || gaps[ram0] != (schemas.Gap{From: 1, To: 21}) || gaps[ram1] != (schemas.Gap{}) {
 		t.Errorf("gaps %v", gaps)
+	}
+}
+
+// stored waits until the stream has n events: the server hands an event to its
+// subscribers before it stores it.
+func stored(t *testing.T, ctx context.Context, url string, n uint64) {
+	t.Helper()
+	js, err := jetstream.New(plain(t, url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(ctx, schemas.EventStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		info, err := stream.Info(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.State.Msgs >= n {
+			return
+		}
 	}
 }
 
@@ -326,6 +350,7 @@ func TestHistoryIsKeptOnceEach(t *testing.T) {
 		o.Publish(modelEvent(i))
 	}
 	o.Close(patience)
+	stored(t, ctx, s.URL(), 5)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)

@@ -236,10 +236,12 @@ func TestBadPayloads(t *testing.T) {
 }
 
 func TestAnsweringTwiceIsADefectThatDoesNoHarm(t *testing.T) {
+	submitted := make(chan struct{}, 2)
 	n := startNode(t, desk(func(c *actors.Command) {
 		c.Reply.Done(nil, nil)
 		c.Reply.Fail(schemas.Errorf(schemas.CodeBusy, "no"))
 		c.Reply.Done(nil, nil)
+		submitted <- struct{}{}
 	}), nil)
 	nc := plain(t, n.server.URL())
 	sub, err := nc.SubscribeSync("answers")
@@ -256,6 +258,8 @@ func TestAnsweringTwiceIsADefectThatDoesNoHarm(t *testing.T) {
 	if msgs, _, _ := sub.Pending(); msgs != 0 {
 		t.Errorf("%d answers too many", msgs)
 	}
+	<-submitted
+	<-submitted
 	if got := strings.Count(n.log.String(), "answered twice"); got != 4 {
 		t.Errorf("%d defects logged, of two commands with two each:\n%s", got, n.log)
 	}
