@@ -41,6 +41,7 @@ type deviceActor struct {
 	beat     atomic.Pointer[schemas.DeviceBeat]
 	health   device.Health
 	reasons  []string
+	draining chan Stays // of a drain under way
 }
 
 // sampling is the state of looking at the outside.
@@ -167,6 +168,9 @@ func (d *deviceActor) flush() {
 		d.optimizer.want(w)
 	}
 	d.arm()
+	if d.draining != nil {
+		d.checkDrained()
+	}
 }
 
 // asker is who asked the core for something; outcome answers it, on the device's goroutine,

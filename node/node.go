@@ -1,0 +1,383 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/actors"
+	"github.com/isobar-project/isobar/bus"
+	"github.com/isobar-project/isobar/bus/conn"
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/dataplane"
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/hostram"
+	"github.com/isobar-project/isobar/device/sim"
+	"github.com/isobar-project/isobar/fdwire"
+	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/vault"
+	"github.com/isobar-project/isobar/weights"
+)
+
+// Hooks is what tests replace. The zero value is the machine.
+type Hooks struct {
+	Clock clock.Clock
+	// Drivers are used instead of those that Config.Devices names.
+	Drivers []device.Driver
+	// Tenants serves more than the default tenant, each under its own subjects; see
+	// bus.ServiceConfig.
+	Tenants map[string]string
+	// Crash is called at named points: vault.put.before and after, ledger.store,
+	// model.commit.before and after, reply.before and after.
+	Crash func(point string)
+	// Exit ends the process after a defect in an actor.
+	Exit func(code int)
+}
+
+// Info describes a running node.
+type Info struct {
+	Node, BootID, URL, DataSocket, VaultSocket string
+	Devices                                    []schemas.Device
+	// Restored says what a take-over found; its Segments are 0 where there was nothing.
+	Restored schemas.Restored
+	Warnings []bus.Warning
+	// StartMs is how long it took from Open to serving.
+	StartMs float64
+}
+
+// Node is a running node. Its methods may be called from any goroutine.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	clock   clock.Clock
+	keeper  *keeper
+	ledgers *ledgers
+	watcher *fdwire.Watcher
+	bus     *bus.Bus
+	house   *actors.House
+	data    *dataplane.Server
+	info    Info
+}
+
+// Open starts a node. Its errors say what to do about them.
+func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
+	if w.Clock == nil {
+		w.Clock = clock.Real()
+	}
+	n := &Node{cfg: cfg, log: cfg.Log, clock: w.Clock}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	begun := w.Clock.Now()
+	defer func() {
+		if err != nil {
+			n.abandon()
+		}
+	}()
+	if err := makeDir(cfg.RuntimeDir); err != nil {
+		return nil, err
+	}
+	found, err := n.takeVault(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	if n.watcher, err = fdwire.NewWatcher(); err != nil {
+		return nil, err
+	}
+	boot := uuid.NewString()
+	n.info = Info{Node: cfg.Node, BootID: boot, DataSocket: cfg.DataSocket(), VaultSocket: cfg.VaultSocket()}
+	if err := n.openBus(boot, w); err != nil {
+		return nil, err
+	}
+	if err := n.openHouse(boot, found, w); err != nil {
+		return nil, err
+	}
+	n.data, err = dataplane.Listen(dataplane.Config{SocketPath: cfg.DataSocket(), Desk: n.house.DataDesk(n.bus.URL), AllowUIDs: n.allowed(), Clock: w.Clock, Log: n.log})
+	if err != nil {
+		return nil, fmt.Errorf("the data socket %s: %w", cfg.DataSocket(), err)
+	}
+	if err := n.bus.Serve(n.house); err != nil {
+		return nil, err
+	}
+	n.info.URL, n.info.Devices, n.info.Restored, n.info.Warnings = n.bus.URL(), n.house.Devices(), n.house.Restored(), n.bus.Health()
+	n.info.StartMs = float64(w.Clock.Now().Sub(begun)) / 1e6
+	n.announce()
+	debug.FreeOSMemory() // what the start needed is not needed again
+	return n, nil
+}
+
+// announce says that the node is there, and what it took over.
+func (n *Node) announce() {
+	subject := schemas.NodeSubject(n.cfg.Node)
+	n.bus.Publisher().Publish(schemas.Event{Event: schemas.EventStarted, Subject: subject,
+		Data: &schemas.NodeEvent{Version: n.cfg.Version, PID: os.Getpid(), Devices: n.info.Devices}})
+	if r := n.info.Restored; r.Segments > 0 || r.Sessions > 0 || len(r.LostGrants) > 0 {
+		n.bus.Publisher().Publish(schemas.Event{Event: schemas.EventRestored, Subject: subject, Data: &schemas.NodeEvent{Restored: &r}})
+		n.log.Info("taken over", "grants", r.Grants, "bytes", r.GrantedBytes, "models", r.Models, "segments", r.Segments, "sessions", r.Sessions, "lost", len(r.LostGrants))
+	}
+	n.log.Info("started", "node", n.cfg.Node, "nats", n.info.URL, "data_socket", n.info.DataSocket, "ms", n.info.StartMs)
+}
+
+// makeDir makes a private folder.
+func makeDir(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("the folder %s cannot be made: %w; choose another with --runtime-dir", path, err)
+	}
+	return nil
+}
+
+// allowed are the users of the data socket; nil lets the socket choose its default.
+func (n *Node) allowed() []uint32 {
+	if len(n.cfg.AllowUIDs) == 0 {
+		return nil
+	}
+	return append([]uint32{0, uint32(os.Getuid())}, n.cfg.AllowUIDs...)
+}
+
+// takeVault takes the vault, starting one if there is none, and returns its segments.
+func (n *Node) takeVault(ctx context.Context, w Hooks) (map[uint64]*os.File, error) {
+	connect := func(ctx context.Context) (vault.Keeper, []vault.Entry, error) {
+		c := vault.ClientConfig{SocketPath: n.cfg.VaultSocket(), TakeOver: n.cfg.TakeOver, Clock: w.Clock}
+		if len(n.cfg.VaultCommand) > 0 {
+			c.Spawn = func() error {
+				return vault.Spawn(vault.SpawnConfig{SocketPath: n.cfg.VaultSocket(), Command: n.cfg.VaultCommand, LogPath: n.cfg.VaultLog()})
+			}
+		}
+		return vault.Connect(ctx, c)
+	}
+	if n.cfg.VaultOff {
+		connect = func(context.Context) (vault.Keeper, []vault.Entry, error) { return vault.Off(), nil, nil }
+	}
+	k, entries, err := openKeeper(ctx, connect, n.log)
+	if err != nil {
+		return nil, err
+	}
+	n.keeper = k
+	segments, regions := inherited(entries)
+	n.ledgers = newLedgers(k, regions)
+	return segments, nil
+}
+
+func (n *Node) openBus(boot string, w Hooks) error {
+	c := bus.Config{Node: n.cfg.Node, Version: n.cfg.Version, BootID: boot, Tenants: w.Tenants, History: n.cfg.History(),
+		Heartbeat: n.beat, Observe: n.observe, Clock: w.Clock, Log: n.log}
+	c.OnHealth = func(ws []bus.Warning) {
+		for _, x := range ws {
+			n.log.Warn(x.Text, "code", x.Code, "subject", x.Subject, "fix", x.Fix)
+		}
+	}
+	if n.cfg.NATSURL != "" {
+		c.Conn = conn.Config{URL: n.cfg.NATSURL, CredentialsFile: n.cfg.NATSCredentials, Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword}
+	} else {
+		c.Server = &bus.ServerConfig{Listen: n.cfg.Listen, StoreDir: n.cfg.JetStreamDir(), StoreBytes: n.cfg.JetStreamBytes, Name: n.cfg.Node,
+			Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword, ConfigFile: n.cfg.NATSServerConfig, Log: n.log}
+	}
+	b, err := bus.Open(c)
+	if err != nil {
+		return err
+	}
+	n.bus = b
+	return nil
+}
+
+// beat may be asked before the house stands.
+func (n *Node) beat() schemas.Heartbeat {
+	if n.house == nil {
+		return schemas.Heartbeat{}
+	}
+	return n.house.Beat()
+}
+
+func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error {
+	roots, err := weights.NewRoots(n.cfg.ModelRoots...)
+	if err != nil {
+		return err
+	}
+	c := actors.Config{
+		Node: n.cfg.Node, BootID: boot, Version: n.cfg.Version, DataSocket: n.cfg.DataSocket(), Clock: w.Clock, Log: n.log,
+		Publisher: n.bus.Publisher(), Keeper: n.keeper, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
+		LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
+		ResumeGrace: n.cfg.ResumeGrace, KeepAnswers: n.cfg.KeepAnswers, MaxAnswers: n.cfg.MaxAnswers, MaxSessions: n.cfg.MaxSessions,
+		UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit,
+	}
+	drivers := w.Drivers
+	specs := n.cfg.Devices
+	if drivers == nil {
+		for _, s := range specs {
+			d, err := openDriver(s, w.Clock)
+			if err != nil {
+				return fmt.Errorf("device %s:%s: %w", s.Kind, s.ID, err)
+			}
+			drivers = append(drivers, d)
+		}
+	}
+	for i, d := range drivers {
+		spec := DeviceSpec{ID: d.Info().ID, Bytes: d.Info().PhysicalBytes}
+		if i < len(specs) {
+			spec = specs[i]
+		}
+		c.Devices = append(c.Devices, actors.DeviceConfig{Driver: d, Limit: spec.Bytes, Reserve: n.cfg.ReserveBytes, PoolBytes: n.cfg.PoolBytesOf(spec),
+			Warm: n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(), CopyWorkers: n.cfg.CopyWorkers})
+	}
+	if n.house, err = actors.Open(c); err != nil {
+		for _, d := range drivers {
+			d.Close()
+		}
+	}
+	return err
+}
+
+func openDriver(s DeviceSpec, c clock.Clock) (device.Driver, error) {
+	switch s.Kind {
+	case DeviceRAM:
+		return hostram.New(hostram.Config{ID: s.ID, Clock: c})
+	case DeviceSim:
+		return sim.New(sim.Config{ID: s.ID, Bytes: s.Bytes, BandwidthBytesPerSecond: s.BandwidthBytesPerSecond, Latency: s.Latency, Clock: c})
+	}
+	return nil, fmt.Errorf("no driver for devices of kind %q", s.Kind)
+}
+
+// findProcess opens a pidfd of a process that is known by pid and start time.
+func findProcess(pid int, start uint64) (*os.File, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("pid %d: %w", pid, os.ErrProcessDone)
+	}
+	f := os.NewFile(uintptr(fd), fmt.Sprintf("pidfd %d", pid))
+	// Read after the pidfd is held: it is the start of the process that the pidfd means.
+	at, err := fdwire.StartTime(pid)
+	if err != nil || at != start || fdwire.Exited(f) {
+		f.Close()
+		return nil, fmt.Errorf("pid %d: %w", pid, os.ErrProcessDone)
+	}
+	return f, nil
+}
+
+// observe writes one record a command.
+func (n *Node) observe(o bus.Outcome) {
+	if !n.log.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
+	code, outcome := string(o.Code), "done"
+	if code != "" {
+		outcome = "failed"
+	}
+	n.log.Info("command", "action", string(o.Command.Action), "request_id", o.Command.RequestID, "tenant", o.Command.Tenant,
+		"device", deviceOf(o.Command.Data), "outcome", outcome, "code", code, "duration_ms", float64(o.Took)/float64(time.Millisecond))
+}
+
+// deviceOf is the device that a request names, if it names one.
+func deviceOf(data any) string {
+	switch r := data.(type) {
+	case *schemas.AllocateRequest:
+		return r.DeviceID
+	case *schemas.LoadModelRequest:
+		return r.DeviceID
+	case *schemas.UnloadModelRequest:
+		return r.DeviceID
+	case *schemas.SetLimitsRequest:
+		return r.DeviceID
+	case *schemas.GetStatusRequest:
+		return r.DeviceID
+	case *schemas.GetPressureRequest:
+		return r.DeviceID
+	}
+	return ""
+}
+
+// Info describes the node.
+func (n *Node) Info() Info { return n.info }
+
+// Held describes what the vault holds, for tools that compare it with the ledger.
+func (n *Node) Held() ([]vault.Stat, error) { return n.keeper.list() }
+
+// Stop drains and closes the node: no new commands; what has no living owner and is not
+// persistent is released (with Ephemeral: everything); the rest stays in the vault for the
+// next node. It returns what stays.
+func (n *Node) Stop(ctx context.Context) (actors.Stays, error) {
+	n.bus.Publisher().Publish(schemas.Event{Event: schemas.EventDraining, Subject: schemas.NodeSubject(n.cfg.Node), Data: &schemas.NodeEvent{Reason: "a clean stop"}})
+	stays, err := n.house.Drain(ctx, n.cfg.Ephemeral)
+	n.bus.StopTaking()
+	n.bus.Publisher().Publish(schemas.Event{Event: schemas.EventStopped, Subject: schemas.NodeSubject(n.cfg.Node),
+		Data: &schemas.NodeEvent{Reason: "a clean stop", Restored: &schemas.Restored{Grants: stays.Grants, GrantedBytes: stays.Bytes, Models: stays.Models}}})
+	return stays, errors.Join(err, n.close(stays.Grants == 0 || n.cfg.Ephemeral))
+}
+
+// Close ends the node at once; everything granted stays in the vault.
+func (n *Node) Close() error { return n.close(false) }
+
+func (n *Node) close(dropAll bool) error {
+	var errs []error
+	if n.data != nil {
+		errs = append(errs, n.data.Close())
+	}
+	if n.house != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.DrainTimeout)
+		errs = append(errs, n.house.Close(ctx))
+		cancel()
+	}
+	if n.bus != nil {
+		n.bus.Close(time.Second)
+	}
+	if n.watcher != nil {
+		n.watcher.Close()
+	}
+	if n.keeper != nil {
+		if dropAll {
+			errs = append(errs, n.keeper.Drop(n.ledgers.ids()...))
+		}
+		n.ledgers.close()
+		errs = append(errs, n.keeper.close())
+	}
+	return errors.Join(errs...)
+}
+
+// abandon undoes a start that failed; what the vault held stays there.
+func (n *Node) abandon() {
+	if err := n.close(false); err != nil && !errors.Is(err, fs.ErrClosed) {
+		n.log.Warn("after a failed start", "error", err)
+	}
+}
+
+// Run is the life of a node process: it serves until ctx ends, then stops cleanly. ready
+// is told once when commands are taken.
+func Run(ctx context.Context, cfg Config, ready func(Info)) error {
+	lowerOOMScore()
+	n, err := Open(ctx, cfg, Hooks{})
+	if err != nil {
+		return err
+	}
+	if ready != nil {
+		ready(n.Info())
+	}
+	<-ctx.Done()
+	stop, cancel := context.WithTimeout(context.Background(), cfg.DrainTimeout)
+	defer cancel()
+	stays, err := n.Stop(stop)
+	if stays.Grants > 0 && !cfg.Ephemeral {
+		n.log.Info("stopped; what is held stays for the next node", "grants", stays.Grants, "models", stays.Models, "bytes", stays.Bytes,
+			"drop", "start the node again with --ephemeral and stop it, or end the vault")
+	} else {
+		n.log.Info("stopped; nothing stays")
+	}
+	return err
+}
+
+// lowerOOMScore makes the kernel look elsewhere first when memory runs out: the node
+// holds everybody's. Where that is not permitted nothing changes.
+func lowerOOMScore() {
+	old, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil || strings.HasPrefix(string(old), "-") {
+		return
+	}
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-800"), 0)
+}
