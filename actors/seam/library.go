@@ -1,5 +1,3 @@
-//go:build protoactor
-
 package seam
 
 import (
