@@ -22,7 +22,7 @@ type history struct {
 	owed     map[any]*ledger.Request // asked and not finally answered
 	sessions map[ledger.SessionID]bool
 	maps     []mapping // what sessions were told that they hold
-	ledger   int       // records may run out: refusals with BUSY are right
+	crash    *crashes  // nil: none are looked at
 }
 
 type mapping struct {
@@ -41,7 +41,7 @@ func newHistory(t *rapid.T, ledgerBytes int) *history {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &history{Machine: m, t: t, owed: map[any]*ledger.Request{}, sessions: map[ledger.SessionID]bool{}, ledger: ledgerBytes}
+	return &history{Machine: m, t: t, owed: map[any]*ledger.Request{}, sessions: map[ledger.SessionID]bool{}}
 }
 
 func (h *history) must(err error) {
@@ -53,6 +53,9 @@ func (h *history) must(err error) {
 		h.answered(o)
 	}
 	h.Heard = h.Heard[:0]
+	if h.crash != nil {
+		h.crash.examine(h)
+	}
 }
 
 // answered checks an answer against its request.
@@ -158,8 +161,8 @@ func (h *history) release() {
 	switch rapid.IntRange(0, 3).Draw(h.t, "how") {
 	case 0:
 		r.Key = ledger.AnswerKey(g.Owner.Tenant, fmt.Sprint("r", h.n))
-		r.Answer = func(*ledger.Grant) ledger.AnswerRecord {
-			return ledger.AnswerRecord{Key: r.Key, Action: "deallocate", Body: []byte("{}")}
+		r.Answer = func(g *ledger.Grant) ledger.AnswerRecord {
+			return ledger.AnswerRecord{Key: r.Key, Action: "deallocate", Model: g.ID.String(), Body: []byte("{}")}
 		}
 	case 1:
 		r.Why = ledger.WhyUndone

@@ -43,6 +43,16 @@ func (d *Device) unqueue(r *Request) {
 	}
 }
 
+// waits finds a waiting request.
+func (d *Device) waits(t Ticket) *Request {
+	for _, r := range d.queue {
+		if r.ticket == t {
+			return r
+		}
+	}
+	return nil
+}
+
 // pump serves those who wait, strictly in order, as far as there is room.
 func (d *Device) pump(now Now) {
 	for len(d.queue) > 0 {
@@ -60,13 +70,11 @@ func (d *Device) pump(now Now) {
 // is given back. It reports whether the request was still undecided.
 func (d *Device) Cancel(t Ticket, err *schemas.Error, now Now) bool {
 	d.begin()
-	for _, r := range d.queue {
-		if r.ticket == t {
-			d.unqueue(r)
-			d.refuse(r, err)
-			d.pump(now)
-			return true
-		}
+	if r := d.waits(t); r != nil {
+		d.unqueue(r)
+		d.refuse(r, err)
+		d.pump(now)
+		return true
 	}
 	if r, ok := d.pending[t]; ok && !r.gone {
 		d.refuse(r, err)
@@ -103,11 +111,8 @@ func (d *Device) NoRoom(t Ticket, now Now) {
 func (d *Device) RoomMade(t Ticket, e Evicted) {
 	d.begin()
 	d.stats.Evictions++
-	for _, r := range d.queue {
-		if r.ticket == t {
-			r.evicted = append(r.evicted, e)
-			return
-		}
+	if r := d.waits(t); r != nil {
+		r.evicted = append(r.evicted, e)
 	}
 }
 

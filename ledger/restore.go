@@ -115,6 +115,12 @@ func (im *Image) Segments() []RecordedSegment {
 	return out
 }
 
+// Grants lists the recorded grants, in no order. They belong to the image.
+func (im *Image) Grants() []*Grant { return im.grants }
+
+// Answers lists the recorded outcomes.
+func (im *Image) Answers() []AnswerRecord { return im.answers }
+
 // Report says what a take-over kept and what it could not keep.
 type Report struct {
 	Grants, Segments int

@@ -130,13 +130,11 @@ func (d *Device) Tick(now Now) {
 		}
 		switch t.kind {
 		case timerQueue:
-			for _, r := range d.queue {
-				if r.ticket == t.ticket {
-					d.unqueue(r)
-					d.refuse(r, d.outOfMemory(r, max(r.need, r.Size)))
-					d.pump(now) // whoever stood behind it gets a chance before its own deadline
-					break
-				}
+			d.pump(now) // what has ended in this very tick counts too
+			if r := d.waits(t.ticket); r != nil {
+				d.unqueue(r)
+				d.refuse(r, d.outOfMemory(r, max(r.need, r.Size)))
+				d.pump(now)
 			}
 		case timerLease:
 			if g := d.grants[t.grant]; g != nil && g.release == nil && g.leased() && g.LeaseEnds <= now.Boot {

@@ -300,8 +300,10 @@ func (m *Machine) Do(t *Task, fail error) {
 		}
 	case ledger.JobHolders:
 		for _, r := range t.Ranges {
-			for s := range m.Segments[r.Segment].Open {
-				t.pids = append(t.pids, PID(s))
+			if seg := m.Segments[r.Segment]; seg != nil { // it may be gone by now
+				for s := range seg.Open {
+					t.pids = append(t.pids, PID(s))
+				}
 			}
 		}
 	case ledger.JobExport:
