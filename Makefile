@@ -2,6 +2,7 @@
 
 # What is pinned besides go.mod: linters are tools, not dependencies.
 STATICCHECK_VERSION := v0.8.2
+DEADCODE_VERSION    := v0.52.0
 
 PYTHON   ?= python3
 MINUTES  ?= 10
@@ -19,29 +20,33 @@ PKG ?= ./...
 VENV  := $(CURDIR)/.venv
 TOOLS := $(CURDIR)/.tools
 STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
-
-# The Python interpreter of the tests that compare with reference implementations.
-export ISOBAR_PYTHON := $(VENV)/bin/python
+DEADCODE    := $(TOOLS)/deadcode-$(DEADCODE_VERSION)
 
 .DEFAULT_GOAL := help
 # The steps of `make test` are in order, and the tests measure time.
 .NOTPARALLEL:
-.PHONY: help run build test unit fmt fmt-check vet lint invariants fuzz bench soak tools python clean need-go need-cc
+.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak tools python clean need-go need-cc
 
 help: ## list the targets
 	@echo "usage: make TARGET"
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: build ## build and start a node that drops everything when it ends (RUN_ARGS='--device ram:ram-0=1GiB' …)
+run: isobar ## build and start a node that drops everything when it ends (RUN_ARGS='--device ram:ram-0=1GiB' …)
 	@exec bin/isobar run --ephemeral $(RUN_ARGS)
 
-build: need-go ## build bin/isobar and bin/bus-test, static, without a C compiler
+build: isobar bus-test ## build bin/isobar and bin/bus-test: static, without a C compiler
+
+isobar: need-go
 	CGO_ENABLED=0 go build -trimpath -o bin/isobar ./cmd/node
+
+bus-test: need-go
 	CGO_ENABLED=0 go build -trimpath -o bin/bus-test ./cmd/bus-test
 
 test: need-go need-cc python tools fmt-check vet lint invariants unit ## everything that CI runs; installs what it needs into .venv and .tools
 
-# The last step of `make test`, so that its output ends with go test's own summary.
+# The last step of `make test`, so that its output ends with go test's own summary. Some tests
+# compare with reference implementations in Python.
+unit: export ISOBAR_PYTHON := $(VENV)/bin/python
 unit: need-go need-cc python
 	@echo "== go test -race"
 	go test -race -count=1 -p $(TEST_P) -timeout $(TEST_TIMEOUT) $(PKG)
@@ -58,37 +63,44 @@ vet: need-go
 	@echo "== go vet"
 	go vet $(PKG)
 
-lint: need-go tools ## run staticcheck (staticcheck.conf) with and without the build tags
+lint: need-go tools ## run staticcheck (its settings: staticcheck.conf) and look for code that nothing reaches
 	@echo "== staticcheck"
 	$(STATICCHECK) $(PKG)
-	@for tag in $(TAGS); do echo "$(STATICCHECK) -tags $$tag $$(scripts/tagged.sh $$tag)"; \
-		$(STATICCHECK) -tags $$tag $$(scripts/tagged.sh $$tag) || exit 1; done
+	$(STATICCHECK) -tags $(TAG) $$(scripts/tagged.sh $(TAG))
+	@echo "== deadcode (what neither a program nor a test reaches)"
+	@dead=$$($(DEADCODE) -test ./...) || exit 1; \
+	dead=$$(echo "$$dead" | grep -v 'unreachable func: Example'); \
+	if [ -n "$$dead" ]; then echo "$$dead"; exit 1; fi
 
-# Tags that swap code in: `invariants` walks every structure after every change,
-# `protoactor` runs the actors on the library instead of on goroutines.
-TAGS := invariants protoactor
+# Packages with this tag walk every structure after every change.
+TAG := invariants
 
-invariants: need-go ## test the rooms that have build tags with each of them
-	@for tag in $(TAGS); do echo "== go test -tags $$tag"; \
-		go test -count=1 -p $(TEST_P) -timeout $(TEST_TIMEOUT) -tags $$tag $$(scripts/tagged.sh $$tag) || exit 1; done
+invariants: need-go ## test with every structure checked after every change (build tag invariants)
+	@echo "== go test -tags $(TAG)"
+	go test -count=1 -p $(TEST_P) -timeout $(TEST_TIMEOUT) -tags $(TAG) $$(scripts/tagged.sh $(TAG))
 
 fuzz: need-go ## run every fuzzer for FUZZTIME (30s) each
 	@scripts/fuzzers.sh | while read -r dir name; do \
 		echo "== $$dir $$name"; \
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$dir </dev/null || exit 1; done
 
-bench: build ## measure a node of its own against the raw echo of the same NATS server (one JSON object)
+bench: bus-test ## measure a node of its own against the raw echo of the same NATS server (one JSON object)
 	bin/bus-test bench --json --embedded $(BENCH_ARGS)
 
-soak: build ## random load against a model of what must be true, for MINUTES (10)
+soak: bus-test ## random load against a model of what must be true, for MINUTES (10)
 	bin/bus-test soak --minutes $(MINUTES) $(SOAK_ARGS)
 
-tools: need-go $(STATICCHECK) ## install the linters into .tools
+tools: need-go $(STATICCHECK) $(DEADCODE) ## install the linters into .tools
 
 $(STATICCHECK):
 	@mkdir -p $(TOOLS)
 	GOBIN=$(TOOLS) GOFLAGS= go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 	@mv $(TOOLS)/staticcheck $@
+
+$(DEADCODE):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) GOFLAGS= go install golang.org/x/tools/cmd/deadcode@$(DEADCODE_VERSION)
+	@mv $(TOOLS)/deadcode $@
 
 python: $(VENV)/.installed ## install the tests' Python packages into .venv
 
