@@ -170,13 +170,12 @@ func (h *Heap) Dirty() (id SegmentID, ok bool) {
 	return h.dirty.first.id, true
 }
 
-// Deficit is how many clean segments of a size the pool lacks to have target.
-func (h *Heap) Deficit(class int64, target int) int {
-	have := 0
-	if at, ok := h.findBucket(class); ok {
-		have = h.sizes[at].clean.n
+// IdleOf is how many idle segments of a size the pool has, cleared or not.
+func (h *Heap) IdleOf(bytes int64) int {
+	if at, ok := h.findBucket(bytes); ok {
+		return h.sizes[at].clean.n + h.sizes[at].dirty.n
 	}
-	return max(0, target-have)
+	return 0
 }
 
 // Idle names pooled segments to give up so that at least want bytes come free;

@@ -96,8 +96,8 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		return fmt.Sprintln(s.h.NeedsClear(id, owner))
 	case "idle":
 		return fmt.Sprintln(s.h.Idle(size))
-	case "deficit":
-		return fmt.Sprintln(s.h.Deficit(size, int(arg(t, d, "target", 0))))
+	case "idle-of":
+		return fmt.Sprintln(s.h.IdleOf(size))
 	case "dirty":
 		if id, ok := s.h.Dirty(); ok {
 			return fmt.Sprintf("segment %d\n", id)

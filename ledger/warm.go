@@ -24,11 +24,14 @@ func (d *Device) tend(now Now) {
 	d.scrubLater(now)
 }
 
-// warm has clean segments made for the pool while there is room for them.
+// warm has segments made for the pool while there is room for them. Memory that is not
+// cleared yet counts as well: its last owner can have it at once, and it is cleared when
+// the device is quiet. Counting clean segments alone would make new ones for each that is
+// given back, and destroy as many.
 func (d *Device) warm() {
 	room := min(d.cfg.PoolBytes-(d.books.pooled-d.books.doomed)-d.books.warming, d.books.free())
 	for _, w := range d.cfg.Warm {
-		for n := d.heap.Deficit(w.Bytes, w.Keep) - d.warming[w.Bytes]; n > 0; n-- {
+		for n := w.Keep - d.heap.IdleOf(w.Bytes) - d.warming[w.Bytes]; n > 0; n-- {
 			if room -= w.Bytes; room < 0 {
 				return
 			}
