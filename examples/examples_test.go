@@ -121,3 +121,25 @@ func TestGo(t *testing.T) {
 		t.Errorf("got\n%s", out)
 	}
 }
+
+// TestReadme runs the Python program of the README as it stands there.
+func TestReadme(t *testing.T) {
+	exe := os.Getenv("ISOBAR_PYTHON")
+	if exe == "" {
+		t.Fatal("ISOBAR_PYTHON names no Python interpreter with requirements-test.txt: run `make test`, which provides one")
+	}
+	text, err := os.ReadFile(filepath.Join("..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := regexp.MustCompile("(?s)```python\n(.*?)```").FindSubmatch(text)
+	if block == nil {
+		t.Fatal("the README has no Python program")
+	}
+	n := nodetest.Start(t, nodetest.Devices("ram:ram-0=256MiB"))
+	program := strings.Replace(string(block[1]), "nats://127.0.0.1:4222", n.Info().URL, 1)
+	out, err := exec.CommandContext(ctx(t), exe, "-c", program).CombinedOutput()
+	if err != nil || string(out) != "True 67108864\n" {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
