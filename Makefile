@@ -8,6 +8,8 @@ PYTHON   ?= python3
 MINUTES  ?= 10
 FUZZTIME ?= 30s
 RUN_ARGS ?=
+# The version that the binaries say; without one they name their commit.
+VERSION  ?=
 BENCH_ARGS ?=
 SOAK_ARGS  ?=
 # Packages tested at a time, and the longest a package may take. The suite is made for two
@@ -16,6 +18,8 @@ TEST_P       ?= 2
 TEST_TIMEOUT ?= 10m
 # What to test: `make test PKG=./heap/...` narrows it.
 PKG ?= ./...
+
+GO_BUILD := CGO_ENABLED=0 go build -trimpath $(if $(VERSION),-ldflags '-X main.version=$(VERSION)')
 
 VENV  := $(CURDIR)/.venv
 TOOLS := $(CURDIR)/.tools
@@ -37,10 +41,10 @@ run: isobar ## build and start a node that drops everything when it ends (RUN_AR
 build: isobar bus-test ## build bin/isobar and bin/bus-test: static, without a C compiler
 
 isobar: need-go
-	CGO_ENABLED=0 go build -trimpath -o bin/isobar ./cmd/node
+	$(GO_BUILD) -o bin/isobar ./cmd/node
 
 bus-test: need-go
-	CGO_ENABLED=0 go build -trimpath -o bin/bus-test ./cmd/bus-test
+	$(GO_BUILD) -o bin/bus-test ./cmd/bus-test
 
 test: need-go need-cc python tools fmt-check vet lint invariants unit ## everything that CI runs; installs what it needs into .venv and .tools
 
