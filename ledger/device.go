@@ -89,9 +89,9 @@ type Device struct {
 	nextSeg heap.SegmentID
 	warming map[int64]int // segments of a class on their way
 	domains map[trust]string
-	// scrubbing is true while a background clear is under way or waits for quiet;
+	// settling is true while a background clear is under way or waits for quiet;
 	// granted is when the device last granted anything.
-	scrubbing bool
+	settling bool
 	granted   clock.Instant
 	draining  bool
 	timers    timers

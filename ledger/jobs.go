@@ -139,7 +139,7 @@ func (d *Device) Scrubbed(id heap.SegmentID, fail error, now Now) {
 			must(d.ballast.Update(s.rec, d.encodeSegment(s)))
 		}
 	}
-	d.scrubbing = false
+	d.settling = false
 	d.pump(now)
 }
 

@@ -13,7 +13,7 @@ const (
 	timerLease                   // a lease may have run out
 	timerRevoke                  // a revocation's deadline
 	timerProof                   // try again to prove a release
-	timerScrub                   // clear pooled memory if the device is quiet
+	timerSettle                   // clear pooled memory if the device is quiet
 )
 
 // timer is a point in time at which something may be due. A timer is never cancelled:
@@ -144,8 +144,8 @@ func (d *Device) Tick(now Now) {
 			if g := d.grants[t.grant]; g != nil && g.release != nil && g.release.doomed == nil {
 				d.overdue(g, now)
 			}
-		case timerScrub:
-			d.scrub(now)
+		case timerSettle:
+			d.settle(now)
 		case timerProof:
 			if g := d.grants[t.grant]; g != nil && g.release != nil {
 				d.tryFree(g, now)

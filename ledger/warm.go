@@ -4,24 +4,30 @@ import (
 	"time"
 )
 
-// tend keeps the warm pool: enough clean segments of each class, none beyond the bound.
+// tend keeps the warm pool: enough segments of each class, none beyond the bound for long.
 func (d *Device) tend(now Now) {
 	if len(d.queue) > 0 {
 		return // whoever waits comes before anything is kept warm
 	}
-	// What is over the bound of the pool, or over the limit, is given back.
-	over := max(d.books.pooled-d.books.doomed-d.books.aside-d.cfg.PoolBytes, 0)
-	for _, id := range d.heap.Idle(over) {
-		if over -= d.segments[id].bytes; over < 0 {
-			break // keep the pool full rather than cut below its bound
-		}
-		d.doom(d.segments[id])
-	}
-	for _, id := range d.heap.Idle(-d.books.free() - d.books.doomed - d.books.aside) {
-		d.doom(d.segments[id])
-	}
+	// What is over the limit, or far over the pool's bound, is given back at once; what is
+	// merely over the bound when the device is quiet. While it works, the pool keeps what the
+	// work has needed: giving back and making anew costs a hundred times a grant.
+	d.giveBack(d.over() - d.cfg.PoolBytes)
+	d.giveBack(-d.books.free() - d.books.doomed - d.books.aside)
 	d.warm()
-	d.scrubLater(now)
+	d.settleLater(now)
+}
+
+// over is by how much the pool exceeds its bound.
+func (d *Device) over() int64 {
+	return d.books.pooled - d.books.doomed - d.books.aside - d.cfg.PoolBytes
+}
+
+// giveBack destroys idle segments of at least so many bytes.
+func (d *Device) giveBack(bytes int64) {
+	for _, id := range d.heap.Idle(bytes) {
+		d.doom(d.segments[id])
+	}
 }
 
 // warm has segments made for the pool while there is room for them. Memory that is not
@@ -47,26 +53,29 @@ func (d *Device) warm() {
 // in the background: the next request of the same owner needs no clearing at all.
 const quiet = 100 * time.Millisecond
 
-// scrubLater has dirty pooled memory cleared when the device is quiet.
-func (d *Device) scrubLater(now Now) {
-	if _, dirty := d.heap.Dirty(); dirty && !d.scrubbing {
-		d.scrubbing = true
-		d.at(timer{at: now.Boot.Add(quiet), kind: timerScrub})
+// settleLater has the pool put in order when the device is quiet.
+func (d *Device) settleLater(now Now) {
+	if _, dirty := d.heap.Dirty(); (dirty || d.over() > 0) && !d.settling {
+		d.settling = true
+		d.at(timer{at: max(now.Boot, d.granted.Add(quiet)), kind: timerSettle})
 	}
 }
 
-// scrub clears the segment that has been idle for longest, or waits for more quiet.
-func (d *Device) scrub(now Now) {
-	id, dirty := d.heap.Dirty()
-	switch {
-	case !dirty:
-		d.scrubbing = false
-	case now.Boot.Sub(d.granted) < quiet:
-		d.at(timer{at: d.granted.Add(quiet), kind: timerScrub})
-	default:
-		d.heap.SetAside(id)
-		s := d.segments[id]
-		d.books.aside += s.bytes
-		d.out.Jobs = append(d.out.Jobs, Job{Kind: JobScrub, Ranges: []Range{{Segment: id, Bytes: s.bytes, Length: s.bytes}}})
+// settle gives back what is over the bound and clears the segment that has been idle for
+// longest, or waits for more quiet.
+func (d *Device) settle(now Now) {
+	if now.Boot.Sub(d.granted) < quiet {
+		d.at(timer{at: d.granted.Add(quiet), kind: timerSettle})
+		return
 	}
+	d.giveBack(d.over())
+	id, dirty := d.heap.Dirty()
+	if !dirty {
+		d.settling = false
+		return
+	}
+	d.heap.SetAside(id)
+	s := d.segments[id]
+	d.books.aside += s.bytes
+	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobScrub, Ranges: []Range{{Segment: id, Bytes: s.bytes, Length: s.bytes}}})
 }
