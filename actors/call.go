@@ -31,11 +31,18 @@ func (c *call) done(data any, undo func()) {
 	}
 	c.answered = true
 	if c.operation == "" && c.key == "" {
-		c.Reply.Done(data, undo)
+		c.reply(data, undo)
 		return
 	}
 	s := c.house.sessions
 	s.tell(seam.SystemLane, func() { s.finished(c, data, undo) })
+}
+
+// reply gives the answer to the bus.
+func (c *call) reply(data any, undo func()) {
+	c.house.cfg.Crash("reply.before")
+	c.Reply.Done(data, undo)
+	c.house.cfg.Crash("reply.after")
 }
 
 // fail answers with an error.

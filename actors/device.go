@@ -13,7 +13,6 @@ import (
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/heap"
 	"github.com/isobar-project/isobar/ledger"
-	"github.com/isobar-project/isobar/ledger/store"
 	"github.com/isobar-project/isobar/pressure"
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -72,7 +71,7 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 		Heap: heap.Config{GranularityBytes: info.GranularityBytes}, Warm: cfg.Warm, PoolBytes: cfg.PoolBytes,
 		Rand: h.cfg.Random, NewID: func() uuid.UUID { return newID(h.cfg.Random, d.tag) },
 	}
-	mem, inherited, err := h.cfg.Memory("device/" + d.id)
+	mem, inherited, err := h.memory("device/" + d.id)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +80,7 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 			return nil, err
 		}
 	} else {
-		region, err := store.Format(mem, "device/"+d.id)
+		region, err := h.format(mem, "device/"+d.id)
 		if err != nil {
 			return nil, err
 		}
@@ -96,6 +95,9 @@ func (d *deviceActor) restore(core ledger.DeviceConfig, mem []byte, models map[u
 	if err != nil {
 		return fmt.Errorf("its ledger: %w", err)
 	}
+	if d.house.stored != nil {
+		image.Observe(d.house.stored)
+	}
 	missing := map[heap.SegmentID]bool{}
 	for _, s := range image.Segments() {
 		id := vaultID(d.tag, uint64(s.ID))
@@ -104,14 +106,14 @@ func (d *deviceActor) restore(core ledger.DeviceConfig, mem []byte, models map[u
 			missing[s.ID] = true
 			continue
 		}
-		delete(d.house.cfg.Inherited, id)
 		seg, err := d.driver.Import(f, s.Bytes, device.ImportOptions{Weights: s.Weights, Sealed: s.Sealed})
 		if err != nil {
+			// It stays with what nobody knows, and is dropped from the vault too.
 			d.house.log.Error("a segment could not be taken over", "device", d.id, "segment", s.ID, "error", err)
-			f.Close()
 			missing[s.ID] = true
 			continue
 		}
+		delete(d.house.cfg.Inherited, id)
 		d.live[s.ID] = seg
 	}
 	var rep ledger.Report
@@ -133,6 +135,9 @@ func (h *House) noteRestored(d *deviceActor, rep ledger.Report) {
 	h.restored.GrantedBytes += d.core.Figures().Granted
 	for _, id := range rep.Lost {
 		h.restored.LostGrants = append(h.restored.LostGrants, id.String())
+	}
+	for s := range rep.Sessions {
+		h.bearers[s] = true
 	}
 	h.inheritAnswers("device/"+d.id, rep.Answers)
 }

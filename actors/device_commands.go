@@ -84,9 +84,7 @@ func (a *grantCall) outcome(d *deviceActor, o *ledger.Outcome) {
 	case ledger.OutcomeGranted:
 		took := time.Duration(d.house.cfg.Clock.Now()) - a.begun
 		id, tenant := o.Grant.ID, o.Grant.Owner.Tenant
-		d.house.cfg.Crash("reply.before")
 		a.c.done(d.allocated(o.Grant, o.Claim, took, time.Duration(o.Queued), o.Evicted), func() { d.undo(id, tenant, false) })
-		d.house.cfg.Crash("reply.after")
 	case ledger.OutcomeQueued:
 		a.c.follow(schemas.StatusQueued, o.Position, o.Reason, d.canceller(o.Ticket))
 	case ledger.OutcomeRefused:

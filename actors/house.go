@@ -15,6 +15,7 @@ import (
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/ledger/store"
 	"github.com/isobar-project/isobar/pressure"
 	"github.com/isobar-project/isobar/schemas"
 	"github.com/isobar-project/isobar/vault"
@@ -64,7 +65,9 @@ type Config struct {
 	MaxAnswers, MaxSessions  int
 	// UndoAfter is how long a grant that was answered «queued» waits to be fetched or mapped.
 	UndoAfter time.Duration
-	// Crash is called at named points: a test ends the process there. nil does nothing.
+	// Crash is called at named points: ledger.store after every store to a region,
+	// model.commit.before and after, reply.before and after. A test ends the process there.
+	// nil does nothing.
 	Crash func(point string)
 	// Exit ends the process after a defect in a stateful actor; nil is os.Exit.
 	Exit func(code int)
@@ -97,6 +100,10 @@ type House struct {
 	transfer *transferActor
 	started  time.Time
 	draining atomic.Bool
+	// stored, where a test set Config.Crash, is called after every store to the ledger.
+	stored func()
+	// bearers are the sessions that restored grants speak of.
+	bearers  map[ledger.SessionID]bool
 	restored schemas.Restored
 }
 
@@ -141,9 +148,13 @@ func (c *Config) defaults() {
 // Open builds the house: it reads what a predecessor left, takes its segments over, and
 // starts the actors. Nothing is served before it returns.
 func Open(cfg Config) (*House, error) {
+	crash := cfg.Crash
 	cfg.defaults()
-	h := &House{cfg: cfg, log: cfg.Log, byID: map[string]*deviceActor{}, started: cfg.Clock.Wall()}
+	h := &House{cfg: cfg, bearers: map[ledger.SessionID]bool{}, log: cfg.Log, byID: map[string]*deviceActor{}, started: cfg.Clock.Wall()}
 	h.system = seam.NewSystem(cfg.Log, seam.WithExit(cfg.Exit))
+	if crash != nil {
+		h.stored = func() { crash("ledger.store") }
+	}
 	begun := cfg.Clock.Now()
 	h.monitor = newMonitor(h)
 	h.transfer = newTransfer(h)
@@ -175,20 +186,42 @@ func Open(cfg Config) (*House, error) {
 	return h, nil
 }
 
+// memory gives an actor its region, and whether a predecessor has written it. One that a
+// predecessor died on before it had finished Format is as good as new.
+func (h *House) memory(actor string) (mem []byte, inherited bool, err error) {
+	mem, inherited, err = h.cfg.Memory(actor)
+	if err == nil && inherited && store.Unfinished(mem) {
+		inherited = false
+	}
+	return mem, inherited, err
+}
+
+// format makes an actor's region of new memory.
+func (h *House) format(mem []byte, actor string) (*store.Region, error) {
+	region, err := store.Format(mem, actor)
+	if err == nil && h.stored != nil {
+		region.SetObserver(func(int) { h.stored() })
+	}
+	return region, err
+}
+
 // dropUnknown lets go of segments in the vault that no record names: they were put there
 // by a predecessor that died before it granted anything from them.
 func (h *House) dropUnknown() error {
 	var ids []uint64
-	for id, f := range h.cfg.Inherited {
-		f.Close()
+	for id := range h.cfg.Inherited {
 		ids = append(ids, id)
 	}
-	h.cfg.Inherited = nil
 	if len(ids) == 0 {
 		return nil
 	}
 	h.log.Info("segments that nobody was granted are given back", "segments", len(ids))
-	return h.cfg.Keeper.Drop(ids...)
+	err := h.cfg.Keeper.Drop(ids...)
+	for _, f := range h.cfg.Inherited {
+		f.Close()
+	}
+	h.cfg.Inherited = nil
+	return err
 }
 
 // start spawns the actors, those that are told of things first.

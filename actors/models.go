@@ -120,9 +120,7 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 				return
 			}
 			r.Handle = h
-			p.house.cfg.Crash("reply.before")
 			c.done(r, nil)
-			p.house.cfg.Crash("reply.after")
 		})
 	case catalog.OutcomeAcquired:
 		ref := o.Reference.ID

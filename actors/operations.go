@@ -101,7 +101,7 @@ func (s *sessionsActor) finished(c *call, data any, undo func()) {
 	}
 	op := s.ops[c.operation]
 	if op == nil {
-		c.Reply.Done(data, undo)
+		c.reply(data, undo)
 		return
 	}
 	op.status, op.result, op.undo, op.ended = schemas.StatusCompleted, data, undo, s.house.cfg.Clock.Now()
@@ -109,7 +109,7 @@ func (s *sessionsActor) finished(c *call, data any, undo func()) {
 	s.ended = append(s.ended, op)
 	if !op.pending {
 		op.fetched = true
-		c.Reply.Done(data, undo)
+		c.reply(data, undo)
 	} else if undo != nil {
 		s.house.cfg.Clock.AfterFunc(s.house.cfg.UndoAfter, func() { s.tell(seam.SystemLane, func() { s.unclaimed(op) }) })
 	}

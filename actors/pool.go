@@ -10,7 +10,6 @@ import (
 	"github.com/isobar-project/isobar/catalog"
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/ledger"
-	"github.com/isobar-project/isobar/ledger/store"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -31,13 +30,13 @@ type poolActor struct {
 func (h *House) openPool(models map[uuid.UUID]string) error {
 	p := &poolActor{house: h, tickets: map[*catalog.Copy]ledger.Ticket{}, evicting: map[uuid.UUID]*optimizerActor{}}
 	h.pool = p
-	mem, inherited, err := h.cfg.Memory("pool")
+	mem, inherited, err := h.memory("pool")
 	if err != nil {
 		return err
 	}
 	ids := func() uuid.UUID { return newID(h.cfg.Random, 0) }
 	if !inherited {
-		region, err := store.Format(mem, "pool")
+		region, err := h.format(mem, "pool")
 		if err != nil {
 			return err
 		}
@@ -50,6 +49,10 @@ func (h *House) openPool(models map[uuid.UUID]string) error {
 		if p.core, rep, err = catalog.Restore(mem, h.cfg.Policy, ids, models, h.now()); err != nil {
 			return err
 		}
+		if h.stored != nil {
+			p.core.Observe(h.stored)
+		}
+		p.core.Bearers(func(s ledger.SessionID) { h.bearers[s] = true })
 		h.restored.Models = rep.Models
 		h.restored.LostModels = append(h.restored.LostModels, rep.Lost...)
 		h.inheritAnswers("pool", rep.Answers)

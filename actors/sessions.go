@@ -12,7 +12,6 @@ import (
 	"github.com/isobar-project/isobar/dataplane"
 	"github.com/isobar-project/isobar/fdwire"
 	"github.com/isobar-project/isobar/ledger"
-	"github.com/isobar-project/isobar/ledger/store"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -46,12 +45,12 @@ const housekeeping = 5 * time.Second
 func (h *House) openSessions() error {
 	s := h.sessionsOf()
 	cfg := ledger.SessionsConfig{Random: h.cfg.Random, NewID: uuid.NewString, ResumeGrace: h.cfg.ResumeGrace, Limit: h.cfg.MaxSessions}
-	mem, inherited, err := h.cfg.Memory("sessions")
+	mem, inherited, err := h.memory("sessions")
 	if err != nil {
 		return err
 	}
 	if !inherited {
-		region, err := store.Format(mem, "sessions")
+		region, err := h.format(mem, "sessions")
 		if err != nil {
 			return err
 		}
@@ -59,6 +58,9 @@ func (h *House) openSessions() error {
 		return nil
 	}
 	s.core, s.restored, err = ledger.RestoreSessions(cfg, mem, h.now())
+	if err == nil && h.stored != nil {
+		s.core.Observe(h.stored)
+	}
 	h.restored.Sessions = len(s.restored)
 	return err
 }
@@ -95,7 +97,20 @@ func (s *sessionsActor) begin() {
 		}
 	}
 	s.restored = nil
+	s.endUnknown()
 	s.keepHouse()
+}
+
+// endUnknown ends the sessions that only grants and references speak of: a predecessor
+// died between forgetting a session, whose process had exited, and telling the others.
+func (s *sessionsActor) endUnknown() {
+	for id := range s.house.bearers {
+		if !s.core.Known(id) {
+			s.tellDevices(func(d *deviceActor) { d.sessionDead(id) })
+			s.house.pool.sessionGone(id)
+		}
+	}
+	s.house.bearers = nil
 }
 
 func (s *sessionsActor) keepHouse() {

@@ -44,6 +44,9 @@ type RecordedSegment struct {
 	Sealed  bool
 }
 
+// Observe has f called after every store to the region; see store.Region.SetObserver.
+func (im *Image) Observe(f func()) { im.region.SetObserver(func(int) { f() }) }
+
 // ReadImage opens a region that a predecessor wrote. Nothing is changed in it but the
 // remains of a transaction that was never committed. The errors are *ImageError and
 // those of package store.
@@ -131,8 +134,9 @@ type Report struct {
 	Undone []uuid.UUID
 	// Answers are the outcomes that retried commands will get.
 	Answers []AnswerRecord
-	// Models are the sealed weights grants, by the catalog's key.
-	Models map[string]uuid.UUID
+	// Models are the sealed weights grants. A name can have several: other tenants'
+	// models, older versions that somebody still reads.
+	Models []uuid.UUID
 	// Sessions map something or own something.
 	Sessions map[SessionID]bool
 }
@@ -147,7 +151,7 @@ func Restore(cfg DeviceConfig, im *Image, missing map[heap.SegmentID]bool, now N
 		d.limits = im.limits
 	}
 	d.books.limit = d.limit()
-	rep := Report{Models: map[string]uuid.UUID{}, Sessions: map[SessionID]bool{}, Answers: im.answers}
+	rep := Report{Sessions: map[SessionID]bool{}, Answers: im.answers}
 	tx := d.region.Begin()
 	grants := make([]*Grant, 0, len(im.grants))
 	for _, g := range im.grants {
@@ -203,7 +207,7 @@ func (rep *Report) add(g *Grant) {
 		rep.Sessions[m.Session] = true
 	}
 	if g.Class == ClassWeights && g.Sealed && g.Status == StatusActive {
-		rep.Models[g.Model] = g.ID
+		rep.Models = append(rep.Models, g.ID)
 	}
 }
 

@@ -82,6 +82,9 @@ func RestoreSessions(cfg SessionsConfig, mem []byte, now Now) (*Sessions, []Sess
 	return s, found, nil
 }
 
+// Observe has f called after every store to the region; see store.Region.SetObserver.
+func (s *Sessions) Observe(f func()) { s.region.SetObserver(func(int) { f() }) }
+
 // Open begins a session. The token is for the client alone.
 func (s *Sessions) Open(p Process) (*Session, string, *schemas.Error) {
 	if len(s.m) >= s.limit {
@@ -129,6 +132,9 @@ func (s *Sessions) Lookup(id SessionID) (*Session, *schemas.Error) {
 	}
 	return x, nil
 }
+
+// Known reports whether the session exists, closed or not.
+func (s *Sessions) Known(id SessionID) bool { return s.m[id] != nil }
 
 // Close is a session's end-of-file. It reports whether the session was open.
 func (s *Sessions) Close(id SessionID) bool {

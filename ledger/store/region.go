@@ -77,6 +77,16 @@ func Format(mem []byte, label string) (*Region, error) {
 	return r, nil
 }
 
+// Unfinished reports whether the memory's writer died inside Format, or before it. It
+// clears what that writer left, so that Format takes the memory again.
+func Unfinished(mem []byte) bool {
+	if checkMemory(mem) != nil || atomic.LoadUint64(word(mem, offMagic)) != 0 {
+		return false
+	}
+	clear(mem[:headerBytes])
+	return true
+}
+
 // Open reads a region that a writer left, calls visit for every record in the
 // order of their ids, and returns the region ready for the next transaction. The
 // payload is valid during the call only. An error of visit ends Open and is
