@@ -83,9 +83,9 @@ func (d *deviceActor) create(job ledger.Job) {
 		entries = append(entries, vault.Entry{ID: vaultID(d.tag, uint64(r.Segment)), Label: d.id, File: s.File()})
 	}
 	if fail == nil {
-		d.house.cfg.Crash("vault.put.before")
-		fail = d.house.cfg.Keeper.Put(entries...)
-		d.house.cfg.Crash("vault.put.after")
+		if fail = d.house.cfg.Keeper.Put(entries...); fail != nil {
+			d.unput(entries)
+		}
 	}
 	if fail != nil {
 		for _, s := range segs {
@@ -120,17 +120,31 @@ func (d *deviceActor) create(job ledger.Job) {
 	})
 }
 
+// unput drops what a failed Put may have left in the vault.
+func (d *deviceActor) unput(entries []vault.Entry) {
+	ids := make([]uint64, len(entries))
+	for i, e := range entries {
+		ids[i] = e.ID
+	}
+	if err := d.house.cfg.Keeper.Drop(ids...); err != nil {
+		d.house.log.Error("the vault may hold memory that nobody was granted", "device", d.id, "error", err)
+	}
+}
+
 func (d *deviceActor) destroy(job ledger.Job, segs []device.Segment) {
 	ids := make([]uint64, len(job.Ranges))
+	for i, r := range job.Ranges {
+		ids[i] = vaultID(d.tag, uint64(r.Segment))
+	}
+	// The vault goes first: a new one is given what the keeper knows, and must not meet a
+	// descriptor that is closed.
+	if err := d.house.cfg.Keeper.Drop(ids...); err != nil {
+		d.house.log.Error("the vault did not let go", "device", d.id, "error", err)
+	}
 	for i, s := range segs {
-		ids[i] = vaultID(d.tag, uint64(job.Ranges[i].Segment))
 		if err := d.driver.Destroy(s); err != nil {
 			d.house.log.Error("a segment could not be destroyed", "device", d.id, "segment", job.Ranges[i].Segment, "error", err)
 		}
-	}
-	if err := d.house.cfg.Keeper.Drop(ids...); err != nil {
-		// The vault is gone, and the node ends with it: see Config.Keeper in node.
-		d.house.log.Error("the vault did not let go", "device", d.id, "error", err)
 	}
 	d.tell(seam.SystemLane, func() {
 		d.sampling.busy--

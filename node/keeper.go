@@ -2,7 +2,7 @@ package node
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
 	"os"
 	"sort"
@@ -22,6 +22,7 @@ type keeper struct {
 
 	mu   sync.Mutex
 	at   vault.Keeper
+	next chan struct{} // closed when another vault took the place of at, or none could
 	held map[uint64]vault.Entry
 }
 
@@ -31,7 +32,7 @@ func openKeeper(ctx context.Context, connect func(context.Context) (vault.Keeper
 	if err != nil {
 		return nil, nil, err
 	}
-	k := &keeper{connect: connect, log: log, at: at, held: map[uint64]vault.Entry{}, done: make(chan struct{})}
+	k := &keeper{connect: connect, log: log, at: at, next: make(chan struct{}), held: map[uint64]vault.Entry{}, done: make(chan struct{})}
 	k.ctx, k.stop = context.WithCancel(context.Background())
 	for _, e := range entries {
 		k.held[e.ID] = e
@@ -40,23 +41,43 @@ func openKeeper(ctx context.Context, connect func(context.Context) (vault.Keeper
 	return k, entries, nil
 }
 
-// Put implements actors.Keeper.
+// Put implements actors.Keeper. While a dead vault is being replaced it waits for the
+// next one.
 func (k *keeper) Put(entries ...vault.Entry) error {
-	k.mu.Lock()
-	at := k.at
-	k.mu.Unlock()
-	if err := at.Put(entries...); err != nil {
-		return err
+	for {
+		k.mu.Lock()
+		at, next := k.at, k.next
+		k.mu.Unlock()
+		err := at.Put(entries...)
+		switch {
+		case err == nil && k.keep(at, entries):
+			return nil
+		case err == nil:
+			continue // replaced meanwhile, by one that was not given these
+		case !errors.Is(err, vault.ErrLost):
+			return err
+		}
+		<-next
+		k.mu.Lock()
+		given := k.at != at
+		k.mu.Unlock()
+		if !given {
+			return err
+		}
 	}
+}
+
+// keep notes what a vault was given; false if it is not the present one any more.
+func (k *keeper) keep(at vault.Keeper, entries []vault.Entry) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.at != at {
+		return false
+	}
 	for _, e := range entries {
 		k.held[e.ID] = e
 	}
-	if k.at != at {
-		return fmt.Errorf("the vault was replaced meanwhile: %w", vault.ErrLost)
-	}
-	return nil
+	return true
 }
 
 // Drop implements actors.Keeper.
@@ -73,6 +94,11 @@ func (k *keeper) Drop(ids ...uint64) error {
 // watch replaces a vault that died.
 func (k *keeper) watch() {
 	defer close(k.done)
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		close(k.next)
+	}()
 	for {
 		k.mu.Lock()
 		at := k.at
@@ -99,26 +125,37 @@ func (k *keeper) replace() error {
 	if err != nil {
 		return err
 	}
-	for _, e := range entries { // a vault that somebody else had filled: not ours
-		e.File.Close()
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var all []vault.Entry
-	for _, e := range k.held {
-		all = append(all, e)
+	// A vault that only lost the connection still holds what it did.
+	there := map[uint64]bool{}
+	var stale []uint64
+	for _, e := range entries {
+		e.File.Close()
+		there[e.ID] = true
+		if _, ok := k.held[e.ID]; !ok {
+			stale = append(stale, e.ID)
+		}
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i].ID < all[j].ID })
-	if err := at.Put(all...); err != nil {
-		at.Close(true)
+	var lacks []vault.Entry
+	for _, e := range k.held {
+		if !there[e.ID] {
+			lacks = append(lacks, e)
+		}
+	}
+	sort.Slice(lacks, func(i, j int) bool { return lacks[i].ID < lacks[j].ID })
+	if err := errors.Join(at.Drop(stale...), at.Put(lacks...)); err != nil {
+		at.Close(false)
 		return err
 	}
 	k.at = at
-	k.log.Info("the vault holds everything again", "descriptors", len(all))
+	close(k.next)
+	k.next = make(chan struct{})
+	k.log.Info("the vault holds everything again", "descriptors", len(k.held), "given", len(lacks))
 	return nil
 }
 
-// Lost is closed when the present vault is gone.
+// list describes what the present vault holds.
 func (k *keeper) list() ([]vault.Stat, error) {
 	k.mu.Lock()
 	at := k.at

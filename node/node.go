@@ -36,8 +36,8 @@ type Hooks struct {
 	// Tenants serves more than the default tenant, each under its own subjects; see
 	// bus.ServiceConfig.
 	Tenants map[string]string
-	// Crash is called at named points: vault.put.before and after, ledger.store,
-	// model.commit.before and after, reply.before and after.
+	// Crash is called at named points: vault.put.before and after, ledger.store after every
+	// store to the ledger, model.commit.before and after, reply.before and after.
 	Crash func(point string)
 	// Exit ends the process after a defect in an actor.
 	Exit func(code int)
@@ -146,7 +146,7 @@ func (n *Node) allowed() []uint32 {
 // takeVault takes the vault, starting one if there is none, and returns its segments.
 func (n *Node) takeVault(ctx context.Context, w Hooks) (map[uint64]*os.File, error) {
 	connect := func(ctx context.Context) (vault.Keeper, []vault.Entry, error) {
-		c := vault.ClientConfig{SocketPath: n.cfg.VaultSocket(), TakeOver: n.cfg.TakeOver, Clock: w.Clock}
+		c := vault.ClientConfig{SocketPath: n.cfg.VaultSocket(), TakeOver: n.cfg.TakeOver, Clock: w.Clock, Crash: w.Crash}
 		if len(n.cfg.VaultCommand) > 0 {
 			c.Spawn = func() error {
 				return vault.Spawn(vault.SpawnConfig{SocketPath: n.cfg.VaultSocket(), Command: n.cfg.VaultCommand, LogPath: n.cfg.VaultLog()})
