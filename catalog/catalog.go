@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"fmt"
+	"sort"
 	"strconv"
 
 	"github.com/google/uuid"
@@ -24,6 +25,7 @@ type Catalog struct {
 	byRef   map[string]*Copy
 	answers map[string]store.RecID
 	next    ModelID
+	ballast *ledger.Ballast
 	hits    int64
 	misses  int64
 	out     Effects
@@ -31,7 +33,13 @@ type Catalog struct {
 
 // New starts an empty catalog on a freshly formatted region.
 func New(region *store.Region, policy eviction.Policy, newID func() uuid.UUID) *Catalog {
-	return &Catalog{region: region, policy: policy, newID: newID,
+	c := newCatalog(policy, newID)
+	c.region, c.ballast = region, ledger.NewBallast(region, kindBallast, 0)
+	return c
+}
+
+func newCatalog(policy eviction.Policy, newID func() uuid.UUID) *Catalog {
+	return &Catalog{policy: policy, newID: newID,
 		models: map[string]*Model{}, all: map[ModelID]*Model{}, grants: map[uuid.UUID]*Copy{},
 		byRef: map[string]*Copy{}, answers: map[string]store.RecID{}, next: 1}
 }
@@ -43,15 +51,20 @@ func (c *Catalog) begin() { c.out.reset() }
 
 func nameKey(tenant, name string) string { return tenant + "\x00" + name }
 
-// Find looks up the newest version of a model that a tenant may see.
+// Find looks up the newest version of a model that a tenant may see: its own, else the
+// one that was shared first.
 func (c *Catalog) Find(tenant, name string) (*Model, *schemas.Error) {
 	if m, ok := c.models[nameKey(tenant, name)]; ok {
 		return m, nil
 	}
+	var found *Model
 	for _, m := range c.models {
-		if m.Shared && m.Name == name {
-			return m, nil
+		if m.Shared && m.Name == name && (found == nil || m.ID < found.ID) {
+			found = m
 		}
+	}
+	if found != nil {
+		return found, nil
 	}
 	return nil, schemas.Errorf(schemas.CodeModelNotFound, "no model %q: load it with its path first", name).With("name", name)
 }
@@ -71,7 +84,7 @@ func (c *Catalog) Models(tenant string, f func(*Model)) {
 	}
 }
 
-// HitRate is the share of load_model calls that found the model resident, 0 to 1.
+// HitRate counts the loads that found the model resident, and all loads.
 func (c *Catalog) HitRate() (hits, total int64) { return c.hits, c.hits + c.misses }
 
 // Usable picks the copy of a model that is sealed on a device, or on any if device is empty.
@@ -135,7 +148,7 @@ func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, map[string]*Co
 			continue
 		}
 		key := cp.Key()
-		if cp.Model.Superseded {
+		if byKey[key] != nil || cp.Model.Superseded {
 			key += "@" + cp.Model.VersionString()
 		}
 		byKey[key] = cp
@@ -184,4 +197,27 @@ func must(err error) {
 	if err != nil {
 		panic(fmt.Sprintf("catalog: %v", err))
 	}
+}
+
+// sorted lists the keys of a map in order, so that effects do not depend on chance.
+func sorted[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+// copies lists every copy that has a grant, by model and device.
+func (c *Catalog) copies() []*Copy {
+	out := make([]*Copy, 0, len(c.grants))
+	for _, cp := range c.grants {
+		out = append(out, cp)
+	}
+	sort.Slice(out, func(i, j int) bool {
+		a, b := out[i], out[j]
+		return a.Model.ID < b.Model.ID || a.Model.ID == b.Model.ID && a.Device < b.Device
+	})
+	return out
 }

@@ -15,19 +15,22 @@ import (
 func (c *Catalog) Load(r LoadRequest, now ledger.Now) {
 	c.begin()
 	m, err := c.Find(r.Tenant, r.Name)
+	if err == nil && m.Tenant != r.Tenant && r.Path != "" && !m.at(r.Path) {
+		m = nil // another tenant's model, and this tenant means a file of its own
+	}
 	switch {
 	case err != nil && r.Path == "":
 		c.refuse(r.Ref, err)
 		return
-	case err == nil && r.Path != "" && r.Path != m.Path && m.Tenant == r.Tenant && len(m.copies) > 0:
+	case m != nil && r.Path != "" && !m.at(r.Path) && len(m.copies) > 0:
 		c.refuse(r.Ref, schemas.Errorf(schemas.CodeModelConflict, "model %q is %s: unload it, or choose another name", r.Name, m.Path).With("path", m.Path))
 		return
-	case err == nil:
-		if cp := m.copies[r.Device]; cp != nil {
+	case m != nil:
+		if cp := m.copies[r.Device]; cp != nil && !(r.Changed && cp.State == Sealed && m.Tenant == r.Tenant) {
 			c.meet(cp, r, now)
 			return
 		}
-		if r.Path == "" {
+		if r.Path == "" || m.at(r.Path) {
 			r.Path = m.Path
 		}
 	}
@@ -50,6 +53,10 @@ func (c *Catalog) meet(cp *Copy, r LoadRequest, now ledger.Now) {
 		c.adjust(cp.Model, r)
 		c.deliver(cp, r, true, now)
 	case Loading:
+		if cp.cancel != nil {
+			c.refuse(r.Ref, schemas.Errorf(schemas.CodeBusy, "a load of model %q is being given up on %s", r.Name, cp.Device).With("retry_after_ms", 50))
+			return
+		}
 		c.misses++
 		if r.DryRun {
 			c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomePlanned, Ref: r.Ref, Copy: cp})
@@ -86,15 +93,18 @@ func (c *Catalog) start(m *Model, r LoadRequest, now ledger.Now) {
 	c.misses++
 	if m == nil || m.Path != r.Path && m.Tenant == r.Tenant {
 		if m != nil {
-			c.forget(m) // it has no copies: the name is free for another file
+			c.drop(m) // it has no copies: the name is free for another file
 		}
 		m = &Model{ID: c.next, Identity: Identity{Tenant: r.Tenant, Name: r.Name, Path: r.Path, Version: 1},
-			Type: r.Type, Shared: r.Shared, Pinned: r.Pinned, Priority: r.Priority, copies: map[string]*Copy{}}
+			Type: r.Type, Shared: r.Shared, Pinned: r.Pinned, Priority: r.Priority, asked: r.Path, copies: map[string]*Copy{}}
 		c.next++
 		c.models[nameKey(r.Tenant, r.Name)] = m
 		c.all[m.ID] = m
 	} else {
 		c.adjust(m, r)
+		if m.copies[r.Device] != nil {
+			m = c.successor(m)
+		}
 	}
 	cp := &Copy{Model: m, Device: r.Device, State: Loading, started: now.Boot, refs: map[string]*Reference{},
 		mappers: map[ledger.SessionID]int32{}, waiters: []LoadRequest{r}}
@@ -121,48 +131,33 @@ func (c *Catalog) Inspected(cp *Copy, r *LoadRequest, d Description, fail *schem
 		c.failed(cp, fail, now)
 		return false
 	}
-	cp = c.version(cp, d)
+	if c.unchanged(cp, d, now) {
+		return false
+	}
+	c.version(cp, d)
 	m := cp.Model
 	m.Path, m.ContentID, m.Bytes, m.Tensors, m.Segments = d.Path, d.ContentID, d.Bytes, d.Tensors, d.Segments
 	cp.source = d.Source
-	c.out.Steps = append(c.out.Steps, Step{Kind: StepAllocate, Copy: cp, Request: &cp.waiters[0], Patience: cp.waiters[0].Patience})
+	first := cp.waiters[0]
+	c.out.Steps = append(c.out.Steps, Step{Kind: StepAllocate, Copy: cp, Request: &first, Patience: first.Patience})
 	return true
-}
-
-// version makes a new object when the file behind a known name has changed: readers of
-// the old one keep it, everybody else gets the new one.
-func (c *Catalog) version(cp *Copy, d Description) *Copy {
-	old := cp.Model
-	if old.ContentID == "" || old.ContentID == d.ContentID {
-		return cp
-	}
-	delete(old.copies, cp.Device)
-	next := &Model{ID: c.next, Identity: old.Identity, Type: old.Type, Shared: old.Shared, Pinned: old.Pinned,
-		Priority: old.Priority, copies: map[string]*Copy{cp.Device: cp}}
-	next.Version++
-	c.next++
-	c.all[next.ID] = next
-	c.models[nameKey(next.Tenant, next.Name)] = next
-	cp.Model = next
-	if len(old.copies) == 0 {
-		c.drop(old)
-	} else {
-		old.Superseded = true
-		c.saveModel(old)
-	}
-	return cp
 }
 
 // Waiting is the device's word that the allocation is in line.
 func (c *Catalog) Waiting(cp *Copy, position int, reason string) {
 	c.begin()
+	if cp.cancel != nil {
+		// It was given up before the device could be told which request to take back.
+		c.out.Steps = append(c.out.Steps, Step{Kind: StepAbandon, Copy: cp, Why: cp.cancel.Message})
+		return
+	}
 	for _, r := range cp.waiters {
 		c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomeProgress, Ref: r.Ref, Copy: cp, Position: position, Reason: reason})
 	}
 }
 
-// Granted is the device's grant for a load. Both it and the copy are on record before a
-// byte is read; a successor undoes what is not sealed.
+// Granted is the device's grant for a load. The device has it on record; the copy is
+// recorded when it is sealed, and a successor undoes what is not.
 func (c *Catalog) Granted(cp *Copy, grant uuid.UUID, granted int64, evicted []ledger.Evicted, now ledger.Now) {
 	c.begin()
 	cp.Grant, cp.Granted, cp.evicted = grant, granted, append(cp.evicted, evicted...)
@@ -200,9 +195,7 @@ func (c *Catalog) Progress(cp *Copy, done int64, now ledger.Now) {
 // Filled is the end of StepFill.
 func (c *Catalog) Filled(cp *Copy, fail *schemas.Error, now ledger.Now) {
 	c.begin()
-	if fail == nil {
-		fail = cp.cancel
-	} else if cp.cancel != nil {
+	if cp.cancel != nil {
 		fail = cp.cancel
 	}
 	if fail != nil {
@@ -232,7 +225,6 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 	m.Loads++
 	m.LastUsed = now.Wall
 	cp.UsedAt = now.Boot
-	c.policy.Loaded(object(cp), now.Boot)
 	waiters := cp.waiters
 	cp.waiters = nil
 	if err := c.saveSealed(cp, waiters, now); err != nil {
@@ -241,12 +233,14 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 		c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: true, Why: ledger.WhyLoadFailed})
 		return
 	}
+	c.policy.Loaded(object(cp), now.Boot)
 	c.event(schemas.EventModelLoaded, cp, Event{RequestID: waiters[0].RequestID, Took: cp.Cost, Done: cp.done})
 	for i, r := range waiters {
 		c.use(cp, now)
 		c.hand(cp, r, i > 0)
 	}
 	c.moved(cp.Device)
+	c.succeed(m, now)
 }
 
 // deliver answers a load with a copy that is there.
@@ -272,6 +266,9 @@ func (c *Catalog) hand(cp *Copy, r LoadRequest, hit bool) {
 
 // failed ends a load whose bytes are gone, or were never there.
 func (c *Catalog) failed(cp *Copy, err *schemas.Error, now ledger.Now) {
+	if cp.State == Failed {
+		return
+	}
 	m := cp.Model
 	delete(m.copies, cp.Device)
 	delete(c.grants, cp.Grant)
@@ -288,8 +285,9 @@ func (c *Catalog) failed(cp *Copy, err *schemas.Error, now ledger.Now) {
 		c.unloaded(u, cp, 0, true, 0)
 	}
 	cp.waiters, cp.unloads = nil, nil
-	if len(m.copies) == 0 && m.ContentID == "" {
-		c.forget(m) // nothing was ever learned of it
+	c.moved(cp.Device)
+	if len(m.copies) == 0 && m.rec == 0 {
+		c.drop(m) // it was never there: its name means what it meant before
 	}
 }
 
@@ -303,7 +301,7 @@ func (c *Catalog) Cancel(ref any, err *schemas.Error, now ledger.Now) bool {
 					continue
 				}
 				if len(cp.waiters) > 1 {
-					cp.waiters = append(cp.waiters[:i], cp.waiters[i+1:]...)
+					cp.waiters = append(cp.waiters[:i:i], cp.waiters[i+1:]...)
 					c.refuse(ref, err)
 					return true
 				}

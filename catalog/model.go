@@ -45,10 +45,16 @@ type Model struct {
 	Segments       []int64 // the layout: bytes of each segment, before the device's rounding
 	Loads          int64
 	LastUsed       time.Time
-	Superseded     bool // a newer version has its name
-	copies         map[string]*Copy
-	rec            store.RecID
+	Superseded     bool   // a newer version has its name
+	asked          string // the path as its first client wrote it
+	// prev is the version that this one replaces when its first copy is sealed.
+	prev   *Model
+	copies map[string]*Copy
+	rec    store.RecID
 }
+
+// at reports whether a client's path means this model's file.
+func (m *Model) at(path string) bool { return path == m.Path || path == m.asked }
 
 // Copies calls f for each copy, in no order.
 func (m *Model) Copies(f func(*Copy)) {
@@ -71,6 +77,8 @@ type Copy struct {
 	waiters  []LoadRequest
 	unloads  []UnloadRequest
 	why      string // of the release under way
+	force    bool   // it is released whoever reads it
+	ordered  bool   // the optimizer ordered it
 	started  clock.Instant
 	done     int64         // bytes read so far
 	progress clock.Instant // when progress was last published
@@ -143,6 +151,9 @@ type LoadRequest struct {
 	// Reference, if set, is taken when the copy is there (acquire_model).
 	Reference *Reference
 	DryRun    bool
+	// Changed says that the shell looked at the file of a resident model and found another
+	// than was loaded: it is loaded beside the old one, as a new version.
+	Changed bool
 	// Keep leaves the model's type, pin, priority and sharing as they are: the request
 	// says nothing of them.
 	Keep bool

@@ -20,9 +20,11 @@ func (c *Catalog) Mapped(grant uuid.UUID, s ledger.SessionID, pid int32, gone bo
 	if !ok {
 		return
 	}
-	if gone {
+	_, known := cp.mappers[s]
+	switch {
+	case gone:
 		delete(cp.mappers, s)
-	} else {
+	case !known:
 		cp.mappers[s] = pid
 		c.use(cp, now)
 	}
@@ -65,8 +67,8 @@ func (c *Catalog) Renew(tenant, id string, r Reference, now ledger.Now) (*Refere
 // SessionGone ends the references of a session.
 func (c *Catalog) SessionGone(s ledger.SessionID, now ledger.Now) {
 	c.begin()
-	for id, cp := range c.byRef {
-		if cp.refs[id].Session == s {
+	for _, id := range sorted(c.byRef) {
+		if cp := c.byRef[id]; cp.refs[id].Session == s {
 			c.dropReference(cp, id, now)
 		}
 	}
@@ -85,7 +87,8 @@ func (c *Catalog) Next() (at clock.Instant, ok bool) {
 // Tick ends references whose lease ran out.
 func (c *Catalog) Tick(now ledger.Now) {
 	c.begin()
-	for id, cp := range c.byRef {
+	for _, id := range sorted(c.byRef) {
+		cp := c.byRef[id]
 		if e := cp.refs[id].Ends; e != 0 && e <= now.Boot {
 			c.dropReference(cp, id, now)
 		}

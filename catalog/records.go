@@ -2,13 +2,11 @@ package catalog
 
 import (
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/clock"
-	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/ledger/store"
 	"github.com/isobar-project/isobar/schemas"
@@ -20,6 +18,8 @@ const (
 	kindModel  store.Kind = 1
 	kindCopy   store.Kind = 2
 	kindAnswer store.Kind = 3
+
+	kindBallast store.Kind = 4
 )
 
 type modelRecord struct {
@@ -27,6 +27,7 @@ type modelRecord struct {
 	Tenant     string           `json:"tenant"`
 	Name       string           `json:"name"`
 	Path       string           `json:"path"`
+	Asked      string           `json:"asked,omitempty"`
 	ContentID  string           `json:"content_id"`
 	Version    int              `json:"version"`
 	Type       string           `json:"type"`
@@ -51,6 +52,7 @@ type copyRecord struct {
 	Refs    []*Reference  `json:"refs"`
 	// Revoking copies are on their way out; a successor goes on with it.
 	Revoking bool   `json:"revoking"`
+	Force    bool   `json:"force,omitempty"`
 	Why      string `json:"why"`
 }
 
@@ -61,16 +63,16 @@ func encode(v any) []byte {
 }
 
 func (m *Model) record() []byte {
-	return encode(modelRecord{ID: m.ID, Tenant: m.Tenant, Name: m.Name, Path: m.Path, ContentID: m.ContentID, Version: m.Version,
+	return encode(modelRecord{ID: m.ID, Tenant: m.Tenant, Name: m.Name, Path: m.Path, Asked: m.asked, ContentID: m.ContentID, Version: m.Version,
 		Type: m.Type, Shared: m.Shared, Pinned: m.Pinned, Priority: m.Priority, Bytes: m.Bytes, Segments: m.Segments,
 		Tensors: m.Tensors, Loads: m.Loads, LastUsed: m.LastUsed, Superseded: m.Superseded})
 }
 
 func (cp *Copy) record() []byte {
 	r := copyRecord{Model: cp.Model.ID, Device: cp.Device, Grant: cp.Grant, Granted: cp.Granted, Cost: cp.Cost, UsedAt: cp.UsedAt,
-		Revoking: cp.State == Revoking, Why: cp.why}
-	for _, ref := range cp.refs {
-		r.Refs = append(r.Refs, ref)
+		Revoking: cp.State == Revoking, Force: cp.force, Why: cp.why}
+	for _, id := range sorted(cp.refs) {
+		r.Refs = append(r.Refs, cp.refs[id])
 	}
 	return encode(r)
 }
@@ -86,6 +88,9 @@ func put(tx *store.Tx, rec *store.RecID, kind store.Kind, payload []byte) {
 // saveSealed records a loaded copy, its model and the answers of its waiters, in one
 // transaction.
 func (c *Catalog) saveSealed(cp *Copy, waiters []LoadRequest, now ledger.Now) *schemas.Error {
+	if !c.ballast.Hold() {
+		return c.ballast.Refusal()
+	}
 	model, own := cp.Model.rec, cp.rec
 	for _, r := range waiters {
 		c.keepReference(cp, r, now)
@@ -93,12 +98,14 @@ func (c *Catalog) saveSealed(cp *Copy, waiters []LoadRequest, now ledger.Now) *s
 	tx := c.region.Begin()
 	put(tx, &cp.Model.rec, kindModel, cp.Model.record())
 	put(tx, &cp.rec, kindCopy, cp.record())
+	c.supersede(tx, cp.Model)
 	kept := map[string]store.RecID{}
 	for _, r := range waiters {
 		c.putAnswer(tx, kept, cp, r, now)
 	}
 	if err := tx.Commit(); err != nil {
 		cp.Model.rec, cp.rec = model, own
+		cp.Model.reinstate()
 		for _, r := range waiters {
 			c.dropKept(cp, r)
 		}
@@ -112,6 +119,9 @@ func (c *Catalog) saveSealed(cp *Copy, waiters []LoadRequest, now ledger.Now) *s
 
 // saveUse records a reference or an answer that a resident copy gave.
 func (c *Catalog) saveUse(cp *Copy, r LoadRequest, now ledger.Now) *schemas.Error {
+	if !c.ballast.Hold() {
+		return c.ballast.Refusal()
+	}
 	c.keepReference(cp, r, now)
 	tx := c.region.Begin()
 	put(tx, &cp.rec, kindCopy, cp.record())
@@ -155,18 +165,14 @@ func (c *Catalog) saveModel(m *Model) {
 	if m.rec == 0 {
 		return // it is recorded with its first copy
 	}
-	tx := c.region.Begin()
-	tx.Update(m.rec, m.record())
-	must(tx.Commit())
+	must(c.ballast.Update(m.rec, m.record()))
 }
 
 func (c *Catalog) saveCopy(cp *Copy) {
 	if cp.rec == 0 {
 		return
 	}
-	tx := c.region.Begin()
-	tx.Update(cp.rec, cp.record())
-	must(tx.Commit())
+	must(c.ballast.Update(cp.rec, cp.record()))
 }
 
 // erase removes a copy's record and its references.
@@ -184,6 +190,10 @@ func (c *Catalog) erase(cp *Copy) {
 
 // KeepAnswer records the outcome of a command that the pool carried out.
 func (c *Catalog) KeepAnswer(key string, a ledger.AnswerRecord, now ledger.Now) *schemas.Error {
+	c.begin()
+	if !c.ballast.Hold() {
+		return c.ballast.Refusal()
+	}
 	tx := c.region.Begin()
 	rec := tx.Insert(kindAnswer, ledger.EncodeAnswer(a, now.Boot))
 	if err := tx.Commit(); err != nil {
@@ -195,6 +205,7 @@ func (c *Catalog) KeepAnswer(key string, a ledger.AnswerRecord, now ledger.Now) 
 
 // ForgetAnswers deletes answers whose time has passed.
 func (c *Catalog) ForgetAnswers(keys []string) {
+	c.begin()
 	tx := c.region.Begin()
 	for _, k := range keys {
 		if rec, ok := c.answers[k]; ok {
@@ -207,102 +218,4 @@ func (c *Catalog) ForgetAnswers(keys []string) {
 
 func full(err error) *schemas.Error {
 	return schemas.Errorf(schemas.CodeBusy, "the ledger cannot take more records: %v", err).With("retry_after_ms", 1000)
-}
-
-// Restored is what a take-over found in the pool's region.
-type Restored struct {
-	Models  int
-	Lost    []string // models whose copies are gone with their memory
-	Answers []ledger.AnswerRecord
-	// Orphans are weights grants that no copy names: loads that were not finished.
-	Orphans []uuid.UUID
-}
-
-// Restore rebuilds a catalog from a region. granted are the sealed weights grants that
-// the devices still hold, with their device.
-func Restore(mem []byte, policy eviction.Policy, newID func() uuid.UUID, granted map[uuid.UUID]string, now ledger.Now) (*Catalog, Restored, error) {
-	c := New(nil, policy, newID)
-	var copies []copyRecord
-	var recs []store.RecID
-	var rep Restored
-	region, err := store.Open(mem, func(rec store.RecID, kind store.Kind, payload []byte) error {
-		switch kind {
-		case kindModel:
-			var r modelRecord
-			if err := json.Unmarshal(payload, &r); err != nil {
-				return fmt.Errorf("record %d: %w", rec, err)
-			}
-			c.addModel(r, rec)
-		case kindCopy:
-			var r copyRecord
-			if err := json.Unmarshal(payload, &r); err != nil {
-				return fmt.Errorf("record %d: %w", rec, err)
-			}
-			copies, recs = append(copies, r), append(recs, rec)
-		case kindAnswer:
-			a, err := ledger.DecodeAnswer(payload)
-			if err != nil {
-				return fmt.Errorf("record %d: %w", rec, err)
-			}
-			rep.Answers = append(rep.Answers, a)
-			c.answers[a.Key] = rec
-		default:
-			return fmt.Errorf("record %d: unknown kind %d", rec, kind)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, rep, err
-	}
-	c.region = region
-	tx := region.Begin()
-	for i, r := range copies {
-		m, ok := c.all[r.Model]
-		if !ok || granted[r.Grant] != r.Device {
-			tx.Delete(recs[i])
-			if ok {
-				rep.Lost = append(rep.Lost, m.Name)
-			}
-			continue
-		}
-		delete(granted, r.Grant)
-		c.addCopy(m, r, recs[i], now)
-		rep.Models++
-	}
-	must(tx.Commit())
-	for id := range granted {
-		rep.Orphans = append(rep.Orphans, id)
-	}
-	for _, m := range c.all {
-		if m.Superseded && len(m.copies) == 0 {
-			c.drop(m)
-		}
-	}
-	return c, rep, nil
-}
-
-func (c *Catalog) addModel(r modelRecord, rec store.RecID) {
-	m := &Model{ID: r.ID, Identity: Identity{Tenant: r.Tenant, Name: r.Name, Path: r.Path, ContentID: r.ContentID, Version: r.Version},
-		Type: r.Type, Shared: r.Shared, Pinned: r.Pinned, Priority: r.Priority, Bytes: r.Bytes, Tensors: r.Tensors, Segments: r.Segments,
-		Loads: r.Loads, LastUsed: r.LastUsed, Superseded: r.Superseded, copies: map[string]*Copy{}, rec: rec}
-	c.all[m.ID] = m
-	c.next = max(c.next, m.ID+1)
-	if !m.Superseded {
-		c.models[nameKey(m.Tenant, m.Name)] = m
-	}
-}
-
-func (c *Catalog) addCopy(m *Model, r copyRecord, rec store.RecID, now ledger.Now) {
-	cp := &Copy{Model: m, Device: r.Device, State: Sealed, Grant: r.Grant, Granted: r.Granted, Cost: r.Cost, UsedAt: r.UsedAt,
-		refs: map[string]*Reference{}, mappers: map[ledger.SessionID]int32{}, why: r.Why, rec: rec, done: m.Bytes}
-	for _, ref := range r.Refs {
-		cp.refs[ref.ID] = ref
-		c.byRef[ref.ID] = cp
-	}
-	if r.Revoking {
-		cp.State = Revoking
-	}
-	m.copies[r.Device] = cp
-	c.grants[r.Grant] = cp
-	c.policy.Loaded(object(cp), now.Boot)
 }

@@ -32,6 +32,11 @@ func (c *Catalog) Unload(r UnloadRequest, now ledger.Now) {
 			return
 		}
 		models = []*Model{m}
+		for _, old := range c.all {
+			if old.Superseded && old.Tenant == m.Tenant && old.Name == m.Name {
+				models = append(models, old)
+			}
+		}
 	}
 	var copies []*Copy
 	for _, m := range models {
@@ -41,7 +46,10 @@ func (c *Catalog) Unload(r UnloadRequest, now ledger.Now) {
 			}
 		}
 	}
-	sort.Slice(copies, func(i, j int) bool { return copies[i].Key() < copies[j].Key() })
+	sort.Slice(copies, func(i, j int) bool {
+		a, b := copies[i], copies[j]
+		return a.Key() < b.Key() || a.Key() == b.Key() && a.Model.ID < b.Model.ID
+	})
 	if !r.Force {
 		for _, cp := range copies {
 			if n := cp.Readers(); n > 0 && cp.State == Sealed {
@@ -59,7 +67,7 @@ func (c *Catalog) Unload(r UnloadRequest, now ledger.Now) {
 	for _, cp := range copies {
 		u := r
 		u.Ref = b
-		b.names = append(b.names, cp.Model.Name)
+		b.name(cp.Model.Name)
 		switch cp.State {
 		case Sealed:
 			c.release(cp, r.Force, r.Deadline, ledger.WhyUnloaded, &u)
@@ -81,6 +89,15 @@ type batch struct {
 	confirmed     bool
 }
 
+func (b *batch) name(s string) {
+	for _, n := range b.names {
+		if n == s {
+			return
+		}
+	}
+	b.names = append(b.names, s)
+}
+
 func (c *Catalog) unloaded(u UnloadRequest, cp *Copy, freed int64, confirmed bool, zombie int64) {
 	b := u.Ref.(*batch)
 	b.left--
@@ -100,12 +117,13 @@ func (c *Catalog) Evict(cp *Copy, why string, now ledger.Now) bool {
 		return false
 	}
 	c.policy.Evicted(cp.Key(), now.Boot)
+	cp.ordered = true
 	c.release(cp, false, 0, why, nil)
 	return true
 }
 
 func (c *Catalog) release(cp *Copy, force bool, deadline time.Duration, why string, u *UnloadRequest) {
-	cp.State, cp.why = Revoking, why
+	cp.State, cp.why, cp.force = Revoking, why, force
 	if u != nil {
 		cp.unloads = append(cp.unloads, *u)
 	}
@@ -141,6 +159,7 @@ func (c *Catalog) Released(grant uuid.UUID, freed, zombie int64, confirmed bool,
 		delete(cp.Model.copies, cp.Device)
 		delete(c.grants, grant)
 		c.erase(cp)
+		c.unknown(cp)
 		c.event(schemas.EventModelUnloaded, cp, Event{Freed: freed, Reason: cp.why})
 		if m := cp.Model; m.Superseded && len(m.copies) == 0 {
 			c.drop(m)
@@ -160,7 +179,10 @@ func (c *Catalog) ReleaseRefused(grant uuid.UUID, err *schemas.Error, now ledger
 	if !ok {
 		return
 	}
-	cp.State = Sealed
+	if cp.cancel != nil {
+		return // an unfinished load is released by force: there is nobody to refuse for
+	}
+	cp.State, cp.ordered, cp.force = Sealed, false, false
 	c.saveCopy(cp)
 	c.policy.Loaded(object(cp), now.Boot)
 	for _, u := range cp.unloads {
@@ -174,15 +196,34 @@ func (c *Catalog) ReleaseRefused(grant uuid.UUID, err *schemas.Error, now ledger
 	c.moved(cp.Device)
 }
 
-// forget removes a model of which nothing is recorded but its name.
-func (c *Catalog) forget(m *Model) {
-	c.drop(m)
+// unknown has the policy forget a copy that was not evicted, unless another version of
+// the model lies in its place.
+func (c *Catalog) unknown(cp *Copy) {
+	if cp.ordered {
+		return
+	}
+	for _, other := range c.grants {
+		if other.Key() == cp.Key() {
+			return
+		}
+	}
+	c.policy.Removed(cp.Key())
 }
 
+// drop removes a model that has no copies. Its name means the version before it, if this
+// one never replaced that.
 func (c *Catalog) drop(m *Model) {
 	delete(c.all, m.ID)
-	if c.models[nameKey(m.Tenant, m.Name)] == m {
-		delete(c.models, nameKey(m.Tenant, m.Name))
+	if k := nameKey(m.Tenant, m.Name); c.models[k] == m {
+		delete(c.models, k)
+		if m.prev != nil && !m.prev.Superseded {
+			c.models[k] = m.prev
+		}
+	}
+	for _, next := range c.all {
+		if next.prev == m {
+			next.prev = m.prev
+		}
 	}
 	if m.rec != 0 {
 		tx := c.region.Begin()

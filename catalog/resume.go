@@ -6,9 +6,9 @@ import "github.com/isobar-project/isobar/ledger"
 // Restore.
 func (c *Catalog) Resume(now ledger.Now) {
 	c.begin()
-	for _, cp := range c.grants {
+	for _, cp := range c.copies() {
 		if cp.State == Revoking {
-			c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: true, Why: cp.why})
+			c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: cp.force, Why: cp.why})
 		}
 		c.moved(cp.Device)
 	}

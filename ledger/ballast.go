@@ -63,3 +63,6 @@ func (b *Ballast) Update(rec store.RecID, payload []byte) error {
 	tx.Update(rec, payload)
 	return tx.Commit()
 }
+
+// Held reports whether the room is held.
+func (b *Ballast) Held() bool { return b.rec != 0 }

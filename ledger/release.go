@@ -42,7 +42,8 @@ type ReleaseRequest struct {
 }
 
 // Release begins to end a grant. It is answered with OutcomeReleased when every byte
-// can be granted again, or at the deadline with what is still pinned.
+// can be granted again, or at the deadline with what is still pinned. For weights, which
+// the pool releases, the second answer is followed by the first when they are free.
 func (d *Device) Release(r ReleaseRequest, now Now) {
 	d.begin()
 	g, err := d.FindGrant(r.Grant, r.Tenant)
@@ -143,7 +144,8 @@ func (d *Device) beginRelease(g *Grant, why string, wait time.Duration, ref any,
 	if ref != nil {
 		if g.Status == StatusZombie {
 			d.answerRelease(g, ref, 0, false)
-		} else {
+		}
+		if g.Status != StatusZombie || g.Class == ClassWeights {
 			g.release.waiters = append(g.release.waiters, ref)
 		}
 	}
@@ -313,7 +315,9 @@ func (d *Device) toZombie(g *Grant, now Now) {
 	for _, ref := range g.release.waiters {
 		d.answerRelease(g, ref, 0, false)
 	}
-	g.release.waiters = nil
+	if g.Class != ClassWeights {
+		g.release.waiters = nil
+	}
 	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobHolders, Grant: g.ID, Ranges: d.ranges(g)})
 }
 

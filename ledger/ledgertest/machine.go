@@ -98,6 +98,9 @@ func NewMachine(cfg ledger.DeviceConfig, ledgerBytes int) (*Machine, error) {
 	m := &Machine{Mem: make([]byte, ledgerBytes), Segments: map[heap.SegmentID]*Segment{}, Dead: map[ledger.SessionID]bool{},
 		Live: map[uuid.UUID]*Live{}, Final: map[any]ledger.Outcome{},
 		Now: ledger.Now{Boot: clock.Instant(time.Hour), Wall: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}}
+	for _, b := range []byte(cfg.Device) {
+		m.random = m.random*31 + uint64(b) // devices do not make the same ids
+	}
 	cfg.Rand = m.fill
 	cfg.NewID = m.newID
 	m.Config = cfg

@@ -1,0 +1,92 @@
+package catalog
+
+import (
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/ledger/store"
+)
+
+// Check recomputes what the catalog keeps in two ways and says what contradicts what. It
+// is for tests and takes time in proportion to all there is.
+func (c *Catalog) Check() error {
+	grants, refs := 0, 0
+	records := map[store.RecID]string{}
+	note := func(rec store.RecID, what string) error {
+		if rec != 0 && records[rec] != "" {
+			return fmt.Errorf("catalog: record %d is %s and %s", rec, records[rec], what)
+		}
+		if rec != 0 {
+			records[rec] = what
+		}
+		return nil
+	}
+	for id, m := range c.all {
+		if m.ID != id || id >= c.next {
+			return fmt.Errorf("catalog: model %d is listed as %d, the next is %d", m.ID, id, c.next)
+		}
+		if newest := c.models[nameKey(m.Tenant, m.Name)]; newest != m && !m.Superseded && (newest == nil || !newest.replaces(m)) {
+			return fmt.Errorf("catalog: nothing leads to model %d %q", id, m.Name)
+		}
+		if err := note(m.rec, "a model"); err != nil {
+			return err
+		}
+		for d, cp := range m.copies {
+			if cp.Device != d || cp.Model != m || cp.State == Failed {
+				return fmt.Errorf("catalog: the copy of %q on %s is %s of %q on %s", m.Name, d, cp.State, cp.Model.Name, cp.Device)
+			}
+			if cp.Grant != uuid.Nil {
+				grants++
+				if c.grants[cp.Grant] != cp {
+					return fmt.Errorf("catalog: the grant of %q on %s is not listed", m.Name, d)
+				}
+			}
+			if (cp.rec != 0) != (cp.State != Loading) || cp.State == Loading && len(cp.waiters) == 0 || cp.State != Loading && len(cp.waiters) > 0 {
+				return fmt.Errorf("catalog: the copy of %q on %s is %s with record %d and %d waiters", m.Name, d, cp.State, cp.rec, len(cp.waiters))
+			}
+			if cp.State == Sealed && len(cp.unloads) > 0 {
+				return fmt.Errorf("catalog: the copy of %q on %s is sealed, and %d wait for its end", m.Name, d, len(cp.unloads))
+			}
+			for id := range cp.refs {
+				refs++
+				if c.byRef[id] != cp {
+					return fmt.Errorf("catalog: reference %s is not listed", id)
+				}
+			}
+			if err := note(cp.rec, "a copy"); err != nil {
+				return err
+			}
+		}
+	}
+	for k, m := range c.models {
+		if c.all[m.ID] != m || nameKey(m.Tenant, m.Name) != k {
+			return fmt.Errorf("catalog: the name %q means model %d, which is not listed", k, m.ID)
+		}
+	}
+	for _, rec := range c.answers {
+		if err := note(rec, "an answer"); err != nil {
+			return err
+		}
+	}
+	if grants != len(c.grants) || refs != len(c.byRef) {
+		return fmt.Errorf("catalog: %d grants and %d references are listed, there are %d and %d", len(c.grants), len(c.byRef), grants, refs)
+	}
+	if c.ballast.Held() {
+		records[0] = "the ballast"
+	}
+	if n := c.region.Stats().Records; n != len(records) {
+		return fmt.Errorf("catalog: %d records, %d are known", n, len(records))
+	}
+	return nil
+}
+
+// replaces reports whether m is, or is to be, a later version of old.
+func (m *Model) replaces(old *Model) bool {
+	for p := m.prev; p != nil; p = p.prev {
+		if p == old {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,92 @@
+package catalog
+
+import (
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/ledger/store"
+)
+
+// successor makes the next version of a model. From now on the name means the new one;
+// the old one is superseded when the first copy of the new one is sealed, and is what the
+// name means again if none ever is.
+func (c *Catalog) successor(old *Model) *Model {
+	next := &Model{ID: c.next, Identity: old.Identity, Type: old.Type, Shared: old.Shared, Pinned: old.Pinned,
+		Priority: old.Priority, asked: old.asked, prev: old, copies: map[string]*Copy{}}
+	next.Version++
+	next.ContentID = ""
+	c.next++
+	c.all[next.ID] = next
+	c.models[nameKey(next.Tenant, next.Name)] = next
+	return next
+}
+
+// version makes a new object when the file behind a known name has changed: readers of
+// the old one keep it, everybody else gets the new one.
+func (c *Catalog) version(cp *Copy, d Description) {
+	old := cp.Model
+	if old.ContentID == "" || old.ContentID == d.ContentID {
+		return
+	}
+	delete(old.copies, cp.Device)
+	cp.Model = c.successor(old)
+	cp.Model.copies[cp.Device] = cp
+}
+
+// unchanged answers a load of a new version that turns out to be the old one.
+func (c *Catalog) unchanged(cp *Copy, d Description, now ledger.Now) bool {
+	m := cp.Model
+	if m.prev == nil || m.prev.ContentID != d.ContentID || len(m.copies) > 1 {
+		return false
+	}
+	there := m.prev.copies[cp.Device]
+	if there == nil || there.State != Sealed {
+		return false
+	}
+	waiters := cp.waiters
+	cp.State, cp.waiters = Failed, nil
+	delete(m.copies, cp.Device)
+	c.drop(m)
+	for _, r := range waiters {
+		c.deliver(there, r, true, now)
+	}
+	return true
+}
+
+// supersede records, in the transaction that seals a new version, that older ones have
+// lost their name.
+func (c *Catalog) supersede(tx *store.Tx, m *Model) {
+	for old := m.prev; old != nil; old = old.prev {
+		old.Superseded = true
+		switch {
+		case old.rec == 0:
+		case len(old.copies) == 0:
+			tx.Delete(old.rec)
+		default:
+			tx.Update(old.rec, old.record())
+		}
+	}
+}
+
+// reinstate undoes supersede after a failed commit.
+func (m *Model) reinstate() {
+	for old := m.prev; old != nil; old = old.prev {
+		old.Superseded = false
+	}
+}
+
+// succeed lets go of what a sealed version supersedes and nobody reads.
+func (c *Catalog) succeed(m *Model, now ledger.Now) {
+	old := m.prev
+	m.prev = nil
+	for old != nil {
+		prev := old.prev
+		old.prev = nil
+		if len(old.copies) == 0 {
+			old.rec = 0 // deleted by supersede
+			c.drop(old)
+		}
+		for _, d := range sorted(old.copies) {
+			c.settle(old.copies[d], now)
+		}
+		old = prev
+	}
+}
