@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/isobar-project/isobar/bus/client"
+	"github.com/isobar-project/isobar/node"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// grammar is the command line.
+type grammar struct {
+	File string `name:"config" placeholder:"FILE" help:"The configuration file (ISOBAR_CONFIG; else the first there is of $$XDG_CONFIG_HOME/isobar/config.yaml and /etc/isobar/config.yaml)."`
+
+	Run     runCommand     `cmd:"" help:"Run the node of this host."`
+	Vault   vaultCommand   `cmd:"" help:"Run the vault, which keeps memory while no node runs. A node starts one by itself."`
+	Call    callCommand    `cmd:"" help:"Give a node one command: isobar call ACTION key=value…"`
+	Status  statusCommand  `cmd:"" help:"Show devices, models, grants, queue and pressure of a node."`
+	Watch   watchCommand   `cmd:"" help:"Follow events, one line each."`
+	Config  configCommand  `cmd:"" help:"Show the configuration in force, and where each value came from."`
+	Stdio   stdioCommand   `cmd:"" help:"Take commands from standard input, one JSON object a line."`
+	Version versionCommand `cmd:"" help:"Show the version."`
+}
+
+const description = `Isobar owns the memory of one host and hands it out to the processes that serve models.
+
+Begin with "isobar run" in one terminal and "isobar status" in another. "isobar COMMAND --help" has examples.`
+
+// call is what a command runs with.
+type call struct {
+	*program
+	ctx  context.Context
+	file string // --config
+}
+
+// main runs one command line and returns the exit code.
+func (p *program) main(ctx context.Context, args []string) int {
+	g := &grammar{}
+	g.Run.Plugins = kong.Plugins{settingFlags(node.ScopeNode)}
+	g.Vault.Plugins = kong.Plugins{settingFlags(node.ScopeVault)}
+	g.Config.Plugins = kong.Plugins{settingFlags(node.ScopeNode)}
+	exited := -1
+	parser, err := kong.New(g, kong.Name("isobar"), kong.Description(description), kong.Writers(p.out, p.err),
+		kong.Exit(func(code int) {
+			if exited < 0 {
+				exited = code
+			}
+		}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 110, ValueFormatter: sentence}))
+	if err != nil {
+		return p.fail(fmt.Errorf("the command line's own grammar: %w", err))
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if exited >= 0 { // --help has been printed
+		return exited
+	}
+	if err != nil {
+		return p.fail(usageOf(args, err))
+	}
+	return p.fail(parsed.Run(&call{program: p, ctx: ctx, file: g.File}))
+}
+
+// sentence is the help text as written: kong would add the name of the environment
+// variable, which the texts have already.
+func sentence(v *kong.Value) string { return v.Help }
+
+// usageOf is an error of the command line, with where to look.
+func usageOf(args []string, err error) error {
+	command := ""
+	for _, a := range args {
+		if !strings.HasPrefix(a, "-") {
+			command = a + " "
+			break
+		}
+	}
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context != nil && parse.Context.Selected() == nil {
+		command = ""
+	}
+	return usage("%v: `isobar %s--help` says how", err, command)
+}
+
+// connection is how client commands find their node.
+type connection struct {
+	URL         string `name:"url" placeholder:"URL" help:"The NATS server (ISOBAR_NATS_URL; else the node of this host's configuration)."`
+	Node        string `name:"node" placeholder:"NAME" help:"The node to ask, where several answer; any otherwise."`
+	Credentials string `name:"nats-credentials" placeholder:"FILE" help:"A .creds file to show to the server (ISOBAR_NATS_CREDENTIALS)."`
+	Username    string `name:"nats-username" placeholder:"NAME" help:"The user to connect as (ISOBAR_NATS_USERNAME; the password is read from ISOBAR_NATS_PASSWORD or the configuration file)."`
+}
+
+// open connects as the flags and the configuration say.
+func (c *connection) open(k *call, change func(*client.Options)) (*client.Client, error) {
+	flags := map[string][]string{}
+	for key, v := range map[string]string{"nats_url": c.URL, "nats_username": c.Username} {
+		if v != "" {
+			flags[key] = []string{v}
+		}
+	}
+	if c.Credentials != "" {
+		path, err := filepath.Abs(c.Credentials)
+		if err != nil {
+			return nil, usage("--nats-credentials: %v", err)
+		}
+		flags["nats_credentials"] = []string{path}
+	}
+	cfg, err := node.Load(k.world, node.ScopeClient, node.Given{File: k.file, Flags: flags})
+	if err != nil {
+		return nil, err
+	}
+	if c.Node != "" && !schemas.ValidToken(c.Node) {
+		return nil, usage("--node: %q cannot be a node's name", c.Node)
+	}
+	o := client.Options{URL: cfg.ClientURL(), CredentialsFile: cfg.NATSCredentials, Username: cfg.NATSUsername, Password: cfg.NATSPassword,
+		Node: c.Node, Name: "isobar"}
+	if change != nil {
+		change(&o)
+	}
+	return k.connect(o)
+}
+
+// interruptible is a context that ends with the first interrupt. stop must be called.
+func (k *call) interruptible() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(k.ctx)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-k.interrupts:
+			cancel(errInterrupted)
+		case <-done:
+		}
+	}()
+	return ctx, func() { close(done); cancel(nil) }
+}
+
+var errInterrupted = errors.New("interrupted")

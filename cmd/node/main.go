@@ -1,0 +1,72 @@
+// Command isobar is the memory plane of one host, and its client.
+//
+// `isobar run` is the node; `isobar vault` the process that keeps its memory while no
+// node runs; everything else talks to a node. The command line is parsed here and the
+// rooms are called: nothing is decided. `isobar --help` and `isobar COMMAND --help` say
+// how to use it.
+//
+// Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration; 3 no node
+// answers.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/bus/client"
+	"github.com/isobar-project/isobar/node"
+	"github.com/isobar-project/isobar/vault"
+)
+
+// version is set by the linker: -ldflags "-X main.version=1.2.3".
+var version string
+
+func main() {
+	interrupts := make(chan os.Signal, 2)
+	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
+	p := &program{
+		name: os.Args[0], in: os.Stdin, out: os.Stdout, err: os.Stderr,
+		outTerminal: terminal(os.Stdout), errTerminal: terminal(os.Stderr),
+		world: node.Machine(), version: buildVersion(version), interrupts: interrupts, exit: os.Exit,
+		now: time.Now, connect: client.Connect, executable: os.Executable,
+		node: node.Run, vault: vault.Run, findModel: findModel,
+	}
+	os.Exit(p.main(context.Background(), os.Args[1:]))
+}
+
+// program is the command line and everything it needs of the world.
+type program struct {
+	name     string // as the user called it
+	in       io.Reader
+	out, err io.Writer
+	// outTerminal is the width of the terminal that out is, 0 for none; errTerminal likewise.
+	outTerminal, errTerminal int
+	world                    *node.World
+	version                  string
+	// interrupts are SIGINT and SIGTERM.
+	interrupts <-chan os.Signal
+	exit       func(code int) // ends the process at once
+	now        func() time.Time
+	connect    func(client.Options) (*client.Client, error)
+	executable func() (string, error)
+	node       func(ctx context.Context, cfg node.Config, ready func(node.Info)) error
+	vault      func(ctx context.Context, cfg vault.RunConfig) error
+	findModel  func(roots []string) (path string, ok bool)
+}
+
+// terminal is the width in columns of the terminal that a file is, 0 if it is none.
+func terminal(f *os.File) int {
+	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
+		return 0
+	}
+	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		return int(size.Col)
+	}
+	return 80
+}
