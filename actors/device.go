@@ -39,8 +39,20 @@ type deviceActor struct {
 	sampling sampling
 	beat     atomic.Pointer[schemas.DeviceBeat]
 	health   device.Health
-	reasons  []string
-	draining chan Stays // of a drain under way
+	state    atomic.Pointer[condition] // of health, for other goroutines
+	draining chan Stays                // of a drain under way
+}
+
+// condition is a device's health as others see it.
+type condition struct {
+	health  schemas.Health
+	reasons []string
+}
+
+// feels notes the device's health.
+func (d *deviceActor) feels(h device.Health, reasons []string) {
+	d.health = h
+	d.state.Store(&condition{schemas.Health(h.String()), reasons})
 }
 
 // sampling is the state of looking at the outside.
@@ -65,6 +77,9 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 	info := cfg.Driver.Info()
 	d := &deviceActor{house: h, id: info.ID, tag: tagOf(info.ID), cfg: cfg, info: info, driver: cfg.Driver,
 		kind: schemas.DeviceType(info.Type.String()), live: map[heap.SegmentID]device.Segment{}}
+	d.feels(device.Healthy, nil)
+	// Ledger and driver agree at first: what one has of the other was just read or made.
+	d.sampling.agreed = h.cfg.Clock.Wall()
 	d.beat.Store(&schemas.DeviceBeat{DeviceID: d.id, PressureLevel: schemas.PressureLow, Health: schemas.HealthHealthy})
 	core := ledger.DeviceConfig{
 		Device: d.id, Type: string(d.kind), Physical: info.PhysicalBytes, Limit: cfg.Limit, Ceiling: info.PhysicalBytes - cfg.Reserve,
@@ -161,7 +176,7 @@ func (d *deviceActor) flush() {
 		e.Outcomes[i].Ref.(asker).outcome(d, &e.Outcomes[i])
 	}
 	if len(e.Events) > 0 {
-		d.announce(e.Events)
+		d.announce(e.Events, e.Outcomes)
 	}
 	for _, r := range e.Revokes {
 		d.house.sessions.revoke(r)
@@ -252,14 +267,14 @@ func (d *deviceActor) sampled(s device.Sample, err error, epoch uint64, wall tim
 	stale := err != nil
 	switch {
 	case err != nil:
-		d.health, d.reasons = device.Failing, []string{"its figures cannot be read: " + err.Error()}
+		d.feels(device.Failing, []string{"its figures cannot be read: " + err.Error()})
 		d.house.log.Warn("no sample", "device", d.id, "error", err)
 	case (epoch != d.sampling.epoch || d.sampling.busy > 0) && d.sampling.rejected < maxRejected:
 		d.sampling.rejected++
 	default:
 		d.sampling.rejected = 0
 		d.sampling.at = wall
-		d.health, d.reasons = s.Health, s.Reasons
+		d.feels(s.Health, s.Reasons)
 		d.core.SetOutside(s.OutsideBytes(), s.PhysicalBytes-d.cfg.Reserve, now)
 		d.flush()
 		d.checkDrift(s, epoch)
@@ -324,9 +339,9 @@ func (d *deviceActor) undo(id uuid.UUID, tenant string, unlessMapped bool) {
 
 // describe is the device as the contract shows it. It may be called from any goroutine.
 func (d *deviceActor) describe() schemas.Device {
-	b := d.beat.Load()
+	c := d.state.Load()
 	return schemas.Device{DeviceID: d.id, Type: d.kind, Name: d.info.Name, Driver: d.info.Driver, UUID: d.info.UUID, Simulated: d.info.Simulated,
-		GranularityBytes: d.info.GranularityBytes, Peers: d.info.Peers, NUMANode: d.info.NUMANode, Health: b.Health}
+		GranularityBytes: d.info.GranularityBytes, Peers: d.info.Peers, NUMANode: d.info.NUMANode, Health: c.health, HealthReasons: c.reasons}
 }
 
 func closeAll(files []*os.File) {

@@ -227,11 +227,11 @@ func (k *dataDesk) Hello(peer fdwire.Peer, hello dataplane.Hello, conn dataplane
 		}
 		s.watch(x.ID, peer.PidFD)
 		s.conns[x.ID].conn = conn
-		if len(hello.Held) == 0 {
+		if hello.Held == nil { // it says nothing of what it maps
 			done(w, nil)
 			return
 		}
-		s.lost(x.ID, hello.Held, func(lost []string, fail *schemas.Error) {
+		s.lost(x.ID, hello.Held, w.Resumed, func(lost []string, fail *schemas.Error) {
 			if fail != nil {
 				done(dataplane.Welcome{}, fail)
 				return
@@ -246,18 +246,25 @@ func (k *dataDesk) Hello(peer fdwire.Peer, hello dataplane.Hello, conn dataplane
 	}
 }
 
-// lost asks the devices which of a resuming session's grants are no longer its own.
-func (s *sessionsActor) lost(id ledger.SessionID, held []string, use func([]string, *schemas.Error)) {
+// lost asks the devices which of a resuming session's grants are no longer its own, and
+// tells them that it maps no others.
+func (s *sessionsActor) lost(id ledger.SessionID, held []string, resumed bool, use func([]string, *schemas.Error)) {
 	find := func(d *deviceActor) map[string]bool {
 		mine := map[string]bool{}
+		maps := map[uuid.UUID]bool{}
 		for _, h := range held {
 			u, err := uuid.Parse(h)
 			if err != nil {
 				continue
 			}
+			maps[u] = true
 			if g, ok := d.core.Grant(u); ok && g.Maps(id) {
 				mine[h] = true
 			}
+		}
+		if resumed {
+			d.core.Resumed(id, maps, s.house.now())
+			d.flush()
 		}
 		return mine
 	}

@@ -41,7 +41,8 @@ type Hello struct {
 	Client, Version string
 	// SessionID and ResumeToken are of the session to resume; empty for a new one.
 	SessionID, ResumeToken string
-	// Held are the grants that the client still has mapped.
+	// Held are the grants that the client still has mapped, and no others are; nil where
+	// it says nothing of that.
 	Held []string
 }
 

@@ -131,19 +131,35 @@ func (d *Device) Unmap(s SessionID, id uuid.UUID, now Now) *schemas.Error {
 	if m == nil {
 		return schemas.Errorf(schemas.CodeAllocationNotFound, "this session does not map allocation %s", id)
 	}
+	d.unmapped(g, m, now)
+	d.pump(now)
+	return nil
+}
+
+func (d *Device) unmapped(g *Grant, m *Mapper, now Now) {
 	if m.Exporting {
 		m.Gone = true // not before its descriptors are out of our hands
-		return nil
+		return
 	}
-	d.removeMapper(g, s)
+	d.removeMapper(g, m.Session)
 	g.LastUsed = now.Wall
 	g.note("unmapped", now.Wall, "")
 	d.rewrite(g)
 	if g.release != nil {
 		d.tryFree(g, now)
-		d.pump(now)
 	}
-	return nil
+}
+
+// Resumed is the word of a session that comes back on what it still maps: of everything
+// else it let go, or never got it, while nobody could hear of it.
+func (d *Device) Resumed(s SessionID, held map[uuid.UUID]bool, now Now) {
+	d.begin()
+	for _, g := range d.of(s) {
+		if m := g.mapper(s); m != nil && !held[g.ID] {
+			d.unmapped(g, m, now)
+		}
+	}
+	d.pump(now)
 }
 
 func (d *Device) removeMapper(g *Grant, s SessionID) {

@@ -345,6 +345,9 @@ func (c *Client) dial(ctx context.Context) (*fdwire.Conn, *wire.Welcome, error) 
 		Type: wire.TypeHello, ID: 0, Client: c.cfg.Name, Version: c.cfg.Version,
 		SessionID: c.session.ID, ResumeToken: c.session.token,
 	}
+	if c.session.ID != "" {
+		hello.Held = []string{} // to hold nothing is a word too
+	}
 	for id := range c.held {
 		hello.Held = append(hello.Held, id)
 	}

@@ -29,7 +29,7 @@ type Hello struct {
 	Version     string   `json:"version,omitempty"`
 	SessionID   string   `json:"session_id,omitempty"`
 	ResumeToken string   `json:"resume_token,omitempty"`
-	Held        []string `json:"held,omitempty"`
+	Held        []string `json:"held"` // nil: nothing is said of it
 }
 
 // Welcome answers Hello.
