@@ -59,9 +59,13 @@ func (c *call) fail(err *schemas.Error) {
 	s.tell(seam.SystemLane, func() { s.failed(c, err) })
 }
 
+// canceller orders a command's end and calls seen when the order has been carried out;
+// the command itself may take longer to end.
+type canceller func(err *schemas.Error, seen func())
+
 // follow makes an operation of a command that is not done at once. cancel is called on the
 // sessions actor and must only send a message.
-func (c *call) follow(status schemas.OperationStatus, position int, reason string, cancel func(*schemas.Error)) {
+func (c *call) follow(status schemas.OperationStatus, position int, reason string, cancel canceller) {
 	if c.answered {
 		return
 	}

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -69,11 +70,15 @@ func (d *deviceActor) allocate(c *call) {
 	})
 }
 
-func (d *deviceActor) canceller(t ledger.Ticket) func(*schemas.Error) {
-	return func(err *schemas.Error) {
+// requestID is the id of the command, for events.
+func (a *grantCall) requestID() string { return a.c.RequestID }
+
+func (d *deviceActor) canceller(t ledger.Ticket) canceller {
+	return func(err *schemas.Error, seen func()) {
 		d.tell(seam.SystemLane, func() {
 			d.core.Cancel(t, err, d.house.now())
 			d.flush()
+			seen()
 		})
 	}
 }
@@ -153,6 +158,9 @@ func (d *deviceActor) deallocate(c *call, id uuid.UUID) {
 		case g.Class == ledger.ClassWeights:
 			c.fail(schemas.Errorf(schemas.CodeInvalidRequest, "allocation %s holds model %q: use unload_model", id, g.Model).With("field", "allocation_id"))
 			return
+		case c.DryRun && g.Status == ledger.StatusActive && len(g.Mappers) > 0 && !in.Force:
+			c.done(planned("refused", fmt.Sprintf("%d sessions map it: let them unmap it, or use force", len(g.Mappers))), nil)
+			return
 		case c.DryRun:
 			c.done(planned("granted", "the allocation would be released"), nil)
 			return
@@ -181,7 +189,11 @@ func (a *releaseCall) outcome(d *deviceActor, o *ledger.Outcome) {
 		a.c.fail(o.Err)
 		return
 	}
-	a.c.done(d.deallocated(o.Freed, o.Confirmed, o.Zombie), nil)
+	r := d.deallocated(o.Freed, o.Confirmed, o.Zombie)
+	if a.c.record.Key != "" {
+		a.c.record.Body = codec.Append(nil, codec.JSON, r) // it was foreseen; this is what came of it
+	}
+	a.c.done(r, nil)
 }
 
 func (d *deviceActor) deallocated(freed int64, confirmed bool, zombie int64) *schemas.DeallocateReply {

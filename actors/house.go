@@ -276,7 +276,9 @@ func (h *House) Devices() []schemas.Device {
 func (h *House) Beat() schemas.Heartbeat {
 	b := schemas.Heartbeat{UptimeSeconds: h.cfg.Clock.Wall().Sub(h.started).Seconds(), Draining: h.draining.Load()}
 	for _, d := range h.devices {
-		b.Devices = append(b.Devices, *d.beat.Load())
+		beat := *d.beat.Load()
+		beat.Health = d.state.Load().health
+		b.Devices = append(b.Devices, beat)
 	}
 	return b
 }

@@ -98,8 +98,8 @@ func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 	p.core.Load(r, p.house.now())
 	p.flush()
 	if !c.answered {
-		c.follow(schemas.StatusRunning, 0, "the model is being loaded", func(err *schemas.Error) {
-			p.tell(seam.SystemLane, func() { p.core.Cancel(r.Ref, err, p.house.now()); p.flush() })
+		c.follow(schemas.StatusRunning, 0, "the model is being loaded", func(err *schemas.Error, seen func()) {
+			p.tell(seam.SystemLane, func() { p.core.Cancel(r.Ref, err, p.house.now()); p.flush(); seen() })
 		})
 	}
 }

@@ -143,7 +143,7 @@ func (m *monitorActor) changed(s *gaugeState, ch pressure.Change) {
 
 func (m *monitorActor) beat(d *deviceActor, s *gaugeState) {
 	d.beat.Store(&schemas.DeviceBeat{DeviceID: d.id, PressureLevel: schemas.PressureLevel(s.eval.Level().String()), Sequence: s.sequence,
-		Health: d.beat.Load().Health})
+		Health: d.state.Load().health})
 }
 
 // aim tells the optimizer its target while the level is high, whenever there is something

@@ -7,6 +7,7 @@ import (
 
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/codec"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -23,7 +24,7 @@ type operation struct {
 	total    int64
 	begun    clock.Instant
 	pending  bool // the client was answered «queued» or «running»
-	cancel   func(*schemas.Error)
+	cancel   canceller
 	result   any
 	err      *schemas.Error
 	undo     func()
@@ -42,7 +43,7 @@ type waiter struct {
 func (s *sessionsActor) newOperationID() string { return s.house.cfg.Node + "." + uuid.NewString() }
 
 // track begins to follow a command, which has to be answered when its wait is over.
-func (s *sessionsActor) track(c *call, status schemas.OperationStatus, position int, reason string, cancel func(*schemas.Error)) {
+func (s *sessionsActor) track(c *call, status schemas.OperationStatus, position int, reason string, cancel canceller) {
 	op := &operation{id: c.operation, c: c, status: status, position: position, reason: reason, cancel: cancel, begun: s.house.cfg.Clock.Now()}
 	s.ops[op.id] = op
 	s.byReq[ledger.AnswerKey(c.Tenant, c.RequestID)] = op
@@ -84,18 +85,18 @@ func (s *sessionsActor) moved(id string, done, total int64) {
 func (s *sessionsActor) finished(c *call, data any, undo func()) {
 	if c.key != "" {
 		if c.record.Key == "" {
-			s.answers.Fail(c.key) // nothing to remember: a dry run, or no effect
-		} else {
-			for _, ref := range s.answers.Finish(c.key, c.home, c.record, s.house.cfg.Clock.Now()) {
-				if j := ref.(*call); j != c {
-					s.replay(j, c.record)
-				}
+			// No ledger has it: what it did can be done again after a restart.
+			c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Body: codec.Append(nil, codec.JSON, data)}
+		}
+		for _, ref := range s.answers.Finish(c.key, c.home, c.record, s.house.cfg.Clock.Now()) {
+			if j := ref.(*call); j != c {
+				s.replay(j, c.record)
 			}
-			if inner := undo; inner != nil {
-				undo = func() {
-					s.tell(seam.SystemLane, func() { s.undone(c) })
-					inner()
-				}
+		}
+		if inner := undo; inner != nil {
+			undo = func() {
+				s.tell(seam.SystemLane, func() { s.undone(c) })
+				inner()
 			}
 		}
 	}
@@ -222,14 +223,15 @@ func (s *sessionsActor) cancelOperation(c *call) {
 		c.done(planned("granted", "the operation would be cancelled if it has not ended"), nil)
 		return
 	}
-	if op.ended == 0 && op.cancel != nil {
-		op.cancel(schemas.Errorf(schemas.CodeCancelled, "cancelled by its client"))
+	wait := time.Duration(in.WaitMs) * time.Millisecond
+	if op.ended != 0 || op.cancel == nil {
+		s.await(c, op, wait)
+		return
 	}
-	wait := c.Wait
-	if in.WaitMs > 0 {
-		wait = time.Duration(in.WaitMs) * time.Millisecond
-	}
-	s.await(c, op, wait)
+	// What ends at once is answered as ended, also without a wait.
+	op.cancel(schemas.Errorf(schemas.CodeCancelled, "cancelled by its client"), func() {
+		s.tell(seam.SystemLane, func() { s.await(c, op, wait) })
+	})
 }
 
 func (s *sessionsActor) await(c *call, op *operation, wait time.Duration) {

@@ -161,7 +161,7 @@ func (p *poolActor) step(s *catalog.Step) {
 		p.house.transfer.stop(st.Copy)
 		if t, ok := p.tickets[st.Copy]; ok {
 			d := p.house.byID[st.Copy.Device]
-			d.canceller(t)(schemas.Errorf(schemas.CodeCancelled, "%s", st.Why))
+			d.canceller(t)(schemas.Errorf(schemas.CodeCancelled, "%s", st.Why), func() {})
 		}
 	case catalog.StepStop:
 		p.house.transfer.stop(st.Copy)
@@ -174,7 +174,10 @@ func (p *poolActor) step(s *catalog.Step) {
 type weightsCall struct {
 	pool *poolActor
 	copy *catalog.Copy
+	id   string // of the load's request
 }
+
+func (w *weightsCall) requestID() string { return w.id }
 
 func (p *poolActor) allocate(s catalog.Step) {
 	m, d := s.Copy.Model, p.house.byID[s.Copy.Device]
@@ -185,7 +188,7 @@ func (p *poolActor) allocate(s catalog.Step) {
 		segments[i] = (n + round - 1) / round * round
 	}
 	r := &ledger.Request{
-		Ref: &weightsCall{p, s.Copy}, Owner: ledger.Owner{Tenant: m.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: max(1, size),
+		Ref: &weightsCall{p, s.Copy, s.Request.RequestID}, Owner: ledger.Owner{Tenant: m.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: max(1, size),
 		Purpose: "model", Persistent: true, Priority: m.Priority, Patience: s.Patience, Segments: segments, Model: m.Name,
 		RequestID: s.Request.RequestID, Unclaimed: true,
 	}

@@ -54,7 +54,7 @@ func (d *deviceActor) memoryInfo() schemas.MemoryInfo {
 }
 
 // announce publishes what happened to grants, as one batch.
-func (d *deviceActor) announce(events []ledger.Event) {
+func (d *deviceActor) announce(events []ledger.Event, outcomes []ledger.Outcome) {
 	wall := d.house.cfg.Clock.Wall()
 	items := make([]schemas.AllocationItem, len(events))
 	for i, e := range events {
@@ -69,11 +69,24 @@ func (d *deviceActor) announce(events []ledger.Event) {
 		if e.Kind == ledger.EventRefused || e.Kind == ledger.EventQueued {
 			items[i].GrantedBytes = 0
 		}
+		if e.Kind == ledger.EventRefused {
+			items[i].ErrorCode = refusal(outcomes, e.RequestID)
+		}
 		if len(e.PIDs) > 0 {
 			items[i].PID = int(e.PIDs[0])
 		}
 	}
 	d.house.publish(schemas.Event{Event: items[0].Event, Subject: schemas.AllocationSubject(d.house.cfg.Node, d.id), Data: &schemas.AllocationBatch{Items: items}})
+}
+
+// refusal is the code with which a request was refused in the same step.
+func refusal(outcomes []ledger.Outcome, requestID string) schemas.Code {
+	for _, o := range outcomes {
+		if r, ok := o.Ref.(interface{ requestID() string }); ok && o.Kind == ledger.OutcomeRefused && r.requestID() == requestID {
+			return o.Err.Code
+		}
+	}
+	return ""
 }
 
 // status renders one device of get_status, without what the pool adds.
@@ -92,7 +105,10 @@ func (d *deviceActor) status(in *schemas.GetStatusRequest, tenant string) schema
 		if in.Limit != nil {
 			limit = *in.Limit
 		}
-		s.Allocations, s.NextCursor = d.page(tenant, limit, "", func(*ledger.Grant) bool { return true })
+		var next string
+		if s.Allocations, next = d.page(tenant, limit, "", func(*ledger.Grant) bool { return true }); next != "" {
+			s.NextCursor = cursorOf(d.id, next) // get_allocations goes on from there
+		}
 	}
 	s.HealthScore = d.healthScore()
 	s.ModelMemory.MemoryUsageBytes, s.ModelMemory.MemoryLimitBytes, s.ModelMemory.AvailableMemoryBytes = d.modelMemory()
