@@ -20,6 +20,8 @@ type call struct {
 	// sessions actor, which may have answered «queued» meanwhile.
 	operation string
 	answered  bool
+	// outer is true while the goroutine that has the command is not an actor's.
+	outer bool
 	// session is the session that the command named, if any, looked up.
 	owner ledger.Owner
 }

@@ -19,6 +19,7 @@ func (h *House) Submit(cmd *Command) {
 	}
 	session := sessionOf(cmd.Data)
 	if !(spec.Changing && cmd.Chosen && !cmd.DryRun) && session == "" {
+		c.outer = true
 		h.route(c)
 		return
 	}
@@ -153,7 +154,7 @@ func (h *House) pickFor(c *call, id string, kind schemas.DeviceType) *deviceActo
 
 func (h *House) operations(c *call) {
 	s := h.sessions
-	err := s.tell(seam.ReleaseLane, func() {
+	err := s.offer(seam.ReleaseLane, c, func() {
 		if c.Action == schemas.ActionCancelOperation {
 			s.cancelOperation(c)
 			return

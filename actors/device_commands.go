@@ -14,7 +14,7 @@ import (
 
 // take gives a command to the device's mailbox, or refuses it.
 func (d *deviceActor) take(l seam.Lane, c *call, f func()) {
-	if d.tell(l, f) != nil {
+	if d.offer(l, c, f) != nil {
 		c.fail(busy(d.id))
 	}
 }

@@ -256,6 +256,15 @@ func (i *inbox) Receive(msg any) { msg.(message)() }
 // tell sends a call to the actor. Only Release, Grant and Query may be refused.
 func (i *inbox) tell(l seam.Lane, f func()) error { return i.ref.Tell(l, message(f)) }
 
+// offer is tell for a command. One that comes straight from a subscription is carried
+// out on that goroutine if the actor is idle, which saves waking another.
+func (i *inbox) offer(l seam.Lane, c *call, f func()) error {
+	if c.outer {
+		return i.ref.TellHere(l, message(f))
+	}
+	return i.ref.Tell(l, message(f))
+}
+
 func (h *House) spawn(name string, i *inbox, stateful bool) {
 	i.ref = h.system.Spawn(seam.Config{Name: name, Stateful: stateful}, i)
 }

@@ -18,7 +18,7 @@ import (
 func (p *poolActor) take(c *call) {
 	spec, _ := schemas.Lookup(c.Action)
 	lane := map[schemas.Lane]seam.Lane{schemas.LaneRelease: seam.ReleaseLane, schemas.LaneGrant: seam.GrantLane, schemas.LaneQuery: seam.QueryLane}[spec.Lane]
-	err := p.tell(lane, func() {
+	err := p.offer(lane, c, func() {
 		switch in := c.Data.(type) {
 		case *schemas.LoadModelRequest:
 			p.load(c, in)

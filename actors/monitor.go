@@ -236,7 +236,7 @@ func recommended(st pressure.State) []string {
 
 // getPressure answers get_pressure.
 func (m *monitorActor) getPressure(c *call, devices []*deviceActor, all bool) {
-	err := m.tell(seam.QueryLane, func() {
+	err := m.offer(seam.QueryLane, c, func() {
 		r := &schemas.GetPressureReply{}
 		for _, d := range devices {
 			s := m.state(d)
