@@ -34,14 +34,16 @@ type house struct {
 	files   map[string]int // contents by path
 	refs    []string
 	log     []catalog.Event
+	sealed  map[uuid.UUID]string // copies that are usable, by grant, with their device
+	left    *crash
 }
 
 func newHouse(t *rapid.T) *house {
 	h := &house{t: t, mem: make([]byte, 1<<20), devices: map[string]*ledgertest.Machine{}, names: []string{"ram-0", "sim-0"},
-		owed: map[any]string{}, tickets: map[*catalog.Copy]ledger.Ticket{}, files: map[string]int{}}
+		owed: map[any]string{}, tickets: map[*catalog.Copy]ledger.Ticket{}, files: map[string]int{}, sealed: map[uuid.UUID]string{}}
 	h.now = ledger.Now{Boot: clock.Instant(time.Hour), Wall: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	for _, name := range h.names {
-		cfg := ledgertest.Settings(1 << 20)
+		cfg := ledgertest.Settings(500000)
 		cfg.Device = name
 		m, err := ledgertest.NewMachine(cfg, 1<<20)
 		if err != nil {
@@ -80,6 +82,16 @@ func (h *house) call(f func()) {
 	if err := h.core.Check(); err != nil {
 		h.t.Fatal(err)
 	}
+	clear(h.sealed)
+	for _, tenant := range []string{"red", "blue"} {
+		h.core.Models(tenant, func(m *catalog.Model) {
+			m.Copies(func(cp *catalog.Copy) {
+				if cp.State == catalog.Sealed {
+					h.sealed[cp.Grant] = cp.Device
+				}
+			})
+		})
+	}
 	e := *h.core.Take()
 	h.log = append(h.log, e.Events...)
 	for _, o := range e.Outcomes {
@@ -117,7 +129,7 @@ func (h *house) step(s catalog.Step) {
 			if rapid.IntRange(0, 9).Draw(h.t, "inspect") == 0 {
 				fail = schemas.Errorf(schemas.CodeInvalidModel, "no model")
 			}
-			size := int64(40000 + 30000*(content%7))
+			size := int64(110000 + 30000*(content%4))
 			d := catalog.Description{Path: r.Path, ContentID: fmt.Sprint(r.Path, content), Bytes: size, Segments: []int64{30000, size - 30000}}
 			h.toCatalog(func() { h.call(func() { h.core.Inspected(cp, &r, d, fail, h.now) }) })
 		})
@@ -299,7 +311,7 @@ func (h *house) load() {
 	r := catalog.LoadRequest{Ref: h.n, Tenant: rapid.SampledFrom([]string{"red", "red", "blue"}).Draw(t, "tenant"), Name: name,
 		Device: rapid.SampledFrom(h.names).Draw(t, "device"), RequestID: fmt.Sprint(h.n), DryRun: rapid.IntRange(0, 9).Draw(t, "dry run") == 0,
 		Patience: rapid.SampledFrom([]time.Duration{0, 30 * time.Second}).Draw(t, "patience"), Shared: rapid.Bool().Draw(t, "shared")}
-	r.Path = rapid.SampledFrom([]string{"", "/m/" + name, "/m/" + name, "/m/other"}).Draw(t, "path")
+	r.Path = rapid.SampledFrom([]string{"/m/" + name, "", "/m/" + name, "/m/" + name, "/m/other"}).Draw(t, "path")
 	r.Changed = rapid.IntRange(0, 4).Draw(t, "changed") == 0
 	if rapid.IntRange(0, 3).Draw(t, "acquire") == 0 && !r.DryRun {
 		r.Reference, r.Keep = &catalog.Reference{ID: fmt.Sprint("r", h.n), Lease: rapid.SampledFrom([]time.Duration{0, time.Second}).Draw(t, "lease"), Session: "s1"}, true
@@ -348,8 +360,12 @@ func (h *house) step1() {
 		h.call(func() { h.core.Tick(h.now) })
 	case 8:
 		h.files["/m/"+rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "file")]++
+	case 9:
+		h.rest()
 	default:
-		h.turn()
+		for range rapid.IntRange(1, 12).Draw(t, "turns") {
+			h.turn()
+		}
 	}
 }
 

@@ -27,8 +27,18 @@ func (c *Catalog) version(cp *Copy, d Description) {
 		return
 	}
 	delete(old.copies, cp.Device)
-	cp.Model = c.successor(old)
-	cp.Model.copies[cp.Device] = cp
+	next := c.models[nameKey(old.Tenant, old.Name)]
+	switch {
+	case next == nil:
+		next = c.successor(old)
+	case next == old || next.copies[cp.Device] != nil || next.ContentID != "" && next.ContentID != d.ContentID:
+		next = c.successor(next)
+	}
+	cp.Model = next
+	next.copies[cp.Device] = cp
+	if len(old.copies) == 0 && old.rec == 0 {
+		c.drop(old) // it never came to be
+	}
 }
 
 // unchanged answers a load of a new version that turns out to be the old one.
