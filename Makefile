@@ -29,7 +29,7 @@ DEADCODE    := $(TOOLS)/deadcode-$(DEADCODE_VERSION)
 .DEFAULT_GOAL := help
 # The steps of `make test` are in order, and the tests measure time.
 .NOTPARALLEL:
-.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak tools python clean need-go need-cc
+.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak tour tools python clean need-go need-cc
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -93,6 +93,10 @@ bench: bus-test ## measure a node of its own against the raw echo of the same NA
 
 soak: bus-test ## random load against a model of what must be true, for MINUTES (10)
 	bin/bus-test soak --minutes $(MINUTES) $(SOAK_ARGS)
+
+tour: isobar ## run the README's tour and write its output into the README
+	docs/tour.sh > docs/tour.txt
+	$(PYTHON) scripts/readme-tour.py docs/tour.txt README.md
 
 tools: need-go $(STATICCHECK) $(DEADCODE) ## install the linters into .tools
 

@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
 # The tour of the README: starts a node in folders of its own, types the tour's commands and
-# prints them with their real output. After a change of what is shown:
-#
-#     make isobar && docs/tour.sh > docs/tour.txt        # and copy what changed to the README
+# prints them with their real output. `make tour` runs it and writes the README.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -47,9 +45,7 @@ ready() {
 
 # enter prints a command as a person types it, runs it and prints what it says.
 enter() {
-	printf '$ %s\n' "$1"
-	eval "$1" 2>&1 | sed "s|$dir|/tmp/tour|g" || true
-	echo
+	{ printf '$ %s\n' "$1"; eval "$1" 2>&1 || true; echo; } | sed "s|$dir|/tmp/tour|g"
 }
 
 mkdir -p "$models"
@@ -65,22 +61,32 @@ with open(sys.argv[1], "wb") as f:
 PY
 
 start
-echo '# Memory for one process, mapped by another: no copy, and it stays.'
-enter 'isobar call allocate size_bytes=67108864 persistent=true purpose=demo | tee "$dir/grant.json" | examples/map.py --write "hello" -'
-id=$(python3 -c 'import json; r = json.load(open("'"$dir"'/grant.json")); print(r.get("data", r)["allocation_id"])')
+isobar watch pressure model >"$dir/events" 2>&1 &
+watch=$!
+
+echo '# Memory granted to one process, found by the next: no copy, and it stays.'
+enter 'isobar call allocate size_bytes=64MiB persistent=true | examples/map.py --write hello -' | tee "$dir/out"
+id=$(awk '/bytes in/ { print $1 }' "$dir/out")
 enter "isobar call get_handle allocation_id=$id | examples/map.py -"
 
 echo '# A model: loaded once, mapped by everybody, tensor by tensor.'
 enter "isobar call load_model name=demo path=$models/demo.safetensors | examples/map.py -"
 enter 'isobar status'
 
-echo '# Would it fit? What would have to go?'
-enter 'isobar call allocate size_bytes=943718400 dry_run=true'
+echo '# Would 900 MiB fit into this 1 GiB? What would have to go?'
+enter 'isobar call allocate size_bytes=900MiB --dry-run --table'
 
-echo '# The node dies. Its grants do not.'
+echo '# 720 MiB are granted at once; the pressure rises, and the model that nobody reads goes.'
+enter "isobar call allocate size_bytes=720MiB purpose=batch --table | grep -E '^(allocation_id|queued_ms|util)'"
+sleep 4 # the dwell: a level falls only after three seconds
+printf '$ isobar watch pressure model\n'
+sed "s|$dir|/tmp/tour|g" "$dir/events"
+echo
+kill "$watch"
+wait "$watch" 2>/dev/null || true
+
+echo '# The node dies. What it granted does not.'
 printf '$ kill -9 %s; isobar run &\n\n' "$node"
-kill -9 "$node"
-wait "$node" 2>/dev/null || true
+{ kill -9 "$node" && wait "$node"; } 2>/dev/null || true
 start
 enter "isobar call get_handle allocation_id=$id | examples/map.py -"
-enter "isobar call deallocate allocation_id=$id"

@@ -31,7 +31,8 @@ var house = map[string]room{
 	"eviction/replay": {imports: []string{"eviction", "clock"}},
 	"ledger":          {pure: true, imports: []string{"heap", "schemas", "clock", "ledger/store"}},
 	"ledger/store":    {pure: true},
-	"catalog":         {pure: true, imports: []string{"schemas", "clock", "eviction", "ledger", "ledger/store"}},
+	"catalog": {pure: true, imports: []string{"schemas", "clock", "eviction", "ledger", "ledger/store"},
+		tests: []string{"ledger/ledgertest"}},
 
 	// Hardware.
 	"device": {imports: []string{"clock"}},
@@ -49,10 +50,13 @@ var house = map[string]room{
 	"bus/client": {imports: []string{"bus/conn", "schemas", "codec"}, tests: []string{"bus", "actors", "clock"}},
 
 	// Wiring, and what is built on it. The command line parses and calls.
-	"node":         {imports: []string{"..."}},
-	"cmd/node":     {imports: []string{"node/...", "bus/...", "schemas", "codec", "clock", "vault"}, tests: []string{"..."}},
-	"cmd/bus-test": {imports: []string{"node/...", "bus/client", "bus/conn", "dataplane/client", "schemas", "codec", "clock"}, tests: []string{"..."}},
-	"examples":     {imports: []string{"bus/client", "dataplane/client", "schemas"}, tests: []string{"node/nodetest"}},
+	"node":     {imports: []string{"..."}},
+	"cmd/node": {imports: []string{"node/...", "bus/...", "schemas", "codec", "clock", "vault"}, tests: []string{"..."}},
+	"cmd/bus-test": {imports: []string{"node/...", "bus/client", "bus/conn", "dataplane/client", "schemas", "codec", "clock",
+		"weights/weightstest", // makes the models that it loads
+		"vault"},              // soak compares what the vault holds with what the node says
+		tests: []string{"..."}},
+	"examples": {imports: []string{"bus/client", "dataplane/client", "schemas"}, tests: []string{"node/nodetest"}},
 
 	"internal/rules": {},
 }
@@ -133,12 +137,12 @@ var variableExceptions = map[string]string{
 // maxLines is how long a file may be.
 const maxLines = 500
 
-// words may not stand in any tracked file: paths of somebody's machine and the hosts of package
-// registries. They are regular expressions, written so that they do not match themselves.
+// words may not stand in any tracked file: folders of somebody's machine, where no letter
+// stands before them, and the hosts of package registries.
 var words = []string{
-	`(^|[\s"'=:(\x60])/(home|root|work)/[A-Za-z0-9._-]+`,
-	`\bpypi[.]org\b`, `\bpythonhosted[.]org\b`, `\b(proxy|sum)[.]golang[.]org\b`, `\bcrates[.]io\b`,
-	`\bregistry[.]npmjs\b`, `\bdeb[.]debian[.]org\b`, `\brepo1?[.]maven\b`,
+	"/home/", "/root/", "/work/",
+	"pypi.org", "pythonhosted.org", "proxy.golang.org", "sum.golang.org", "crates.io",
+	"registry.npmjs", "deb.debian.org", "repo.maven", "repo1.maven",
 }
 
 // wordExceptions are files that need such a word, and why.
