@@ -36,6 +36,7 @@ type deviceActor struct {
 	timer   clock.Timer
 	timerAt clock.Instant
 
+	gauges   gaugeSlot
 	sampling sampling
 	beat     atomic.Pointer[schemas.DeviceBeat]
 	health   device.Health
@@ -160,6 +161,7 @@ func (h *House) noteRestored(d *deviceActor, rep ledger.Report) {
 // begin carries out what the core wants done after opening, and starts sampling.
 func (d *deviceActor) begin() {
 	d.flush()
+	d.figures(&ledger.Effects{Cause: "foreign"}) // so that there is a level before anything happens
 	d.sample()
 }
 
@@ -232,7 +234,7 @@ func (d *deviceActor) figures(e *ledger.Effects) {
 		d.sampling.limit = f.Used * 20 / max(1, f.Limit)
 		g.holders = holders(d.core.Holders(5))
 	}
-	d.house.monitor.gauge(g)
+	d.gauges.put(d.house.monitor, g, e.Cause == "foreign")
 }
 
 func holders(hs []ledger.Holding) []schemas.Holder {

@@ -3,6 +3,7 @@ package actors
 import (
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -64,16 +65,74 @@ func (m *monitorActor) state(d *deviceActor) *gaugeState {
 	return s
 }
 
+// gaugeSlot is where a device leaves its newest figures. Most changes can have no
+// consequence for the level: those wait here until somebody asks or time has passed; the
+// monitor is told of the others one by one. Changes are never skipped while the monitor
+// has yet to hear of an earlier one, because that may move the band.
+type gaugeSlot struct {
+	mu      sync.Mutex
+	newest  gauge
+	holders []schemas.Holder
+	band    pressure.Band
+	pending int
+}
+
+// put is called by the device. told has the monitor hear of it in any case.
+func (s *gaugeSlot) put(m *monitorActor, g gauge, told bool) {
+	f := pressureFigures(&g.figures)
+	s.mu.Lock()
+	s.newest = g
+	if g.holders != nil {
+		s.holders = g.holders
+	}
+	quiet := !told && s.pending == 0 && s.band.Holds(&f)
+	if !quiet {
+		s.pending++
+	}
+	s.mu.Unlock()
+	if !quiet {
+		m.tell(seam.SystemLane, func() { m.gauge(g) })
+	}
+}
+
+// get is called by the monitor for the newest figures.
+func (s *gaugeSlot) get() (gauge, []schemas.Holder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest, s.holders
+}
+
+// heard is called by the monitor when it has taken a change, with the band around it.
+func (s *gaugeSlot) heard(taken int, band pressure.Band) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending -= taken
+	s.band = band
+}
+
 // gauge takes a change of a device's bytes.
 func (m *monitorActor) gauge(g gauge) {
-	m.tell(seam.SystemLane, func() {
-		s := m.state(g.device)
-		if g.holders != nil {
-			s.holders = g.holders
-		}
-		s.last = g
-		m.step(s, g.cause)
-	})
+	s := m.state(g.device)
+	_, s.holders = g.device.gauges.get()
+	s.last = g
+	g.device.gauges.heard(1, pressure.Band{})
+	m.step(s, g.cause)
+}
+
+// refresh takes the newest figures of a device, which may not have been told.
+func (m *monitorActor) refresh(s *gaugeState) {
+	if s.last.device == nil {
+		return
+	}
+	s.last, s.holders = s.last.device.gauges.get()
+	m.step(s, s.last.cause)
+}
+
+func pressureFigures(f *ledger.Figures) pressure.Figures {
+	return pressure.Figures{
+		Limit: f.Limit, Used: f.Used, Available: f.Available, Reserved: f.Reserved, Foreign: f.Foreign, Zombie: f.Zombie,
+		Reclaimable: f.Reclaimable, Models: f.Models, Deficit: f.Deficit, LargestGrantable: f.Largest,
+	}
 }
 
 // stale takes whether a device's outside figures can be read.
@@ -104,13 +163,10 @@ func (m *monitorActor) unloading(d *deviceActor, delta int) {
 }
 
 func (m *monitorActor) step(s *gaugeState, cause pressure.Cause) {
-	f := s.last.figures
-	now := m.house.cfg.Clock.Now()
-	ch, ok := s.eval.Step(pressure.Figures{
-		Limit: f.Limit, Used: f.Used, Available: f.Available, Reserved: f.Reserved, Foreign: f.Foreign, Zombie: f.Zombie,
-		Reclaimable: f.Reclaimable, Models: f.Models, Deficit: f.Deficit, LargestGrantable: f.Largest,
-		UnloadInFlight: s.unloading > 0, Stale: s.stale,
-	}, cause, now)
+	f := pressureFigures(&s.last.figures)
+	f.UnloadInFlight, f.Stale = s.unloading > 0, s.stale
+	ch, ok := s.eval.Step(f, cause, m.house.cfg.Clock.Now())
+	s.last.device.gauges.heard(0, s.eval.Band())
 	if ok {
 		m.changed(s, ch)
 	}
@@ -185,10 +241,7 @@ func (m *monitorActor) arm() {
 				if t, ok := s.eval.Next(); !ok || t > now {
 					continue
 				}
-				if ch, ok := s.eval.Tick(now); ok {
-					m.changed(s, ch)
-				}
-				m.aim(s)
+				m.refresh(s)
 			}
 			m.arm()
 		})
@@ -240,7 +293,7 @@ func (m *monitorActor) getPressure(c *call, devices []*deviceActor, all bool) {
 		r := &schemas.GetPressureReply{}
 		for _, d := range devices {
 			s := m.state(d)
-			s.last.device = d
+			m.refresh(s)
 			p := m.render(s)
 			if !all {
 				r.Pressure = p
@@ -285,10 +338,13 @@ func (m *monitorActor) setThresholds(d *deviceActor, in *schemas.Thresholds, use
 				use(schemas.Thresholds{}, schemas.Errorf(schemas.CodeInvalidRequest, "%v", err).With("field", "thresholds"))
 				return
 			}
-			if changed && s.last.device != nil {
-				m.changed(s, ch)
+			if s.last.device != nil {
+				if changed {
+					m.changed(s, ch)
+				}
+				d.gauges.heard(0, s.eval.Band())
+				m.aim(s)
 			}
-			m.aimIf(s)
 			m.arm()
 		}
 		out := func(t pressure.Threshold) *schemas.Threshold {
@@ -298,10 +354,4 @@ func (m *monitorActor) setThresholds(d *deviceActor, in *schemas.Thresholds, use
 		t := s.eval.Config().Thresholds
 		use(schemas.Thresholds{Moderate: out(t.Moderate), High: out(t.High), Critical: out(t.Critical)}, nil)
 	})
-}
-
-func (m *monitorActor) aimIf(s *gaugeState) {
-	if s.last.device != nil {
-		m.aim(s)
-	}
 }
