@@ -12,6 +12,7 @@ package clock
 import (
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,21 +47,47 @@ func WallAt(c Clock, i Instant) time.Time {
 	return c.Wall().Add(i.Sub(c.Now()))
 }
 
-type realClock struct{}
+// realClock reads the boot-time clock by way of the monotonic one, which the machine
+// gives without a system call, and looks again at their difference now and then: it
+// changes when the machine has slept.
+type realClock struct {
+	base  time.Time    // when boot and base were taken together
+	ahead atomic.Int64 // boot time at base, corrected by later looks
+	next  atomic.Int64 // nanoseconds after base at which to look again
+}
+
+// lookAgain is how long a sleep of the machine may go unnoticed.
+const lookAgain = time.Second
 
 // Real is the machine's clock.
-func Real() Clock { return realClock{} }
+func Real() Clock {
+	c := &realClock{base: time.Now()}
+	c.ahead.Store(boottime())
+	c.next.Store(int64(lookAgain))
+	return c
+}
 
-func (realClock) Now() Instant {
+func boottime() int64 {
 	var ts unix.Timespec
 	// CLOCK_BOOTTIME exists since Linux 2.6.39 and cannot fail with a valid pointer.
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-	return Instant(ts.Nano())
+	return ts.Nano()
 }
 
-func (realClock) Wall() time.Time { return time.Now().UTC() }
+func (c *realClock) Now() Instant {
+	since := int64(time.Since(c.base))
+	if next := c.next.Load(); since >= next && c.next.CompareAndSwap(next, since+int64(lookAgain)) {
+		// Never backwards: the two clocks are not read at one instant.
+		if ahead := boottime() - int64(time.Since(c.base)); ahead > c.ahead.Load() {
+			c.ahead.Store(ahead)
+		}
+	}
+	return Instant(c.ahead.Load() + since)
+}
 
-func (realClock) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
+func (*realClock) Wall() time.Time { return time.Now().UTC() }
+
+func (*realClock) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
 
 // Manual is a clock that moves only when told to.
 type Manual struct {

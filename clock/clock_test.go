@@ -46,3 +46,10 @@ func join(s []string) string {
 	}
 	return out
 }
+
+func BenchmarkNow(b *testing.B) {
+	c := clock.Real()
+	for b.Loop() {
+		c.Now()
+	}
+}
