@@ -91,8 +91,9 @@ type Device struct {
 	domains map[trust]string
 	// settling is true while a background clear is under way or waits for quiet;
 	// granted is when the device last granted anything.
-	settling bool
+	settling  bool
 	granted   clock.Instant
+	warmAfter clock.Instant // the pool is not filled before
 	draining  bool
 	timers    timers
 	stats     DeviceStats

@@ -111,7 +111,10 @@ func (d *Device) Warmed(rg Range, fail error, now Now) {
 		if len(d.queue) > 0 {
 			d.pump(now) // somebody may wait for the bytes that it would have taken
 		}
-		return // the next change tries again; admission never depends on it
+		// Tried again later, with the next change: admission never depends on it, and a
+		// driver that has no memory is not asked with every command.
+		d.warmAfter = now.Boot.Add(warmPause)
+		return
 	}
 	s := &segment{id: rg.Segment, bytes: rg.Bytes}
 	tx := d.region.Begin()

@@ -14,9 +14,14 @@ func (d *Device) tend(now Now) {
 	// work has needed: giving back and making anew costs a hundred times a grant.
 	d.giveBack(d.over() - d.cfg.PoolBytes)
 	d.giveBack(-d.books.free() - d.books.doomed - d.books.aside)
-	d.warm()
+	if now.Boot >= d.warmAfter {
+		d.warm()
+	}
 	d.settleLater(now)
 }
+
+// warmPause is how long the pool is not filled after the driver had no memory for it.
+const warmPause = time.Second
 
 // over is by how much the pool exceeds its bound.
 func (d *Device) over() int64 {
