@@ -366,8 +366,10 @@ func (d *Device) room(r *Request, need int64) bool {
 	if s.now <= 0 && s.models <= 0 {
 		return true
 	}
-	for _, id := range d.heap.Idle(s.idle) {
-		d.doom(d.segments[id])
+	if s.lasts <= d.books.revoking+d.reclaimable {
+		// With what others may still let go of it will be enough; else the pool would be
+		// given up for nothing.
+		d.giveBack(s.idle)
 	}
 	if s.lasts <= 0 && s.models <= 0 {
 		r.wanted = 0

@@ -59,6 +59,9 @@ func (m *Machine) TakeOver(c Cut) (*Machine, ledger.Report, error) {
 		l := &Live{ID: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Domain: fmt.Sprintf("%s/%d", g.Owner.Tenant, g.Owner.UID)}
 		for _, b := range g.Blocks {
 			l.Segments = append(l.Segments, b.Segment)
+			if s := next.Segments[b.Segment]; s != nil && s.Content == "" {
+				s.Content = l.Domain // on record: whoever asks for a claim may write
+			}
 		}
 		next.Live[g.ID] = l
 	})
