@@ -1,7 +1,10 @@
 package crashtest
 
 import (
+	"fmt"
+
 	"github.com/isobar-project/isobar/bus/client"
+	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -35,11 +38,24 @@ func booksOf(n *nodeProcess, c *client.Client, device string) books {
 // own are the bytes in use that are not somebody else's.
 func (b *books) own() int64 { return b.Memory.UsedMemory - b.Memory.ForeignMemory }
 
-// balanced checks the independent sums against each other while nothing is under way: the
-// grants with the figures, and those of all devices with what the vault holds.
+// balanced checks the independent sums against each other: the grants with the figures,
+// and those of all devices with what the vault holds. What is under way may take its time.
 func balanced(n *nodeProcess, c *client.Client, k *keeper) map[string]books {
 	n.t.Helper()
-	all := map[string]books{}
+	for limit := clock.Real().Now().Add(patience); ; {
+		all, wrong := weigh(n, c, k)
+		if wrong == "" {
+			return all
+		}
+		if clock.Real().Now() > limit {
+			n.t.Fatal(wrong)
+		}
+	}
+}
+
+func weigh(n *nodeProcess, c *client.Client, k *keeper) (all map[string]books, wrong string) {
+	n.t.Helper()
+	all = map[string]books{}
 	var backed int64
 	for _, d := range n.settings.Devices {
 		b := booksOf(n, c, d.ID)
@@ -49,19 +65,18 @@ func balanced(n *nodeProcess, c *client.Client, k *keeper) map[string]books {
 		for _, bytes := range b.ByStatus {
 			sum += bytes
 		}
-		if sum != b.own() {
-			n.t.Errorf("%s: grants of %d bytes, %d in use by the figures", d.ID, sum, b.own())
-		}
-		if b.ByStatus[schemas.AllocationRevoking] != m.RevokingMemory || b.ByStatus[schemas.AllocationZombie] != m.ZombieMemory {
-			n.t.Errorf("%s: by status %v, by the figures %d revoking and %d zombie", d.ID, b.ByStatus, m.RevokingMemory, m.ZombieMemory)
-		}
-		if m.UsedMemory+m.FreeMemory+m.PooledMemory != m.TotalMemory {
-			n.t.Errorf("%s: the figures do not add up: %+v", d.ID, m)
+		switch {
+		case sum != b.own():
+			return nil, fmt.Sprintf("%s: grants of %d bytes, %d in use by the figures", d.ID, sum, b.own())
+		case b.ByStatus[schemas.AllocationRevoking] != m.RevokingMemory || b.ByStatus[schemas.AllocationZombie] != m.ZombieMemory:
+			return nil, fmt.Sprintf("%s: by status %v, by the figures %d revoking and %d zombie", d.ID, b.ByStatus, m.RevokingMemory, m.ZombieMemory)
+		case m.UsedMemory+m.FreeMemory+m.PooledMemory != m.TotalMemory:
+			return nil, fmt.Sprintf("%s: the figures do not add up: %+v", d.ID, m)
 		}
 		backed += sum - m.ReservedMemory + m.PooledMemory
 	}
 	if stats, bytes := k.segments(); bytes != backed {
-		n.t.Errorf("the vault holds %d bytes in %d segments, the books say %d", bytes, len(stats), backed)
+		return nil, fmt.Sprintf("the vault holds %d bytes in %d segments, the books say %d", bytes, len(stats), backed)
 	}
-	return all
+	return all, ""
 }

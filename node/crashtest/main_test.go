@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func TestMain(m *testing.M) {
 	case roleNode:
 		os.Exit(runNode(os.Args[2]))
 	case roleVault:
-		os.Exit(runVault())
+		os.Exit(runVault(os.Args[2]))
 	case roleConsumer:
 		os.Exit(runConsumer())
 	}
@@ -80,7 +81,7 @@ func (s settings) config() node.Config {
 	if err != nil {
 		panic(err)
 	}
-	c.VaultCommand = []string{exe, roleVault}
+	c.VaultCommand = []string{exe, roleVault, pidFile(s.Dir)}
 	if s.Log {
 		c.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
@@ -142,8 +143,12 @@ func crasher(point string, n int) func(string) {
 }
 
 // runVault is the vault's process. It gives up soon, so that a test that fails leaves
-// nothing behind.
-func runVault() int {
+// nothing behind. It notes its pid: the socket cannot tell, because the node made it.
+func runVault(file string) int {
+	if err := os.WriteFile(file, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	err := vault.Run(context.Background(), vault.RunConfig{Config: vault.Config{
 		PingTimeout: 400 * time.Millisecond, NodeTimeout: 30 * time.Second, RecheckEvery: time.Second,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
@@ -154,6 +159,9 @@ func runVault() int {
 	}
 	return 0
 }
+
+// pidFile is where the newest vault of a folder notes its pid.
+func pidFile(dir string) string { return filepath.Join(dir, "vault.pid") }
 
 // place makes a folder for one test: short, because a socket's path may be no longer.
 func place(t testing.TB) string {

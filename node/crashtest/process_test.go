@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -206,19 +206,16 @@ type keeper struct {
 func vaultOf(t testing.TB, dir string) *keeper {
 	t.Helper()
 	k := &keeper{t: t, socket: filepath.Join(dir, "run", "vault.sock")}
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: k.socket, Net: "unix"})
+	b, err := os.ReadFile(pidFile(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	peer, err := fdwire.PeerOf(conn)
-	if err != nil {
+	if k.pid, err = strconv.Atoi(string(b)); err != nil {
 		t.Fatal(err)
 	}
-	k.pid, k.pidfd = peer.PID, peer.PidFD
+	k.pidfd = openPidFD(t, k.pid)
 	t.Cleanup(func() {
 		fdwire.Kill(k.pidfd)
-		k.pidfd.Close()
 		if log, err := os.ReadFile(filepath.Join(dir, "run", "vault.log")); err == nil && t.Failed() {
 			t.Logf("the vault's log:\n%s", log)
 		}
