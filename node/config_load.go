@@ -68,7 +68,7 @@ type Given struct {
 // unknown names are errors in every scope.
 func Load(w *World, scope Scope, g Given) (Config, error) {
 	l := loader{world: w, rows: table(), cfg: Config{origins: map[string]Origin{}}}
-	file := l.readFile(g.File)
+	file := l.readFile(g.File, scope)
 	env := l.readEnv()
 	for i := range l.rows {
 		if row := &l.rows[i]; row.Scope&scope != 0 {
@@ -231,8 +231,10 @@ func splitList(s, separators string) []string {
 	return items
 }
 
-// readFile reads the configuration file into texts by key.
-func (l *loader) readFile(named string) map[string]texts {
+// readFile reads the configuration file into texts by key. A file in a usual place that
+// this user may not read is the node's concern alone: clients of other users go on
+// without it.
+func (l *loader) readFile(named string, scope Scope) map[string]texts {
 	origin := Origin{SourceFlag, "flag --config"}
 	if named == "" {
 		if named = l.world.env(ConfigEnv); named != "" {
@@ -252,7 +254,8 @@ func (l *loader) readFile(named string) map[string]texts {
 		case named != "":
 			l.problem("", origin, fmt.Sprintf("the configuration file cannot be read: %v", err), "correct its path or its permissions")
 			return nil
-		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission):
+		case errors.Is(err, fs.ErrPermission) && scope&ScopeNode == 0:
+		case !errors.Is(err, fs.ErrNotExist):
 			l.problem("", Origin{SourceFile, path}, fmt.Sprintf("the configuration file cannot be read: %v", err), "correct it or remove it")
 		}
 	}

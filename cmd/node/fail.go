@@ -94,6 +94,9 @@ func paragraph(e *schemas.Error) string {
 func details(d map[string]any) string {
 	var parts []string
 	for name, v := range d {
+		if items, ok := v.([]any); v == nil || ok && len(items) == 0 {
+			continue
+		}
 		parts = append(parts, words(name)+" "+detail(name, v))
 	}
 	slices.Sort(parts)
@@ -117,9 +120,6 @@ func detail(name string, v any) string {
 		var items []string
 		for _, item := range v {
 			items = append(items, detail(name, item))
-		}
-		if len(items) == 0 {
-			return "none"
 		}
 		return strings.Join(items, ", ")
 	case map[string]any:

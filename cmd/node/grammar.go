@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -28,6 +29,13 @@ type grammar struct {
 	Version versionCommand `cmd:"" help:"Show the version."`
 }
 
+// vaultGrammar is the part of grammar that the vault needs. The vault lives for
+// weeks beside every node, and a grammar that it never uses again is a megabyte.
+type vaultGrammar struct {
+	File  string       `name:"config" placeholder:"FILE" help:"The configuration file."`
+	Vault vaultCommand `cmd:"" help:"Run the vault."`
+}
+
 const description = `Isobar owns the memory of one host and hands it out to the processes that serve models.
 
 Begin with "isobar run" in one terminal and "isobar status" in another. "isobar COMMAND --help" has examples.`
@@ -41,12 +49,21 @@ type call struct {
 
 // main runs one command line and returns the exit code.
 func (p *program) main(ctx context.Context, args []string) int {
-	g := &grammar{}
-	g.Run.Plugins = kong.Plugins{settingFlags(node.ScopeNode)}
-	g.Vault.Plugins = kong.Plugins{settingFlags(node.ScopeVault)}
-	g.Config.Plugins = kong.Plugins{settingFlags(node.ScopeNode)}
+	var root any
+	var file *string
+	if len(args) > 0 && args[0] == "vault" {
+		g := &vaultGrammar{}
+		g.Vault.Plugins = kong.Plugins{settingFlags(node.ScopeVault)}
+		root, file = g, &g.File
+	} else {
+		g := &grammar{}
+		g.Run.Plugins = kong.Plugins{settingFlags(node.ScopeNode)}
+		g.Vault.Plugins = kong.Plugins{settingFlags(node.ScopeVault)}
+		g.Config.Plugins = kong.Plugins{settingFlags(node.ScopeNode)}
+		root, file = g, &g.File
+	}
 	exited := -1
-	parser, err := kong.New(g, kong.Name("isobar"), kong.Description(description), kong.Writers(p.out, p.err),
+	parser, err := kong.New(root, kong.Name("isobar"), kong.Description(description), kong.Writers(p.out, p.err),
 		kong.Exit(func(code int) {
 			if exited < 0 {
 				exited = code
@@ -59,14 +76,48 @@ func (p *program) main(ctx context.Context, args []string) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
-	parsed, err := parser.Parse(args)
+	parsed, err := parser.Parse(flagsFirst(parser.Model, args))
 	if exited >= 0 { // --help has been printed
 		return exited
 	}
 	if err != nil {
 		return p.fail(usageOf(args, err))
 	}
-	return p.fail(parsed.Run(&call{program: p, ctx: ctx, file: g.File}))
+	return p.fail(parsed.Run(&call{program: p, ctx: ctx, file: *file}))
+}
+
+// flagsFirst moves the flags of a command before its arguments, so that they may be
+// given in any order: kong takes a list of arguments only in one piece.
+func flagsFirst(model *kong.Application, args []string) []string {
+	at := slices.IndexFunc(args, func(a string) bool {
+		return slices.ContainsFunc(model.Children, func(n *kong.Node) bool { return n.Name == a })
+	})
+	if at < 0 {
+		return args
+	}
+	valued := map[string]bool{}
+	for _, n := range append([]*kong.Node{model.Node}, model.Children...) {
+		if n == model.Node || n.Name == args[at] {
+			for _, f := range n.Flags {
+				valued["--"+f.Name] = !f.IsBool()
+			}
+		}
+	}
+	flags, rest := slices.Clone(args[:at+1]), []string{}
+	for i := at + 1; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "--":
+			return slices.Concat(flags, rest, args[i:])
+		case !strings.HasPrefix(a, "-") || a == "-":
+			rest = append(rest, a)
+		case valued[a] && i+1 < len(args):
+			flags = append(flags, a, args[i+1])
+			i++
+		default:
+			flags = append(flags, a)
+		}
+	}
+	return append(flags, rest...)
 }
 
 // sentence is the help text as written: kong would add the name of the environment

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/isobar-project/isobar/node"
@@ -126,6 +128,9 @@ func cell(name string, v any) string {
 	case json.Number:
 		if n, err := v.Int64(); err == nil && isSize(name) {
 			return node.HumanSize(n)
+		}
+		if f, err := v.Float64(); err == nil && strings.Contains(v.String(), ".") {
+			return strconv.FormatFloat(math.Round(f*1000)/1000, 'f', -1, 64)
 		}
 		return v.String()
 	case []any:

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -214,5 +215,6 @@ func (v *vaultCommand) Run(k *call) error {
 	}
 	ctx, stop := k.untilSignal("")
 	defer stop()
+	debug.FreeOSMemory() // what reading the command line took is not needed again
 	return k.vault(ctx, vault.RunConfig{Config: vault.Config{SocketPath: cfg.VaultSocket(), NodeTimeout: cfg.VaultTimeout, Log: cfg.Logger(k.err)}})
 }

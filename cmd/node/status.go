@@ -22,7 +22,7 @@ type statusCommand struct {
 
 // Help is the long help.
 func (statusCommand) Help() string {
-	return `"used" is everything that is not free for grants, others' use included; "available" what a request can get when room is made for it. With several nodes and no --node, the first to answer is shown.
+	return `"used" is everything that is not free for grants, others' use included; "available" what a request can get when room is made for it; "warm" is idle memory that is kept ready and given up before anything is refused. With several nodes and no --node, the first to answer is shown.
 
     isobar status
     isobar status --node gpu-host-1 --json`
@@ -78,14 +78,13 @@ func readStatus(ctx context.Context, conn *client.Client, name string, limit int
 		}
 	}
 	st.Node = name
-	no := false
 	at := client.WithNode(name)
 	for _, ask := range []struct {
 		action         schemas.Action
 		request, reply any
 	}{
 		{schemas.ActionListDevices, nil, &st.Devices},
-		{schemas.ActionGetStatus, &schemas.GetStatusRequest{Limit: &limit, IncludeUsageStats: &no}, &st.Status},
+		{schemas.ActionGetStatus, &schemas.GetStatusRequest{Limit: &limit}, &st.Status},
 		{schemas.ActionGetModelInfo, &schemas.GetModelInfoRequest{Limit: &limit}, &st.Models},
 		{schemas.ActionGetQueue, nil, &st.Queue},
 		{schemas.ActionGetPressure, nil, &st.Pressure},
@@ -127,19 +126,17 @@ func (s *nodeStatus) write(w io.Writer, now time.Time) {
 
 func (s *nodeStatus) writeDevices(w io.Writer) {
 	t := table{indent: "  "}
-	t.head("device", "type", "pressure", "used", "of limit", "", "available", "free", "models", "others", "grants", "health")
-	t.alignRight(3, 4, 5, 6, 7, 8, 9, 10)
+	t.head("device", "type", "pressure", "used", "of limit", "", "available", "free", "warm", "models", "others", "grants", "health")
+	t.alignRight(3, 4, 5, 6, 7, 8, 9, 10, 11)
 	for _, d := range s.Status.Devices {
 		m := d.MemoryInfo
-		grants := 0
-		for _, a := range s.grants() {
-			if a.DeviceID == d.DeviceID {
-				grants++
-			}
+		grants := "-"
+		if d.UsageStats != nil {
+			grants = fmt.Sprint(d.UsageStats.AllocationCount)
 		}
 		t.row(d.DeviceID, string(m.Type), s.level(d.DeviceID), node.HumanSize(m.UsedMemory), node.HumanSize(m.TotalMemory),
 			fmt.Sprintf("%.0f %%", m.UsagePercentage), node.HumanSize(m.AvailableMemory), node.HumanSize(m.FreeMemory),
-			node.HumanSize(m.ModelMemory), node.HumanSize(m.ForeignMemory), fmt.Sprint(grants), string(m.Health))
+			node.HumanSize(m.PooledMemory), node.HumanSize(m.ModelMemory), node.HumanSize(m.ForeignMemory), grants, string(m.Health))
 	}
 	t.write(w)
 }

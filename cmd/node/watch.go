@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
+	"github.com/isobar-project/isobar/bus/client"
 	"github.com/isobar-project/isobar/codec"
 	"github.com/isobar-project/isobar/node"
 	"github.com/isobar-project/isobar/schemas"
@@ -84,7 +86,8 @@ func (c *watchCommand) Run(k *call) error {
 	if err != nil {
 		return err
 	}
-	conn, err := c.open(k, nil)
+	// A lost connection is made anew; the person should know why nothing comes.
+	conn, err := c.open(k, func(o *client.Options) { o.Log = slog.New(slog.NewTextHandler(k.err, nil)) })
 	if err != nil {
 		return err
 	}
