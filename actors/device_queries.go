@@ -108,8 +108,11 @@ func (d *deviceActor) waiting(tenant string) (out []schemas.Waiting) {
 		}
 		w := schemas.Waiting{Tenant: tenant, DeviceID: d.id, SizeBytes: r.Size, Priority: r.Priority, Position: position,
 			WaitsFor: r.Reason(), Deadline: d.house.wallAt(r.Deadline())}
-		if a, ok := r.Ref.(*grantCall); ok {
+		switch a := r.Ref.(type) {
+		case *grantCall:
 			w.OperationID = a.c.operation
+		case *weightsCall:
+			w.OperationID = a.operation
 		}
 		out = append(out, w)
 	})

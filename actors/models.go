@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"encoding/base64"
 	"sort"
 	"strconv"
 	"time"
@@ -331,6 +332,9 @@ func (p *poolActor) model(m *catalog.Model, tensors bool) schemas.Model {
 	if out.Type == "" {
 		out.Type = "other"
 	}
+	if out.LastUsed.IsZero() {
+		out.LastUsed = p.house.cfg.Clock.Wall() // whoever waits for its first load uses it
+	}
 	m.Copies(func(cp *catalog.Copy) {
 		out.Readers += cp.Readers()
 		out.LoadCostMs.Disk = max(out.LoadCostMs.Disk, millis(cp.Cost))
@@ -371,23 +375,27 @@ func (p *poolActor) getModelInfo(c *call, in *schemas.GetModelInfoRequest) {
 	} else {
 		ms = p.list(c.Tenant)
 	}
+	after, bad := base64.RawURLEncoding.DecodeString(in.Cursor)
+	if bad != nil {
+		c.fail(schemas.Errorf(schemas.CodeInvalidRequest, "the cursor is not one of this node's").With("field", "cursor"))
+		return
+	}
 	r := &schemas.GetModelInfoReply{Models: []schemas.Model{}}
 	limit := 100
 	if in.Limit != nil {
 		limit = *in.Limit
 	}
 	for _, m := range ms {
-		if in.Cursor != "" && modelKey(m) <= in.Cursor {
+		if in.Cursor != "" && modelKey(m) <= string(after) {
 			continue
 		}
 		if len(r.Models) == limit {
 			break
 		}
 		r.Models = append(r.Models, p.model(m, in.IncludeTensors))
-		r.NextCursor = modelKey(m)
-	}
-	if len(ms) == 0 || len(r.Models) < limit || r.NextCursor == modelKey(ms[len(ms)-1]) {
-		r.NextCursor = ""
+		if m != ms[len(ms)-1] && len(r.Models) == limit {
+			r.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(modelKey(m)))
+		}
 	}
 	p.memory(c, p.house.devices, func(mm schemas.ModelMemory) {
 		r.ModelMemory = mm

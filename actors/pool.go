@@ -174,7 +174,8 @@ func (p *poolActor) step(s *catalog.Step) {
 type weightsCall struct {
 	pool *poolActor
 	copy *catalog.Copy
-	id   string // of the load's request
+	// The load's request and operation.
+	id, operation string
 }
 
 func (w *weightsCall) requestID() string { return w.id }
@@ -187,8 +188,12 @@ func (p *poolActor) allocate(s catalog.Step) {
 	for i, n := range m.Segments {
 		segments[i] = (n + round - 1) / round * round
 	}
+	ask := &weightsCall{pool: p, copy: s.Copy, id: s.Request.RequestID}
+	if a, ok := s.Request.Ref.(*modelCall); ok {
+		ask.operation = a.c.operation
+	}
 	r := &ledger.Request{
-		Ref: &weightsCall{p, s.Copy, s.Request.RequestID}, Owner: ledger.Owner{Tenant: m.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: max(1, size),
+		Ref: ask, Owner: ledger.Owner{Tenant: m.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: max(1, size),
 		Purpose: "model", Persistent: true, Priority: m.Priority, Patience: s.Patience, Segments: segments, Model: m.Name,
 		RequestID: s.Request.RequestID, Unclaimed: true,
 	}
