@@ -257,28 +257,44 @@ func (d *deviceActor) renew(id uuid.UUID, tenant string, lease time.Duration, dr
 
 func (d *deviceActor) setLimits(c *call, in *schemas.SetLimitsRequest) {
 	d.take(seam.ReleaseLane, c, func() {
-		if c.DryRun {
-			c.done(planned("granted", "the limits would be set"), nil)
+		if in.ReserveBytes != nil && *in.ReserveBytes >= d.info.PhysicalBytes {
+			c.fail(schemas.Errorf(schemas.CodeInvalidRequest, "reserve_bytes %d leaves nothing of %d physical bytes", *in.ReserveBytes, d.info.PhysicalBytes).
+				With("field", "reserve_bytes"))
 			return
 		}
-		err := d.core.SetLimits(in.LimitBytes, in.ModelLimitBytes, in.ReserveBytes, d.house.now())
-		d.flush()
+		// All or nothing: the thresholds are judged before anything is set.
+		d.house.monitor.judge(d, in.Thresholds, func(err *schemas.Error) {
+			switch {
+			case err != nil:
+				c.fail(err)
+			case c.DryRun:
+				c.done(planned("granted", "the limits would be set"), nil)
+			default:
+				d.tell(seam.SystemLane, func() { d.limit(c, in) })
+			}
+		})
+	})
+}
+
+// limit sets limits that have been judged.
+func (d *deviceActor) limit(c *call, in *schemas.SetLimitsRequest) {
+	err := d.core.SetLimits(in.LimitBytes, in.ModelLimitBytes, in.ReserveBytes, d.house.now())
+	d.flush()
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	f := d.core.Figures()
+	_, models, reserve := d.core.Limits()
+	if models == 0 {
+		models = f.Limit
+	}
+	d.house.monitor.setThresholds(d, in.Thresholds, func(t schemas.Thresholds, err *schemas.Error) {
 		if err != nil {
 			c.fail(err)
 			return
 		}
-		f := d.core.Figures()
-		_, models, reserve := d.core.Limits()
-		if models == 0 {
-			models = f.Limit
-		}
-		d.house.monitor.setThresholds(d, in.Thresholds, func(t schemas.Thresholds, err *schemas.Error) {
-			if err != nil {
-				c.fail(err)
-				return
-			}
-			c.done(&schemas.SetLimitsReply{Finished: schemas.Done(), DeviceID: d.id, LimitBytes: f.Limit, ModelLimitBytes: models,
-				ModelLimitMb: schemas.Megabytes(models), ReserveBytes: reserve, Thresholds: t}, nil)
-		})
+		c.done(&schemas.SetLimitsReply{Finished: schemas.Done(), DeviceID: d.id, LimitBytes: f.Limit, ModelLimitBytes: models,
+			ModelLimitMb: schemas.Megabytes(models), ReserveBytes: reserve, Thresholds: t}, nil)
 	})
 }

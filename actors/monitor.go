@@ -2,6 +2,7 @@ package actors
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -319,23 +320,47 @@ func (m *monitorActor) worst(ds []*deviceActor, use func(schemas.PressureLevel))
 	})
 }
 
+// judge tells use whether a device could have these thresholds; nil are those it has.
+func (m *monitorActor) judge(d *deviceActor, in *schemas.Thresholds, use func(*schemas.Error)) {
+	m.tell(seam.SystemLane, func() {
+		if in != nil {
+			if _, err := pressure.New(with(m.state(d).eval.Config(), in), m.house.cfg.Clock.Now()); err != nil {
+				use(badThresholds(err))
+				return
+			}
+		}
+		use(nil)
+	})
+}
+
+func badThresholds(err error) *schemas.Error {
+	return schemas.Errorf(schemas.CodeInvalidRequest, "%v", err).With("field", "thresholds")
+}
+
+// with is a configuration with other thresholds.
+func with(cfg pressure.Config, in *schemas.Thresholds) pressure.Config {
+	set := func(t *pressure.Threshold, in *schemas.Threshold) {
+		if in != nil {
+			t.Enter, t.Leave = in.Enter/100, *in.Leave/100
+		}
+	}
+	set(&cfg.Thresholds.Moderate, in.Moderate)
+	set(&cfg.Thresholds.High, in.High)
+	set(&cfg.Thresholds.Critical, in.Critical)
+	return cfg
+}
+
+// hundredfold is a share in percent, without the dust of binary fractions.
+func hundredfold(share float64) float64 { return math.Round(share*1e11) / 1e9 }
+
 // setThresholds changes a device's thresholds; nil leaves them. use gets those in force.
 func (m *monitorActor) setThresholds(d *deviceActor, in *schemas.Thresholds, use func(schemas.Thresholds, *schemas.Error)) {
 	m.tell(seam.SystemLane, func() {
 		s := m.state(d)
-		cfg := s.eval.Config()
 		if in != nil {
-			set := func(t *pressure.Threshold, in *schemas.Threshold) {
-				if in != nil {
-					t.Enter, t.Leave = in.Enter/100, *in.Leave/100
-				}
-			}
-			set(&cfg.Thresholds.Moderate, in.Moderate)
-			set(&cfg.Thresholds.High, in.High)
-			set(&cfg.Thresholds.Critical, in.Critical)
-			ch, changed, err := s.eval.Configure(cfg, m.house.cfg.Clock.Now())
+			ch, changed, err := s.eval.Configure(with(s.eval.Config(), in), m.house.cfg.Clock.Now())
 			if err != nil {
-				use(schemas.Thresholds{}, schemas.Errorf(schemas.CodeInvalidRequest, "%v", err).With("field", "thresholds"))
+				use(schemas.Thresholds{}, badThresholds(err))
 				return
 			}
 			if s.last.device != nil {
@@ -348,8 +373,8 @@ func (m *monitorActor) setThresholds(d *deviceActor, in *schemas.Thresholds, use
 			m.arm()
 		}
 		out := func(t pressure.Threshold) *schemas.Threshold {
-			leave := 100 * t.Leave
-			return &schemas.Threshold{Enter: 100 * t.Enter, Leave: &leave}
+			leave := hundredfold(t.Leave)
+			return &schemas.Threshold{Enter: hundredfold(t.Enter), Leave: &leave}
 		}
 		t := s.eval.Config().Thresholds
 		use(schemas.Thresholds{Moderate: out(t.Moderate), High: out(t.High), Critical: out(t.Critical)}, nil)

@@ -38,6 +38,7 @@ type plan struct {
 	id        string
 	why       string
 	ticket    ledger.Ticket // the request it makes room for; 0 for a goal
+	heir      ledger.Ticket // the request that a goal's plan came in time for
 	begun     clock.Instant
 	left      int
 	target    int64
@@ -72,8 +73,11 @@ func newOptimizer(h *House, d *deviceActor) *optimizerActor {
 // want is admission's wish for room.
 func (o *optimizerActor) want(w ledger.Want) {
 	o.tell(seam.SystemLane, func() {
-		if o.plan != nil {
+		if p := o.plan; p != nil {
 			o.again = true
+			if p.ticket == 0 && p.heir == 0 && len(p.evicted) == 0 {
+				p.heir = w.Ticket
+			}
 			return
 		}
 		o.wanted = &w
@@ -124,11 +128,9 @@ func (o *optimizerActor) chosen(p *plan, vs []victim, shortfall int64) {
 		ev := schemas.Eviction{Model: v.model, Tier: schemas.Tier(v.tier), FreedBytes: v.bytes, ReloadCostMs: millis(v.cost)}
 		p.evicted = append(p.evicted, ev)
 		p.steps = append(p.steps, schemas.OptimizationStep{Kind: "drop", Subject: v.model, Reason: v.reason, FreedBytes: v.bytes})
-		if p.ticket != 0 {
-			d, t := o.device, p.ticket
-			e := ledger.Evicted{Model: v.model, Tier: v.tier, Bytes: v.bytes, Cost: v.cost, Reason: v.reason}
-			d.tell(seam.SystemLane, func() { d.core.RoomMade(t, e) })
-		}
+		d, t := o.device, max(p.ticket, p.heir) // 0: nobody's, but it counts
+		e := ledger.Evicted{Model: v.model, Tier: v.tier, Bytes: v.bytes, Cost: v.cost, Reason: v.reason}
+		d.tell(seam.SystemLane, func() { d.core.RoomMade(t, e) })
 	}
 	if len(vs) > 0 {
 		o.announce(schemas.EventStarted, p)
