@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/heap"
 	"github.com/isobar-project/isobar/schemas"
@@ -53,7 +52,8 @@ type Request struct {
 
 	// What it has got so far, while workers prepare the rest.
 	blocks    []heap.Block
-	whole     bool // its blocks are whole segments
+	few       [1]heap.Block // where they lie while there is but one
+	whole     bool          // its blocks are whole segments
 	segs      []*segment
 	clear     []Range
 	foreign   []heap.SegmentID // of these, the whole was another owner's
@@ -246,7 +246,7 @@ func (d *Device) admit(r *Request, now Now) bool {
 // place takes what is already there for a request, and has workers make and clear the
 // rest. Where nothing is left to do the request is granted at once.
 func (d *Device) place(r *Request, p heap.Placement, now Now) {
-	r.blocks, r.whole = r.blocks[:0], p.Whole
+	r.blocks, r.whole = r.few[:0], p.Whole
 	if p.Kind != heap.Create {
 		d.occupy(r, p.Segment, p)
 		for _, id := range p.More {

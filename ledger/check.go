@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sort"
 
-
 	"github.com/isobar-project/isobar/heap"
 	"github.com/isobar-project/isobar/ledger/store"
 )
@@ -319,4 +318,3 @@ func has(claims []Claim, c Claim) bool {
 	}
 	return false
 }
-

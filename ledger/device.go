@@ -98,7 +98,8 @@ type Device struct {
 	timers    timers
 	stats     DeviceStats
 	ballast   *Ballast
-	buf       []byte // of the record being encoded
+	buf       []byte   // of the record being encoded
+	secret    [32]byte // of the claim being made
 	granule   int64
 	seq       uint64
 	// reclaimable is what the pool says unread models hold here.

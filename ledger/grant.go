@@ -16,7 +16,7 @@ func (d *Device) grant(r *Request, now Now) {
 		Lease: r.Lease, Bound: r.Owner.Session != "" && !r.Persistent,
 	}
 	if r.Class != ClassReservation {
-		g.Blocks, g.Granted = r.blocks, 0
+		g.Blocks, g.Granted = append(g.few.blocks[:0], r.blocks...), 0
 		for _, b := range r.blocks {
 			g.Granted += b.Bytes
 		}
@@ -55,6 +55,7 @@ func (d *Device) grant(r *Request, now Now) {
 	if g.leased() {
 		d.at(timer{at: g.LeaseEnds, kind: timerLease, grant: g.ID})
 	}
+	g.history = g.few.history[:0]
 	g.note("allocated", now.Wall, "")
 	d.stats.Grants++
 	waited := int64(now.Boot.Sub(r.arrived))
@@ -143,7 +144,12 @@ func (d *Device) event(e Event) { d.out.Events = append(d.out.Events, e) }
 
 // newClaim makes a claim on a grant; the digest must be committed before it leaves.
 func (d *Device) newClaim(g *Grant, now Now) string {
-	secret, digest := makeClaim(d.cfg.Rand)
+	d.cfg.Rand(d.secret[:])
+	secret := encodeSecret(&d.secret)
+	digest := DigestOf(secret)
+	if g.Claims == nil {
+		g.Claims = g.few.claims[:0]
+	}
 	live := g.Claims[:0]
 	for _, c := range g.Claims {
 		if c.Expires > now.Boot {

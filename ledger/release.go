@@ -123,7 +123,8 @@ func (d *Device) beginRelease(g *Grant, why string, wait time.Duration, ref any,
 		wait = d.cfg.RevokeWait
 	}
 	if g.release == nil {
-		g.release = &release{why: why, since: now.Boot, deadline: now.Boot.Add(wait), retry: d.cfg.ProofMin}
+		g.release = &g.few.release
+		*g.release = release{waiters: g.few.waiters[:0], why: why, since: now.Boot, deadline: now.Boot.Add(wait), retry: d.cfg.ProofMin}
 		for _, c := range g.Claims {
 			delete(d.claims, c.Digest)
 		}

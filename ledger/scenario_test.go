@@ -73,7 +73,9 @@ func (s *script) do(td *datadriven.TestData) error {
 			Force: td.HasArg("force"), Deadline: span(td, "deadline", 0), Why: text(td, "why", ledger.WhyDeallocated)}
 		if td.HasArg("key") {
 			r.Key = text(td, "key", "")
-			r.Answer = func(g *ledger.Grant) ledger.AnswerRecord { return ledger.AnswerRecord{Key: r.Key, Action: "deallocate"} }
+			r.Answer = func(g *ledger.Grant) ledger.AnswerRecord {
+				return ledger.AnswerRecord{Key: r.Key, Action: "deallocate"}
+			}
 		}
 		return s.call(func() { s.Core.Release(r, s.Now) })
 	case "handle":

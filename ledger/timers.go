@@ -13,7 +13,7 @@ const (
 	timerLease                   // a lease may have run out
 	timerRevoke                  // a revocation's deadline
 	timerProof                   // try again to prove a release
-	timerSettle                   // clear pooled memory if the device is quiet
+	timerSettle                  // clear pooled memory if the device is quiet
 )
 
 // timer is a point in time at which something may be due. A timer is never cancelled:

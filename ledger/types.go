@@ -117,7 +117,16 @@ type Grant struct {
 	rec     store.RecID
 	release *release
 	answer  string // key of the answer that tells of it
-	lost    bool   // after a take-over: part of its memory is gone
+	// What nearly every grant needs lies in it: it is made and dropped at the pace of
+	// the bus.
+	few struct {
+		blocks  [1]heap.Block
+		claims  [1]Claim
+		history [2]HistoryItem
+		waiters [1]any
+		release release
+	}
+	lost bool // after a take-over: part of its memory is gone
 }
 
 // leased reports whether a lease can end the grant: a persistent one outlives it.
