@@ -321,12 +321,12 @@ func TestDryRunForeseesTheOutcome(t *testing.T) {
 }
 
 func TestHeartbeatAndNodeEvents(t *testing.T) {
+	t.Parallel()
 	c := start(t, formats[0])
 	sub, err := c.nc.SubscribeSync("memory.heartbeat.test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Parallel()
 	m, err := sub.NextMsg(patience)
 	if err != nil {
 		t.Fatal(err)
