@@ -132,11 +132,6 @@ func (c *callCommand) data(k *call, spec *schemas.Spec) (map[string]any, error) 
 }
 
 func wholeMilliseconds(v any) (time.Duration, bool) {
-	if n, ok := v.(json.Number); ok {
-		if whole, err := n.Int64(); err == nil {
-			v = whole
-		}
-	}
 	n, ok := wholeNumber(v)
 	if !ok || n < 0 || n > schemas.MaxWaitMs {
 		return 0, false // the node says what is wrong with it
@@ -223,12 +218,19 @@ func (k *call) cancelOnInterrupt(finished <-chan struct{}, leave context.CancelC
 	}
 }
 
+// widestTable is how wide a table may be where there is no terminal to say.
+const widestTable = 160
+
 func (c *callCommand) print(k *call, reply json.RawMessage) error {
 	if len(reply) == 0 {
 		reply = json.RawMessage("{}")
 	}
 	if c.Table {
-		return writeReplyTable(k.out, reply)
+		widest := k.outTerminal
+		if widest == 0 {
+			widest = widestTable
+		}
+		return writeReplyTable(k.out, reply, widest)
 	}
 	if k.outTerminal > 0 {
 		var b bytes.Buffer

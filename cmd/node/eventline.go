@@ -33,7 +33,7 @@ func eventLines(e *client.Event) string {
 	}
 	var b strings.Builder
 	line := func(at time.Time, text string) {
-		fmt.Fprintf(&b, "%s  %-12s %-10s %s\n", at.Local().Format("15:04:05.000"), kind, where, text)
+		fmt.Fprintf(&b, "%s  %-15s %-10s %s\n", at.Local().Format("15:04:05.000"), kind, where, text)
 	}
 	if e.Missed.To > 0 {
 		line(e.Timestamp, fmt.Sprintf("%s missed (%d to %d)", plural(int(e.Missed.To-e.Missed.From+1), "event"), e.Missed.From, e.Missed.To))

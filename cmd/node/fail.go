@@ -68,8 +68,6 @@ func explain(err error) (text string, exit int) {
 		return err.Error(), exitRefused
 	case errors.Is(err, context.DeadlineExceeded):
 		return "the node did not answer in time. See with `isobar status` whether it runs.", exitNoNode
-	case errors.Is(err, errInterrupted):
-		return "interrupted", exitRefused
 	}
 	return err.Error(), exitRefused
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -19,12 +20,15 @@ import (
 func requestData(spec *schemas.Spec, object string, pairs []string) (map[string]any, error) {
 	data := map[string]any{}
 	if object != "" {
-		if err := decodeJSON(object, &data); err != nil {
+		v, err := decodeJSON(object)
+		if err != nil {
 			return nil, usage("--json: %v", err)
 		}
-		if data == nil {
-			data = map[string]any{}
+		given, ok := v.(map[string]any)
+		if !ok && v != nil {
+			return nil, usage("--json: %s is not an object", object)
 		}
+		maps.Copy(data, given)
 	}
 	fields := requestFields(spec)
 	seen := map[string]bool{}
@@ -54,16 +58,43 @@ func requestData(spec *schemas.Spec, object string, pairs []string) (map[string]
 	return data, nil
 }
 
-func decodeJSON(text string, into any) error {
+// decodeJSON reads one JSON value; whole numbers stay whole.
+func decodeJSON(text string) (any, error) {
 	d := json.NewDecoder(strings.NewReader(text))
 	d.UseNumber()
-	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("%q is not the JSON that is wanted: %w", text, err)
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, fmt.Errorf("%q is not the JSON that is wanted: %w", text, err)
 	}
 	if d.More() {
-		return fmt.Errorf("%q has more than one value", text)
+		return nil, fmt.Errorf("%q has more than one value", text)
 	}
-	return nil
+	return numbers(v)
+}
+
+// numbers turns every json.Number into an int64 or a float64.
+func numbers(v any) (any, error) {
+	var err error
+	switch v := v.(type) {
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n, nil
+		}
+		return v.Float64()
+	case []any:
+		for i := range v {
+			if v[i], err = numbers(v[i]); err != nil {
+				return nil, err
+			}
+		}
+	case map[string]any:
+		for k := range v {
+			if v[k], err = numbers(v[k]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return v, nil
 }
 
 // put sets a value inside nested objects.
@@ -172,9 +203,7 @@ func unknownField(spec *schemas.Spec, fields []field, key string) error {
 // read takes a value as written; literal ones (key:=…) are JSON.
 func (f field) read(text string, literal bool) (any, error) {
 	if literal {
-		var v any
-		err := decodeJSON(text, &v)
-		return v, err
+		return decodeJSON(text)
 	}
 	return readAs(f.typ, f.name, text)
 }

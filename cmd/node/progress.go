@@ -74,7 +74,9 @@ func (b *bar) line(op schemas.Operation) string {
 	if op.ThroughputBytesPerSecond > 0 {
 		tail += fmt.Sprintf("  %s/s", node.HumanSize(int64(op.ThroughputBytesPerSecond)))
 		left := float64(op.BytesTotal-op.BytesDone) / op.ThroughputBytesPerSecond
-		tail += "  " + shortDuration(time.Duration(left*float64(time.Second))) + " left"
+		if left > 0 {
+			tail += "  " + shortDuration(time.Duration(left*float64(time.Second))) + " left"
+		}
 	}
 	cells := min(40, b.width-utf8.RuneCountInString(tail)-4)
 	if cells < 5 {

@@ -21,7 +21,7 @@ type member struct {
 
 // writeReplyTable prints a reply for reading: its single values one a line, its lists
 // of objects as tables. Sizes get units; columns without any value are left out.
-func writeReplyTable(w io.Writer, reply json.RawMessage) error {
+func writeReplyTable(w io.Writer, reply json.RawMessage, widest int) error {
 	d := json.NewDecoder(bytes.NewReader(reply))
 	d.UseNumber()
 	v, err := orderedValue(d)
@@ -34,12 +34,12 @@ func writeReplyTable(w io.Writer, reply json.RawMessage) error {
 		return err
 	}
 	var out bytes.Buffer
-	writeObject(&out, "", object)
+	writeObject(&out, "", object, widest)
 	_, err = w.Write(out.Bytes())
 	return err
 }
 
-func writeObject(w *bytes.Buffer, title string, object []member) {
+func writeObject(w *bytes.Buffer, title string, object []member, widest int) {
 	values, lists := table{}, []member{}
 	for _, m := range flatten("", object) {
 		if items, ok := m.value.([]any); ok && holdsObjects(items) {
@@ -82,9 +82,14 @@ func writeObject(w *bytes.Buffer, title string, object []member) {
 			}
 			columns.row(cells...)
 		}
-		columns.write(w)
+		// A few long rows read better from top to bottom.
+		if turned := columns.turned(); columns.width() > widest && turned.width() <= widest {
+			turned.write(w)
+		} else {
+			columns.write(w)
+		}
 		for _, m := range inner {
-			writeObject(w, title, []member{m})
+			writeObject(w, title, []member{m}, widest)
 		}
 	}
 }

@@ -29,6 +29,34 @@ func (t *table) alignRight(columns ...int) {
 	}
 }
 
+// turned is the table with rows as columns, the header first.
+func (t *table) turned() *table {
+	out := &table{indent: t.indent}
+	for i, name := range t.header {
+		row := []string{name}
+		for _, r := range t.rows {
+			if i < len(r) {
+				row = append(row, r[i])
+			}
+		}
+		if strings.Join(row[1:], "") != "" {
+			out.row(row...)
+		}
+	}
+	return out
+}
+
+// width is how wide the widest row is.
+func (t *table) width() int {
+	var b strings.Builder
+	t.write(&b)
+	widest := 0
+	for line := range strings.Lines(b.String()) {
+		widest = max(widest, utf8.RuneCountInString(line)-1)
+	}
+	return widest
+}
+
 func (t *table) write(w io.Writer) {
 	var widths []int
 	for _, row := range t.rows {
