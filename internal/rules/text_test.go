@@ -149,6 +149,9 @@ func noWords(tr *tree) []finding {
 		}
 		for _, w := range words {
 			i := bytes.Index(text, []byte(w))
+			if w == "/home/" && (strings.HasSuffix(file, "_test.go") || strings.Contains(file, "/testdata/")) {
+				continue // a test's machine may have users
+			}
 			if i < 0 || w[0] == '/' && i > 0 && isWord(text[i-1]) {
 				continue
 			}
