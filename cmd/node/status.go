@@ -126,7 +126,7 @@ func (s *nodeStatus) write(w io.Writer, now time.Time) {
 
 func (s *nodeStatus) writeDevices(w io.Writer) {
 	t := table{indent: "  "}
-	t.head("device", "type", "pressure", "used", "of limit", "", "available", "free", "warm", "models", "others", "grants", "health")
+	t.head("device", "type", "pressure", "used", "of limit", "", "available", "free", "warm", "models", "others", "allocations", "health")
 	t.alignRight(3, 4, 5, 6, 7, 8, 9, 10, 11)
 	for _, d := range s.Status.Devices {
 		m := d.MemoryInfo
