@@ -133,8 +133,12 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 	case catalog.OutcomeRefused:
 		c.fail(o.Err)
 	case catalog.OutcomeUnloaded:
-		c.done(&schemas.UnloadModelReply{Finished: schemas.Done(), Unloaded: len(o.Names) > 0, ModelsUnloaded: append([]string{}, o.Names...),
-			FreedBytes: o.Freed, Confirmed: o.Confirmed, ZombieBytes: o.Zombie}, nil)
+		r := &schemas.UnloadModelReply{Finished: schemas.Done(), Unloaded: len(o.Names) > 0, ModelsUnloaded: append([]string{}, o.Names...),
+			FreedBytes: o.Freed, Confirmed: o.Confirmed, ZombieBytes: o.Zombie}
+		p.tell(seam.SystemLane, func() { // not here: the catalog's effects are being carried out
+			p.remember(c, r)
+			c.done(r, nil)
+		})
 	case catalog.OutcomeProgress:
 		status := schemas.StatusRunning
 		if o.Position > 0 {
@@ -263,18 +267,30 @@ func (p *poolActor) releaseReference(c *call, in *schemas.ReleaseModelRequest) {
 		return
 	}
 	err := p.core.ReleaseReference(c.Tenant, in.Name, in.ReferenceID, p.house.now())
-	if err == nil && c.key != "" {
-		c.home = "pool"
-		c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action),
-			Body: codec.Append(nil, codec.JSON, &schemas.ReleaseModelReply{Finished: schemas.Done(), ReferenceID: in.ReferenceID})}
-		err = p.core.KeepAnswer(c.key, c.record, p.house.now())
-	}
 	p.flush()
 	if err != nil {
 		c.fail(err)
 		return
 	}
-	c.done(&schemas.ReleaseModelReply{Finished: schemas.Done(), ReferenceID: in.ReferenceID}, nil)
+	r := &schemas.ReleaseModelReply{Finished: schemas.Done(), ReferenceID: in.ReferenceID}
+	p.remember(c, r)
+	c.done(r, nil)
+}
+
+// remember records the outcome of a command whose effect is on record already. Where the
+// ledger has no room for it, a retry is a new command: it finds nothing left to do.
+func (p *poolActor) remember(c *call, reply any) {
+	if c.key == "" {
+		return
+	}
+	rec := ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Body: codec.Append(nil, codec.JSON, reply)}
+	err := p.core.KeepAnswer(c.key, rec, p.house.now())
+	p.flush()
+	if err != nil {
+		p.house.log.Warn("an outcome is not remembered", "action", string(c.Action), "request_id", c.RequestID, "error", err)
+		return
+	}
+	c.home, c.record = "pool", rec
 }
 
 // renew extends a reference's lease and gives its new end to use, on the pool's goroutine.
