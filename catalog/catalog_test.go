@@ -480,3 +480,54 @@ func TestProgressIsToldTenTimesASecond(t *testing.T) {
 		t.Fatalf("%d events of 100 reports in a second", events)
 	}
 }
+
+// The device puts the allocation in line after the load was given up: it is taken back.
+func TestALoadGivenUpBeforeItWaitsIsTakenBack(t *testing.T) {
+	b := newBench(t, 1<<20)
+	b.load("a", file)
+	cp := b.last()
+	b.inspected(cp, "c1")
+	b.do(func() { b.c.Cancel("a", schemas.Errorf(schemas.CodeCancelled, "by its client"), b.now) })
+	b.said = nil
+	b.do(func() { b.c.Waiting(cp, 1, "no room") })
+	b.says("step abandon")
+	b.do(func() { b.c.Refused(cp, schemas.Errorf(schemas.CodeCancelled, "taken back"), b.now) })
+	b.says("a refused CANCELLED")
+	// Whatever else comes in is of a load that has failed already.
+	b.do(func() { b.c.Refused(cp, schemas.Errorf(schemas.CodeCancelled, "taken back"), b.now) })
+	b.says()
+}
+
+func TestAnUnloadOfSeveralIsConfirmedOnlyIfAllAre(t *testing.T) {
+	b := newBench(t, 1<<20)
+	x := b.loaded(catalog.LoadRequest{Device: "ram-0", Path: "m"}, "c1")
+	y := b.loaded(catalog.LoadRequest{Device: "sim-0", Path: "m"}, "c1")
+	b.do(func() { b.c.Unload(catalog.UnloadRequest{Ref: "u", Tenant: "red", Name: "m", Force: true}, b.now) })
+	b.said = nil
+	b.do(func() { b.c.Released(x, 0, 4096, false, b.now) })
+	b.do(func() { b.c.Released(y, 4096, 0, true, b.now) })
+	b.says("u unloaded [m] freed=4096 confirmed=false")
+}
+
+// A new version that cannot be recorded leaves the old one its name.
+func TestAFullLedgerLeavesTheOldVersion(t *testing.T) {
+	b := newBench(t, 16<<10)
+	old := b.loaded(file, "c1")
+	b.load("a", catalog.LoadRequest{Path: "m", Changed: true})
+	cp := b.last()
+	b.inspected(cp, "c2")
+	id := b.granted(cp)
+	b.filled(cp)
+	for i := 0; b.c.KeepAnswer(fmt.Sprint("k", i), ledger.AnswerRecord{Key: fmt.Sprint("k", i)}, b.now) == nil; i++ {
+	}
+	b.said = nil
+	b.sealed(cp)
+	b.says("step release")
+	if was, _ := b.c.ByGrant(old); was.Model.Superseded {
+		t.Fatal("a version that was never there took the name")
+	}
+	b.do(func() { b.c.Released(id, 4096, 0, true, b.now) })
+	b.says("a refused BUSY")
+	b.load("b", file)
+	b.says("b loaded v1 hit=true")
+}

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -32,6 +33,9 @@ func (c *Catalog) Check() error {
 		if err := note(m.rec, "a model"); err != nil {
 			return err
 		}
+		if err := c.checkModel(m); err != nil {
+			return err
+		}
 		for d, cp := range m.copies {
 			if cp.Device != d || cp.Model != m || cp.State == Failed {
 				return fmt.Errorf("catalog: the copy of %q on %s is %s of %q on %s", m.Name, d, cp.State, cp.Model.Name, cp.Device)
@@ -55,6 +59,9 @@ func (c *Catalog) Check() error {
 				}
 			}
 			if err := note(cp.rec, "a copy"); err != nil {
+				return err
+			}
+			if err := c.checkCopy(cp); err != nil {
 				return err
 			}
 		}
@@ -89,4 +96,36 @@ func (m *Model) replaces(old *Model) bool {
 		}
 	}
 	return false
+}
+
+// checkModel compares a model with its record. When it was last used is told later.
+func (c *Catalog) checkModel(m *Model) error {
+	if m.rec == 0 {
+		return nil
+	}
+	var r modelRecord
+	_, payload, _ := c.region.Read(m.rec)
+	if err := json.Unmarshal(payload, &r); err != nil {
+		return fmt.Errorf("catalog: the record of model %q: %w", m.Name, err)
+	}
+	if r.ID != m.ID || r.Tenant != m.Tenant || r.Name != m.Name || r.ContentID != m.ContentID || r.Superseded != m.Superseded ||
+		r.Pinned != m.Pinned || r.Shared != m.Shared || r.Priority != m.Priority || r.Version != m.Version {
+		return fmt.Errorf("catalog: model %+v is recorded as %+v", *m, r)
+	}
+	return nil
+}
+
+func (c *Catalog) checkCopy(cp *Copy) error {
+	if cp.rec == 0 {
+		return nil
+	}
+	var r copyRecord
+	_, payload, _ := c.region.Read(cp.rec)
+	if err := json.Unmarshal(payload, &r); err != nil {
+		return fmt.Errorf("catalog: the record of a copy of %q: %w", cp.Model.Name, err)
+	}
+	if r.Model != cp.Model.ID || r.Device != cp.Device || r.Grant != cp.Grant || r.Revoking != (cp.State == Revoking) || r.Force != cp.force || len(r.Refs) != len(cp.refs) {
+		return fmt.Errorf("catalog: copy %+v is recorded as %+v", *cp, r)
+	}
+	return nil
 }

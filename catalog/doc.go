@@ -23,5 +23,7 @@
 //
 // # Testing
 //
-// Scenario tests drive the core by hand; there is nothing to mock.
+// Tests drive the core by hand; there is nothing to mock. Random histories run it with two
+// device cores and every message late at will, and cut its region after any store.
+// Catalog.Check recomputes all that is kept twice.
 package catalog

@@ -413,7 +413,9 @@ func (h *house) end() {
 	}
 	for _, tenant := range []string{"red", "blue"} {
 		h.owed["end"] = "unload"
-		h.call(func() { h.core.Unload(catalog.UnloadRequest{Ref: "end", Tenant: tenant, Name: "*", Force: true}, h.now) })
+		h.call(func() {
+			h.core.Unload(catalog.UnloadRequest{Ref: "end", Tenant: tenant, Name: "*", Force: true}, h.now)
+		})
 		h.rest()
 	}
 	for _, name := range h.names {

@@ -24,12 +24,15 @@
 //
 // A refusal is a *schemas.Error with the contract's code and details. A record that
 // cannot be written because the ledger is full refuses the request and leaves
-// everything as it was; a record of something that has already happened
-// (a release) always has room kept for it. Anything that contradicts the books is a
-// defect: the core panics, the process ends, and the next one takes over.
+// everything as it was; for a record of something that has already happened
+// (a release) room is held back, the Ballast. Anything that contradicts the books is a
+// defect: the core panics, the process ends, and the next one takes over. An image that
+// no core can have written is an *ImageError.
 //
 // # Testing
 //
-// Cores are tested as data: scenario scripts in testdata, random histories against
-// a model, and the ledger image cut after every store. No test sleeps.
+// Cores are tested as data: scenario scripts in testdata/scenarios, which are the best
+// place to learn what a device does; random histories on the machine of package
+// ledgertest, which checks after every call what must always hold; and the ledger image
+// cut after every store. Device.Check recomputes all that is kept twice. No test sleeps.
 package ledger

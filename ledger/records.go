@@ -27,7 +27,6 @@ var errShort = errors.New("record is too short")
 // enc appends little-endian fields to a record.
 type enc struct{ b []byte }
 
-func (e *enc) u8(v uint8)   { e.b = append(e.b, v) }
 func (e *enc) u32(v uint32) { e.b = binary.LittleEndian.AppendUint32(e.b, v) }
 func (e *enc) i64(v int64)  { e.b = binary.LittleEndian.AppendUint64(e.b, uint64(v)) }
 func (e *enc) raw(v []byte) { e.b = append(e.b, v...) }
@@ -54,13 +53,6 @@ func (d *dec) take(n int) []byte {
 	v := d.b[:n]
 	d.b = d.b[n:]
 	return v
-}
-
-func (d *dec) u8() uint8 {
-	if v := d.take(1); v != nil {
-		return v[0]
-	}
-	return 0
 }
 
 func (d *dec) u32() uint32 {
