@@ -171,7 +171,7 @@ func (s *soak) mapGrant(t *tenant, got *schemas.AllocateReply, in *schemas.Alloc
 		s.truth.violate("map", "the claim of %s mapped %s", got.AllocationID, m.AllocationID)
 	}
 	if err := g.arrive(in.Clear); err != nil {
-		s.truth.violate("arrival", "%v", err)
+		s.truth.violate("arrival", "%s of %s, %d bytes on %s: %v", t.name, got.AllocatedAt.Format("15:04:05.000"), in.SizeBytes, got.DeviceID, err)
 	}
 	g.write()
 	return g, nil

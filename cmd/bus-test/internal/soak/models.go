@@ -84,7 +84,7 @@ func (s *soak) refer(ctx context.Context, t *tenant, m model) {
 	lease, begun := int64(10), time.Now()
 	var got schemas.AcquireModelReply
 	if s.command(t, schemas.ActionAcquireModel, &schemas.AcquireModelRequest{Name: m.name, LeaseSeconds: &lease}, &got,
-		schemas.CodeModelNotFound, schemas.CodeOutOfMemory) != nil {
+		schemas.CodeModelNotFound, schemas.CodeOutOfMemory, schemas.CodeCancelled) != nil {
 		return
 	}
 	pause(ctx, 50*time.Millisecond)
@@ -101,7 +101,8 @@ func (s *soak) readOne(ctx context.Context, r *rand.Rand, t *tenant, d *data.Cli
 	var got schemas.LoadModelReply
 	patience := int64(3)
 	if s.command(t, schemas.ActionLoadModel, &schemas.LoadModelRequest{Name: m.name, Path: m.path, DeviceID: s.devices[0], TimeoutSeconds: &patience}, &got,
-		schemas.CodeOutOfMemory, schemas.CodeModelInUse, schemas.CodeModelNotFound) != nil {
+		schemas.CodeOutOfMemory, schemas.CodeModelInUse, schemas.CodeModelNotFound,
+		schemas.CodeCancelled) != nil { // an unload by another ends a load
 		return
 	}
 	if got.Handle == nil {

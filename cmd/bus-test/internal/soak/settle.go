@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/isobar-project/isobar/bus/client"
 	"github.com/isobar-project/isobar/schemas"
 	"github.com/isobar-project/isobar/vault"
 )
@@ -98,11 +98,28 @@ func (s *soak) rest(ctx context.Context, empty bool) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			s.truth.violate("rest", "the node did not come to rest within %s: %s", restTime, last)
+			s.truth.violate("rest", "the node did not come to rest within %s: %s%s", restTime, last, s.whoIsThere(ctx))
 			return nil
 		}
 	}
 	return nil
+}
+
+// whoIsThere describes a few of the grants that are left.
+func (s *soak) whoIsThere(ctx context.Context) string {
+	var out strings.Builder
+	for _, t := range s.tenants {
+		limit := 5
+		var r schemas.GetAllocationsReply
+		if err := t.bus.Call(ctx, schemas.ActionGetAllocations, &schemas.GetAllocationsRequest{Limit: &limit}, &r); err != nil {
+			return err.Error()
+		}
+		for _, a := range r.Allocations {
+			fmt.Fprintf(&out, "%s of %s, %s, for %q, %s, %d bytes, owner %+v, mapped by %+v; ", a.AllocationID, t.name, a.CreatedAt.Format("15:04:05.000"), a.Purpose,
+				a.Status, a.SizeBytes, a.Owner, a.MappedBy)
+		}
+	}
+	return out.String()
 }
 
 // sums adds up what can be found in two ways.
@@ -167,7 +184,7 @@ func (s *soak) allocations(ctx context.Context) (map[string]map[schemas.Allocati
 		for cursor := ""; ; {
 			limit := 7 // small, so that pages are tried
 			var r schemas.GetAllocationsReply
-			err := t.bus.Call(ctx, schemas.ActionGetAllocations, &schemas.GetAllocationsRequest{Limit: &limit, Cursor: cursor}, &r, client.WithWait(10*time.Second))
+			err := t.bus.Call(ctx, schemas.ActionGetAllocations, &schemas.GetAllocationsRequest{Limit: &limit, Cursor: cursor}, &r)
 			if err != nil {
 				return nil, err
 			}

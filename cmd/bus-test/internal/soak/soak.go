@@ -218,6 +218,7 @@ func (s *soak) kill(ctx context.Context, r *rand.Rand, _ *tenant) {
 			return
 		}
 		s.truth.count("node killed", "")
+		s.truth.note("%s: the node was killed, and served again with %d grants", time.Now().UTC().Format("15:04:05.000"), s.node.Restored)
 		s.truth.started(s.node.StartMs, s.node.Restored)
 		s.say("the node was killed and started again in %.0f ms with %d grants", s.node.StartMs, s.node.Restored)
 	}
