@@ -238,7 +238,7 @@ const holdersLimit = 2
 func (d *deviceActor) findHolders(job ledger.Job, segs []device.Segment) {
 	var out []ledger.Holder
 	for _, s := range segs[:min(len(segs), holdersLimit)] {
-		hs, err := d.driver.Holders(s, d.house.cfg.KeeperPID)
+		hs, err := d.driver.Holders(s, d.house.cfg.KeeperPID())
 		if err != nil {
 			d.house.log.Warn("holders could not be found", "device", d.id, "error", err)
 			continue

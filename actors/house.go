@@ -37,8 +37,9 @@ type Config struct {
 	Log        *slog.Logger
 	Publisher  Publisher
 	Keeper     Keeper
-	// KeeperPID is left out when holders of memory are looked for.
-	KeeperPID int
+	// KeeperPID is the vault's process, left out when holders of memory are looked for; 0:
+	// none. nil: there is never one.
+	KeeperPID func() int
 	// Memory gives the region of the ledger that belongs to one actor, and whether a
 	// predecessor has written it.
 	Memory func(actor string) (mem []byte, inherited bool, err error)
@@ -142,6 +143,9 @@ func (c *Config) defaults() {
 	}
 	if c.Exit == nil {
 		c.Exit = os.Exit
+	}
+	if c.KeeperPID == nil {
+		c.KeeperPID = func() int { return 0 }
 	}
 }
 

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"slices"
 	"time"
 
 	"github.com/isobar-project/isobar/clock"
@@ -28,6 +29,16 @@ func (d *deviceActor) allocation(g *ledger.Grant) schemas.Allocation {
 	}
 	for _, m := range g.Mappers {
 		a.MappedBy = append(a.MappedBy, schemas.Mapper{PID: int(m.PID), SessionID: string(m.Session), Mode: schemas.MapMode(m.Mode)})
+	}
+	mode := schemas.MapReadWrite
+	if g.Class == ledger.ClassWeights {
+		mode = schemas.MapReadOnly
+	}
+	for _, pid := range g.Pins() {
+		// Found by looking: it may hold the memory in any mode that it could have got.
+		if !slices.ContainsFunc(a.MappedBy, func(m schemas.Mapper) bool { return m.PID == int(pid) }) {
+			a.MappedBy = append(a.MappedBy, schemas.Mapper{PID: int(pid), Mode: mode})
+		}
 	}
 	if g.LeaseEnds != 0 {
 		end := d.house.wallAt(g.LeaseEnds)

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -339,11 +340,19 @@ func (d *Device) HoldersFound(id uuid.UUID, holders []Holder, now Now) {
 	found := map[int32]bool{}
 	var pids []int32
 	for _, h := range holders {
-		found[h.PID] = true
-		pids = append(pids, h.PID)
+		if !found[h.PID] {
+			found[h.PID] = true
+			pids = append(pids, h.PID)
+		}
 	}
+	slices.Sort(pids)
 	if g.release != nil {
+		news := len(pids) > 0 && !slices.Equal(g.release.pids, pids)
 		g.release.pids = pids
+		if g.Status == StatusZombie && news {
+			// Now it is known who pins the bytes: it need not be who was granted them.
+			d.event(Event{Kind: EventZombie, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, Reason: g.release.why, PIDs: pids})
+		}
 	}
 	mappers := len(g.Mappers)
 	for i := 0; i < len(g.Mappers); {
@@ -360,6 +369,15 @@ func (d *Device) HoldersFound(id uuid.UUID, holders []Holder, now Now) {
 	} else if len(g.Mappers) != mappers {
 		d.rewrite(g)
 	}
+}
+
+// Pins are the processes that were found to hold the grant's memory after its release
+// began.
+func (g *Grant) Pins() []int32 {
+	if g.release == nil {
+		return nil
+	}
+	return g.release.pids
 }
 
 func (d *Device) ranges(g *Grant) []Range {
@@ -465,8 +483,9 @@ func (d *Device) forget(tx *store.Tx, s *segment) {
 // finish ends a grant whose bytes can be granted again and answers who waited for it.
 func (d *Device) finish(g *Grant, now Now) {
 	rel := g.release
+	zombie := g.Status == StatusZombie
 	d.drop(g)
-	if len(rel.pids) > 0 || rel.deadline <= now.Boot {
+	if zombie || len(rel.pids) > 0 || rel.deadline <= now.Boot {
 		d.event(Event{Kind: EventConfirmed, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, Reason: rel.why, PIDs: rel.pids})
 	}
 	for _, ref := range rel.waiters {

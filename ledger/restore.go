@@ -342,6 +342,9 @@ func (d *Device) sweep(rep *Report, now Now) {
 		case g.release != nil:
 			d.revoke(g)
 			d.tryFree(g, now)
+			if g.Status == StatusZombie {
+				d.out.Jobs = append(d.out.Jobs, Job{Kind: JobHolders, Grant: g.ID, Ranges: d.ranges(g)})
+			}
 		case g.Class == ClassWeights && !g.Sealed:
 			rep.Undone = append(rep.Undone, g.ID)
 			d.beginRelease(g, WhyLoadFailed, 0, nil, now)

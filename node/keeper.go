@@ -155,6 +155,16 @@ func (k *keeper) replace() error {
 	return nil
 }
 
+// pid is the present vault's process, 0 if there is none.
+func (k *keeper) pid() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if p, ok := k.at.(interface{ PID() int }); ok {
+		return p.PID()
+	}
+	return 0
+}
+
 // list describes what the present vault holds.
 func (k *keeper) list() ([]vault.Stat, error) {
 	k.mu.Lock()

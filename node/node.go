@@ -204,7 +204,7 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 	}
 	c := actors.Config{
 		Node: n.cfg.Node, BootID: boot, Version: n.cfg.Version, DataSocket: n.cfg.DataSocket(), Clock: w.Clock, Log: n.log,
-		Publisher: n.bus.Publisher(), Keeper: n.keeper, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
+		Publisher: n.bus.Publisher(), Keeper: n.keeper, KeeperPID: n.keeper.pid, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
 		LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
 		ResumeGrace: n.cfg.ResumeGrace, KeepAnswers: n.cfg.KeepAnswers, MaxAnswers: n.cfg.MaxAnswers, MaxSessions: n.cfg.MaxSessions,
 		UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit,

@@ -71,7 +71,7 @@ func Connect(ctx context.Context, cfg ClientConfig) (*Client, []Entry, error) {
 		return nil, nil, fmt.Errorf("vault: fetch: %w", err)
 	}
 	c := &Client{
-		cfg: cfg, conn: conn, capacity: welcome.Capacity, held: len(entries),
+		cfg: cfg, conn: conn, pid: welcome.PID, capacity: welcome.Capacity, held: len(entries),
 		pending: map[uint64]*call{}, lost: make(chan struct{}), ended: make(chan struct{}),
 	}
 	go c.read()
@@ -250,6 +250,7 @@ func listAll(ask func(*message) (*message, error)) ([]Stat, error) {
 type Client struct {
 	cfg      ClientConfig
 	conn     *fdwire.Conn
+	pid      int // the vault's
 	capacity int
 	lost     chan struct{}
 	ended    chan struct{} // the reader has ended
@@ -269,6 +270,9 @@ type call struct {
 	sent clock.Instant
 	done func(m *message, err error) // under mu
 }
+
+// PID is the vault's process.
+func (c *Client) PID() int { return c.pid }
 
 // Lost implements Keeper.
 func (c *Client) Lost() <-chan struct{} { return c.lost }
