@@ -138,6 +138,9 @@ func (d *deviceActor) planAllocate(c *call, r *ledger.Request) {
 // plan answers a dry run. Where room lacks, the pool says which models would go.
 func (d *deviceActor) plan(c *call, p ledger.Plan, patient bool) {
 	if p.Lacks == 0 {
+		if p.Outcome == string(schemas.PlanRefused) {
+			p.Position = 0 // it gets no place
+		}
 		c.done(&schemas.DryRunReply{Plan: schemas.Plan{Outcome: schemas.PlanOutcome(p.Outcome), Position: p.Position, Reason: p.Reason, Evict: []schemas.Eviction{}}}, nil)
 		return
 	}

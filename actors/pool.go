@@ -363,7 +363,7 @@ func (p *poolActor) foresee(d *deviceActor, pl ledger.Plan, patient bool, c *cal
 			out.Evict = []schemas.Eviction{}
 			out.Outcome, out.Position, out.Reason = schemas.PlanQueued, pl.Position, pl.Reason
 			if !patient {
-				out.Outcome = schemas.PlanRefused
+				out.Outcome, out.Position = schemas.PlanRefused, 0
 			}
 		}
 		c.done(&schemas.DryRunReply{Plan: out}, nil)
