@@ -20,6 +20,9 @@ type call struct {
 	// sessions actor, which may have answered «queued» meanwhile.
 	operation string
 	answered  bool
+	// handed is set by an actor that has given the command to another, which answers it:
+	// from then on the first looks at nothing else of it.
+	handed bool
 	// outer is true while the goroutine that has the command is not an actor's.
 	outer bool
 	// session is the session that the command named, if any, looked up.

@@ -25,9 +25,8 @@ func busy(who string) *schemas.Error {
 
 // grantCall is an allocate command in the core's hands.
 type grantCall struct {
-	c      *call
-	begun  time.Duration
-	queued bool
+	c     *call
+	begun time.Duration
 }
 
 func (d *deviceActor) allocate(c *call) {

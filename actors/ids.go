@@ -24,10 +24,6 @@ func tagOf(device string) uint32 {
 // that it never meets the small ids of the ledger's regions.
 func vaultID(tag uint32, segment uint64) uint64 { return uint64(tag)<<40 | segment }
 
-func splitVaultID(id uint64) (tag uint32, segment uint64) {
-	return uint32(id >> 40), id & (1<<40 - 1)
-}
-
 // newID makes an allocation id of a device: 24 bits of tag, 98 random bits.
 func newID(random func([]byte), tag uint32) uuid.UUID {
 	var id uuid.UUID

@@ -1,12 +1,8 @@
 package actors
 
 import (
-	"encoding/base64"
-	"sort"
 	"strconv"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/catalog"
@@ -98,7 +94,7 @@ func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 	}
 	p.core.Load(r, p.house.now())
 	p.flush()
-	if !c.answered {
+	if !c.handed && !c.answered {
 		c.follow(schemas.StatusRunning, 0, "the model is being loaded", func(err *schemas.Error, seen func()) {
 			p.tell(seam.SystemLane, func() { p.core.Cancel(r.Ref, err, p.house.now()); p.flush(); seen() })
 		})
@@ -115,13 +111,18 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 			r.LoadTimeMs = millis(p.house.cfg.Clock.Wall().Sub(a.begun))
 		}
 		d := p.house.byID[o.Copy.Device]
+		c.handed = true
 		d.claim(o.Copy.Grant, o.Copy.Model.Tenant, func(h *schemas.Handle, err *schemas.Error) {
-			if err != nil {
-				c.fail(err)
-				return
-			}
-			r.Handle = h
-			c.done(r, nil)
+			// The device answers on its own goroutine, and the call is still the pool's,
+			// which may be about to follow it.
+			p.tell(seam.SystemLane, func() {
+				if err != nil {
+					c.fail(err)
+					return
+				}
+				r.Handle = h
+				c.done(r, nil)
+			})
 		})
 	case catalog.OutcomeAcquired:
 		ref := o.Reference.ID
@@ -174,6 +175,7 @@ func (a *modelCall) planned(p *poolActor, o *catalog.Outcome) {
 	if in.TimeoutSeconds != nil {
 		r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
 	}
+	a.c.handed = true
 	d.tell(seam.SystemLane, func() { d.planAllocate(a.c, r) })
 }
 
@@ -338,179 +340,6 @@ func (p *poolActor) getHandle(c *call, in *schemas.GetHandleRequest) {
 			return
 		}
 		c.done(&schemas.GetHandleReply{Handle: *h}, nil)
-	})
-}
-
-// model renders a model.
-func (p *poolActor) model(m *catalog.Model, tensors bool) schemas.Model {
-	out := schemas.Model{Name: m.Name, Version: m.VersionString(), Path: m.Path, ContentID: m.ContentID, Type: m.Type, Shared: m.Shared, Pinned: m.Pinned,
-		SizeBytes: m.Bytes, TensorCount: len(m.Tensors), LastUsed: m.LastUsed, Loads: m.Loads, Tenant: m.Tenant, Residency: []schemas.Residency{}}
-	if out.Type == "" {
-		out.Type = "other"
-	}
-	if out.LastUsed.IsZero() {
-		out.LastUsed = p.house.cfg.Clock.Wall() // whoever waits for its first load uses it
-	}
-	m.Copies(func(cp *catalog.Copy) {
-		out.Readers += cp.Readers()
-		out.LoadCostMs.Disk = max(out.LoadCostMs.Disk, millis(cp.Cost))
-		out.State = schemas.ModelState(cp.State)
-		if cp.Grant != uuid.Nil {
-			out.Residency = append(out.Residency, schemas.Residency{DeviceID: cp.Device, Tier: p.house.byID[cp.Device].tier(), SizeBytes: cp.Granted, AllocationID: cp.Grant.String()})
-		}
-	})
-	sort.Slice(out.Residency, func(i, j int) bool { return out.Residency[i].DeviceID < out.Residency[j].DeviceID })
-	if m.Usable("") != nil {
-		out.State = schemas.ModelSealed
-	}
-	if tensors {
-		out.Tensors = m.Tensors
-	}
-	return out
-}
-
-// list renders the tenant's models by name, then version.
-func (p *poolActor) list(tenant string) []*catalog.Model {
-	var ms []*catalog.Model
-	p.core.Models(tenant, func(m *catalog.Model) { ms = append(ms, m) })
-	sort.Slice(ms, func(i, j int) bool { return modelKey(ms[i]) < modelKey(ms[j]) })
-	return ms
-}
-
-func modelKey(m *catalog.Model) string { return m.Name + "\x00" + strconv.FormatUint(uint64(m.ID), 36) }
-
-func (p *poolActor) getModelInfo(c *call, in *schemas.GetModelInfoRequest) {
-	var ms []*catalog.Model
-	if in.Name != "" {
-		m, err := p.core.Find(c.Tenant, in.Name)
-		if err != nil {
-			c.fail(err)
-			return
-		}
-		ms = []*catalog.Model{m}
-	} else {
-		ms = p.list(c.Tenant)
-	}
-	after, bad := base64.RawURLEncoding.DecodeString(in.Cursor)
-	if bad != nil {
-		c.fail(schemas.Errorf(schemas.CodeInvalidRequest, "the cursor is not one of this node's").With("field", "cursor"))
-		return
-	}
-	r := &schemas.GetModelInfoReply{Models: []schemas.Model{}}
-	limit := 100
-	if in.Limit != nil {
-		limit = *in.Limit
-	}
-	for _, m := range ms {
-		if in.Cursor != "" && modelKey(m) <= string(after) {
-			continue
-		}
-		if len(r.Models) == limit {
-			break
-		}
-		r.Models = append(r.Models, p.model(m, in.IncludeTensors))
-		if m != ms[len(ms)-1] && len(r.Models) == limit {
-			r.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(modelKey(m)))
-		}
-	}
-	p.memory(c, p.house.devices, func(mm schemas.ModelMemory) {
-		r.ModelMemory = mm
-		c.done(r, nil)
-	})
-}
-
-// memory sums what models hold on devices, against their limits.
-func (p *poolActor) memory(c *call, ds []*deviceActor, use func(schemas.ModelMemory)) {
-	type part struct{ usage, limit, available int64 }
-	count := 0
-	p.core.Models(c.Tenant, func(m *catalog.Model) {
-		if m.Usable("") != nil {
-			count++
-		}
-	})
-	ask(p.house, ds, func(d *deviceActor) part {
-		u, l, a := d.modelMemory()
-		return part{u, l, a}
-	}, func(parts []part, err *schemas.Error) {
-		if err != nil {
-			c.fail(err)
-			return
-		}
-		var sum part
-		for _, x := range parts {
-			sum.usage += x.usage
-			sum.limit += x.limit
-			sum.available += x.available
-		}
-		use(schemas.NewModelMemory(sum.usage, sum.limit, sum.available, count))
-	})
-}
-
-// modelMemory is what models hold here, may hold, and could still get.
-func (d *deviceActor) modelMemory() (usage, limit, available int64) {
-	f := d.core.Figures()
-	_, models, _ := d.core.Limits()
-	if models == 0 {
-		models = f.Limit
-	}
-	return f.Models, models, max(0, min(models-f.Models+f.Reclaimable, f.Available))
-}
-
-func (p *poolActor) modelStatus(c *call, in *schemas.ModelStatusRequest) {
-	ds, err := p.house.some(in.DeviceID)
-	if err != nil {
-		c.fail(err)
-		return
-	}
-	r := &schemas.ModelStatusReply{LoadedModels: map[string]schemas.Model{}, OptimizationRecommendations: []schemas.Recommendation{}}
-	for _, spec := range schemas.All() {
-		if spec.Built {
-			r.AvailableOperations = append(r.AvailableOperations, string(spec.Action))
-		}
-	}
-	for _, m := range p.list(c.Tenant) {
-		for _, d := range ds {
-			if cp := m.Copy(d.id); cp != nil && cp.State == catalog.Sealed && !m.Superseded {
-				r.LoadedModels[m.Name] = p.model(m, false)
-			}
-		}
-	}
-	p.memory(c, ds, func(mm schemas.ModelMemory) {
-		r.ModelMemory = mm
-		r.ModelCount = len(r.LoadedModels)
-		p.house.monitor.worst(ds, func(l schemas.PressureLevel) {
-			r.PressureLevel = l
-			agreed := func(d *deviceActor) time.Time { return d.sampling.agreed }
-			ask(p.house, ds, agreed, func(parts []time.Time, err *schemas.Error) {
-				if err != nil {
-					c.fail(err)
-					return
-				}
-				for i, t := range parts {
-					if i == 0 || t.Before(r.LastSynchronized) {
-						r.LastSynchronized = t
-					}
-				}
-				c.done(r, nil)
-			})
-		})
-	})
-}
-
-// fillStatus adds what models hold to the parts of get_status, and then calls use.
-func (p *poolActor) fillStatus(ds []*deviceActor, parts []schemas.DeviceStatus, use func()) {
-	p.tell(seam.SystemLane, func() {
-		for i, d := range ds {
-			count := 0
-			for _, m := range p.list(schemas.DefaultTenant) {
-				if cp := m.Copy(d.id); cp != nil && cp.State == catalog.Sealed {
-					count++
-				}
-			}
-			mm := &parts[i].ModelMemory
-			*mm = schemas.NewModelMemory(mm.MemoryUsageBytes, mm.MemoryLimitBytes, mm.AvailableMemoryBytes, count)
-		}
-		use()
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/actors/seam"
-	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/dataplane"
 	"github.com/isobar-project/isobar/fdwire"
 	"github.com/isobar-project/isobar/ledger"
@@ -27,9 +26,6 @@ type sessionsActor struct {
 	ended    []*operation          // in the order of their end
 	conns    map[ledger.SessionID]*connection
 	restored []ledger.Session
-	held     map[ledger.SessionID]bool // what a predecessor's sessions held counts once they resume
-	timer    clock.Timer
-	timerAt  clock.Instant
 }
 
 // connection is what ties a session to its process and its socket.
