@@ -176,10 +176,10 @@ func TestGrantAndRelease(t *testing.T) {
 }
 
 func TestModelIsLoadedOnceAndEvictedUnderPressure(t *testing.T) {
-	h := open(t, gpu(t, "gpu-0", 1<<30))
+	h := open(t, gpu(t, "gpu-0", 256*mib))
 	load := func(name string) *schemas.LoadModelReply {
 		path := filepath.Join(h.roots, name+".safetensors")
-		if err := weightstest.Sized(220*mib, 1).WriteSafetensors(path); err != nil {
+		if err := weightstest.Sized(55*mib, 1).WriteSafetensors(path); err != nil {
 			t.Fatal(err)
 		}
 		return call[*schemas.LoadModelReply](t, h, schemas.ActionLoadModel, &schemas.LoadModelRequest{Name: name, Path: path})

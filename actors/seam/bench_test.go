@@ -1,6 +1,7 @@
 package seam
 
 import (
+	"github.com/isobar-project/isobar/clock"
 	"runtime"
 	"testing"
 	"time"
@@ -99,7 +100,9 @@ func BenchmarkWakeFromRest(b *testing.B) {
 			send := tell(ref)
 			var total time.Duration
 			for range b.N {
-				time.Sleep(time.Millisecond)
+				rested := make(chan struct{})
+				clock.Real().AfterFunc(time.Millisecond, func() { close(rested) })
+				<-rested
 				told = time.Now()
 				_ = send(GrantLane, nil)
 				total += <-arrived
