@@ -65,7 +65,10 @@ func (l *coldLine) once(ctx context.Context) error {
 	if err := l.d.Unmap(ctx, m); err != nil {
 		return err
 	}
-	return l.c.Call(ctx, schemas.ActionDeallocate, &schemas.DeallocateRequest{AllocationID: got.AllocationID}, nil)
+	if err := l.c.Call(ctx, schemas.ActionDeallocate, &schemas.DeallocateRequest{AllocationID: got.AllocationID}, nil); err != nil {
+		return err
+	}
+	return rest(ctx, l.c) // until the segment is given back
 }
 
 func (l *coldLine) report(r *Report) {

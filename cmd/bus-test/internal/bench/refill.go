@@ -84,16 +84,16 @@ func (s *refillSide) once(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	return s.rest(ctx)
+	return rest(ctx, s.c)
 }
 
 // rest waits until nothing but the pool is held, and that within its bound.
-func (s *refillSide) rest(ctx context.Context) error {
+func rest(ctx context.Context, c *client.Client) error {
 	limit, stop := context.WithTimeout(ctx, requestTimeout)
 	defer stop()
 	for tick := time.NewTicker(5 * time.Millisecond); ; {
 		var r schemas.GetUsageReply
-		if err := s.c.Call(limit, schemas.ActionGetUsage, &schemas.GetUsageRequest{}, &r); err != nil {
+		if err := c.Call(limit, schemas.ActionGetUsage, &schemas.GetUsageRequest{}, &r); err != nil {
 			tick.Stop()
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -121,7 +122,7 @@ func (n *Node) start(ctx context.Context) error {
 
 func (n *Node) errPath() string { return filepath.Join(n.spec.Dir, "node.err") }
 
-// said is the end of what the node and its vault complained of.
+// said is what the node and its vault complained of.
 func (n *Node) said() string {
 	var out strings.Builder
 	for _, path := range []string{n.errPath(), filepath.Join(n.spec.Dir, "run", "vault.log")} {
@@ -129,7 +130,10 @@ func (n *Node) said() string {
 		if err != nil || len(text) == 0 {
 			continue
 		}
-		fmt.Fprintf(&out, "\n%s:\n%s", filepath.Base(path), text[max(0, len(text)-4000):])
+		if len(text) > 6000 { // how it began, and how it ended
+			text = slices.Concat(text[:3000], []byte("\n…\n"), text[len(text)-3000:])
+		}
+		fmt.Fprintf(&out, "\n%s:\n%s", filepath.Base(path), text)
 	}
 	return out.String()
 }
