@@ -107,6 +107,7 @@ func (d *Device) Allocate(r *Request, now Now) Ticket {
 		}
 	}
 	d.enqueue(r, now)
+	d.dismiss()
 	d.tend(now)
 	return r.ticket
 }

@@ -29,6 +29,9 @@ func (d *Device) Holders(n int) []Holding {
 	for _, g := range d.grants {
 		sums[g.holder()] += g.Granted
 	}
+	if d.books.promised > 0 {
+		sums["requests being prepared"] += d.books.promised
+	}
 	if d.books.foreign > 0 {
 		sums["others on this machine"] += d.books.foreign
 	}

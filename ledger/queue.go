@@ -20,7 +20,7 @@ func (d *Device) enqueue(r *Request, now Now) {
 	d.at(timer{at: r.deadline, kind: timerQueue, ticket: r.ticket})
 	if i > 0 {
 		r.reason = waitsBehind(i)
-		if r.Patience == 0 {
+		if r.Patience == 0 && !d.prompt(i) {
 			d.unqueue(r)
 			d.refuse(r, d.outOfMemory(r, d.least(r)))
 			return
@@ -63,7 +63,42 @@ func (d *Device) pump(now Now) {
 		d.unqueue(head) // a refused head has left already; this is then a no-op
 		d.changed("", nil)
 	}
+	d.dismiss()
 	d.tend(now)
+}
+
+// prompt reports whether those at the first n places will all be decided without a stay
+// in the queue: what they need is idle memory that is on its way, or they would not
+// queue either. Behind them even a request waits that does not queue, for else it would
+// be refused while there is room for it.
+func (d *Device) prompt(n int) bool {
+	left := d.books.spare()
+	for _, q := range d.queue[:n] {
+		if left -= d.least(q); left < 0 && q.Patience > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// dismiss refuses those who do not queue and have come to stand behind one who does.
+func (d *Device) dismiss() {
+	left := d.books.spare()
+	for i := 0; i < len(d.queue); i++ {
+		q := d.queue[i]
+		if left -= d.least(q); left >= 0 || q.Patience == 0 {
+			continue
+		}
+		for i++; i < len(d.queue); {
+			r := d.queue[i]
+			if r.Patience > 0 {
+				i++
+				continue
+			}
+			d.unqueue(r)
+			d.refuse(r, d.outOfMemory(r, d.least(r)))
+		}
+	}
 }
 
 // Cancel takes a request out of the line, or marks it so that what the workers bring
@@ -136,7 +171,7 @@ func (d *Device) Plan(r *Request, now Now) Plan {
 	if !d.first(r) && !d.harmless(r) {
 		i := sort.Search(len(d.queue), func(i int) bool { return before(r, d.queue[i]) })
 		p := Plan{Outcome: "queued", Position: i + 1, Reason: waitsBehind(i)}
-		if r.Patience == 0 {
+		if r.Patience == 0 && !d.prompt(i) {
 			p.Outcome, p.Err = "refused", d.outOfMemory(r, need)
 		}
 		return p
