@@ -73,10 +73,10 @@ type consumer struct {
 	look look
 }
 
-// runConsumer is a consumer's process. Its reader takes only the processor time that
-// nobody else wants.
+// runConsumer is a consumer's process. Its reader takes little of the processor
+// where others want it.
 func runConsumer() int {
-	unix.Setpriority(unix.PRIO_PROCESS, 0, 19)
+	unix.Setpriority(unix.PRIO_PROCESS, 0, 10)
 	x := &consumer{held: map[string]*held{}, some: make(chan struct{}, 1)}
 	go x.read()
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
