@@ -236,6 +236,24 @@ func (n *node) kill() {
 	}
 }
 
+// stop makes the process silent: it lives, and no thread of it runs. The signal is only
+// the wish; until the kernel says that the process has stopped, it may still answer.
+func (n *node) stop() {
+	n.t.Helper()
+	if err := unix.Kill(n.hello.PID, unix.SIGSTOP); err != nil {
+		n.t.Fatal(err)
+	}
+	for {
+		err := unix.Waitid(unix.P_PID, n.hello.PID, nil, unix.WSTOPPED|unix.WNOWAIT, nil)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EINTR) {
+			n.t.Fatal(err)
+		}
+	}
+}
+
 // spawnVault starts a vault process and ends it after the test.
 func spawnVault(t testing.TB) (socket string, pid int) {
 	t.Helper()

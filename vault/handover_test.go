@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/isobar-project/isobar/fdwire"
 )
 
@@ -69,9 +67,7 @@ func TestASilentNodeIsEndedBeforeItsTableIsHandedOver(t *testing.T) {
 	first.must(order{Do: "put", From: 300, Count: 3})
 	pidfd := watchVault(t, first.hello.PID)
 	defer pidfd.Close()
-	if err := unix.Kill(first.hello.PID, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	first.stop()
 	_, entries := connect(t, socket)
 	if !fdwire.Exited(pidfd) {
 		t.Fatal("handed over while the silent node lives")
