@@ -77,6 +77,11 @@ func (s *script) run() error {
 	}
 	for i, step := range steps {
 		if err := step(); err != nil {
+			// A connection's end is seen before the process's: only an answer is not one.
+			var answered *schemas.Error
+			if !errors.As(err, &answered) || answered.Code == schemas.CodeNoNode {
+				s.n.awaitEnd()
+			}
 			if s.n.ctx.Err() != nil {
 				return errDied
 			}
@@ -166,11 +171,7 @@ func killAt(t *testing.T, point string, n int) bool {
 		case err != nil:
 			t.Fatalf("%s %d: %v", point, n, err)
 		}
-		if s.data != nil {
-			s.data.Close()
-			s.data = nil
-		}
-		s.c.Close()
+		s.c.Close() // the session stays: it resumes
 	}
 	s.n.kill()
 	life.Crash = ""
