@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"runtime"
 	"strings"
@@ -257,10 +256,7 @@ func TestModelFileChangesWhileItIsLoaded(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			alone(t, func(c *caller) {
-				path := filepath.Join(c.n.ModelRoot, "m.safetensors")
-				if err := whole(32, 1).WriteSafetensors(path); err != nil {
-					c.t.Fatal(err)
-				}
+				path := c.hollow("m", 32)
 				p := c.do("load_model", obj{"name": "m", "path": path, "wait_ms": 0})
 				c.await("load_progress", "model", nil)
 				if err := change(path); err != nil {
@@ -285,7 +281,7 @@ func TestDeviceFaults(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			d := gpu(t, "gpu-0")
 			c := start(t, f, drivers(d))
-			path := c.file("m", whole(8, 1))
+			path := c.hollow("m", 8)
 			c.release(c.grant(2 * mib))
 			before := c.footprint()
 			for n := range 3 {

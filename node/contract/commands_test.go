@@ -48,7 +48,7 @@ func TestRepeatedRequestsHaveOneEffect(t *testing.T) {
 		}{
 			{"set_limits", obj{"device_id": "gpu-0", "limit_bytes": 1000 * mib}},
 			{"renew", obj{"allocation_ids": []any{text(b, "allocation_id")}, "lease_seconds": 1000}},
-			{"load_model", obj{"name": "m", "path": c.file("m", whole(4, 1)), "wait_ms": 10_000}},
+			{"load_model", obj{"name": "m", "path": c.hollow("m", 4), "wait_ms": 10_000}},
 			{"acquire_model", obj{"name": "m", "lease_seconds": 50}},
 			{"unload_model", obj{"name": "m", "force": true}},
 		} {
@@ -295,7 +295,7 @@ func TestDryRunForeseesTheOutcome(t *testing.T) {
 		foresee("refused", "allocate", obj{"device_id": "gpu-0", "size_bytes": 2000 * mib})
 		foresee("granted", "cancel_operation", obj{"operation_id": text(q, "operation_id")})
 		c.do("cancel_operation", obj{"operation_id": text(q, "operation_id")})
-		m := obj{"name": "m", "path": c.file("m", whole(8, 1)), "timeout_seconds": 0, "wait_ms": 10_000, "pinned": true} // else pressure takes it
+		m := obj{"name": "m", "path": c.hollow("m", 8), "timeout_seconds": 0, "wait_ms": 10_000, "pinned": true} // else pressure takes it
 		foresee("granted", "load_model", m)
 		c.do("load_model", m)
 		foresee("granted", "load_model", m)
@@ -305,7 +305,7 @@ func TestDryRunForeseesTheOutcome(t *testing.T) {
 		foresee("granted", "unload_model", obj{"name": "m", "force": true})
 		foresee("granted", "release_model", obj{"reference_id": text(ref, "reference_id")})
 		c.do("release_model", obj{"reference_id": text(ref, "reference_id")})
-		big := obj{"name": "big", "path": c.file("big", whole(28, 1)), "timeout_seconds": 0, "wait_ms": 10_000}
+		big := obj{"name": "big", "path": c.hollow("big", 28), "timeout_seconds": 0, "wait_ms": 10_000}
 		foresee("refused", "load_model", big)
 		c.fails("OUT_OF_MEMORY", "load_model", big)
 		foresee("granted", "set_limits", obj{"device_id": "gpu-0", "limit_bytes": 10 * mib})
