@@ -35,12 +35,18 @@ func (c *call) done(data any, undo func()) {
 		panic("actors: a second answer to " + string(c.Action))
 	}
 	c.answered = true
-	if c.operation == "" && c.key == "" {
-		c.reply(data, undo)
-		return
-	}
 	s := c.house.sessions
-	s.tell(seam.SystemLane, func() { s.finished(c, data, undo) })
+	switch {
+	case c.operation != "":
+		s.tell(seam.SystemLane, func() { s.finished(c, data, undo) })
+		return
+	case c.key != "":
+		// The client need not wait until the sessions actor knows: a retry that comes
+		// before joins, and is answered then.
+		s.tell(seam.SystemLane, func() { s.remember(c, data) })
+		undo = s.forgetting(c, undo)
+	}
+	c.reply(data, undo)
 }
 
 // reply gives the answer to the bus.

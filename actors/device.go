@@ -31,6 +31,7 @@ type deviceActor struct {
 	core      *ledger.Device
 	live      map[heap.SegmentID]device.Segment
 	work      *workers
+	making    making
 	optimizer *optimizerActor
 
 	timer   clock.Timer

@@ -54,8 +54,7 @@ func (d *deviceActor) allocate(c *call) {
 		if c.key != "" {
 			r.Key, c.home = c.key, "device/"+d.id
 			r.Answer = func(g *ledger.Grant) ledger.AnswerRecord {
-				c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Grant: g.ID,
-					Body: codec.Append(nil, codec.JSON, d.allocated(g, "", 0, 0, nil))}
+				c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Grant: g.ID, Body: ledger.Snapshot(g)}
 				return c.record
 			}
 		}
@@ -96,8 +95,7 @@ func (a *grantCall) outcome(d *deviceActor, o *ledger.Outcome) {
 	}
 }
 
-// allocated renders the reply to an allocate. Without a claim it has no handle: that is
-// how outcomes are remembered, and each replay gets a fresh claim.
+// allocated renders the reply to an allocate; without a claim it has no handle.
 func (d *deviceActor) allocated(g *ledger.Grant, claim string, took, queued time.Duration, evicted []ledger.Evicted) *schemas.AllocateReply {
 	f := d.core.Figures()
 	r := &schemas.AllocateReply{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/device"
@@ -68,25 +69,72 @@ func (d *deviceActor) segments(ranges []ledger.Range) []device.Segment {
 	return out
 }
 
-// create makes segments and puts them into the vault: all, or none. Runs on a worker.
+// made are the segments of one job, on their way into the vault.
+type made struct {
+	job     ledger.Job
+	segs    []device.Segment
+	entries []vault.Entry
+}
+
+// create makes the segments of a job, all or none. They go into the vault on another
+// goroutine, so that the worker makes the next meanwhile. Runs on a worker.
 func (d *deviceActor) create(job ledger.Job) {
-	segs := make([]device.Segment, 0, len(job.Ranges))
-	entries := make([]vault.Entry, 0, len(job.Ranges))
-	var fail error
+	m := made{job: job}
 	for _, r := range job.Ranges {
 		s, err := d.driver.Create(context.Background(), r.Bytes, device.CreateOptions{Weights: job.Weights, Label: "isobar " + d.id})
 		if err != nil {
-			fail = err
-			break
+			d.created(m, err)
+			return
 		}
-		segs = append(segs, s)
-		entries = append(entries, vault.Entry{ID: vaultID(d.tag, uint64(r.Segment)), Label: d.id, File: s.File()})
+		m.segs = append(m.segs, s)
+		m.entries = append(m.entries, vault.Entry{ID: vaultID(d.tag, uint64(r.Segment)), Label: d.id, File: s.File()})
 	}
-	if fail == nil {
-		if fail = d.house.cfg.Keeper.Put(entries...); fail != nil {
-			d.unput(entries)
-		}
+	d.making.add(m)
+	d.work.vault.put(d.keep)
+}
+
+// making gathers what goes into the vault with the next message.
+type making struct {
+	mu   sync.Mutex
+	list []made
+}
+
+func (q *making) add(m made) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.list = append(q.list, m)
+}
+
+func (q *making) take() []made {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	list := q.list
+	q.list = nil
+	return list
+}
+
+// keep puts everything that was made meanwhile into the vault. Runs on the vault worker.
+func (d *deviceActor) keep() {
+	list := d.making.take()
+	var entries []vault.Entry
+	for _, m := range list {
+		entries = append(entries, m.entries...)
 	}
+	if len(entries) == 0 {
+		return // an earlier turn took it along
+	}
+	err := d.house.cfg.Keeper.Put(entries...)
+	if err != nil {
+		d.unput(entries)
+	}
+	for _, m := range list {
+		d.created(m, err)
+	}
+}
+
+// created tells the core of a job's segments; what a failed job has made is destroyed.
+func (d *deviceActor) created(m made, fail error) {
+	job, segs := m.job, m.segs
 	if fail != nil {
 		for _, s := range segs {
 			if err := d.driver.Destroy(s); err != nil {

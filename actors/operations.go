@@ -80,31 +80,38 @@ func (s *sessionsActor) moved(id string, done, total int64) {
 	})
 }
 
-// finished takes a command's outcome: it is remembered, and everybody who waits for it is
-// answered.
+// remember keeps a command's outcome and answers those who joined it.
+func (s *sessionsActor) remember(c *call, data any) {
+	r, released := data.(*schemas.DeallocateReply)
+	if c.record.Key == "" || released && !r.Confirmed {
+		// No ledger has it, or it knows less: what it did can be done again after a restart.
+		c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Body: codec.Append(nil, codec.JSON, data)}
+	}
+	for _, ref := range s.answers.Finish(c.key, c.home, c.record, s.house.cfg.Clock.Now()) {
+		if j := ref.(*call); j != c {
+			s.replay(j, c.record)
+		}
+	}
+}
+
+// forgetting is an undo that forgets the outcome as well.
+func (s *sessionsActor) forgetting(c *call, undo func()) func() {
+	if undo == nil {
+		return nil
+	}
+	return func() {
+		s.tell(seam.SystemLane, func() { s.undone(c) })
+		undo()
+	}
+}
+
+// finished takes the outcome of a command that is followed.
 func (s *sessionsActor) finished(c *call, data any, undo func()) {
 	if c.key != "" {
-		if c.record.Key == "" {
-			// No ledger has it: what it did can be done again after a restart.
-			c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Body: codec.Append(nil, codec.JSON, data)}
-		}
-		for _, ref := range s.answers.Finish(c.key, c.home, c.record, s.house.cfg.Clock.Now()) {
-			if j := ref.(*call); j != c {
-				s.replay(j, c.record)
-			}
-		}
-		if inner := undo; inner != nil {
-			undo = func() {
-				s.tell(seam.SystemLane, func() { s.undone(c) })
-				inner()
-			}
-		}
+		s.remember(c, data)
+		undo = s.forgetting(c, undo)
 	}
 	op := s.ops[c.operation]
-	if op == nil {
-		c.reply(data, undo)
-		return
-	}
 	op.status, op.result, op.undo, op.ended = schemas.StatusCompleted, data, undo, s.house.cfg.Clock.Now()
 	op.position, op.reason = 0, ""
 	s.ended = append(s.ended, op)
@@ -143,14 +150,11 @@ func (s *sessionsActor) failed(c *call, err *schemas.Error) {
 	s.wake(op)
 }
 
-// undone forgets an outcome that nobody heard: a retry makes it anew.
+// undone forgets an outcome that nobody heard: a retry makes it anew. The device that
+// undoes a grant deletes its record with it.
 func (s *sessionsActor) undone(c *call) {
-	if home, ok := s.answers.Undone(c.key); ok {
-		for _, d := range s.house.devices {
-			if "device/"+d.id == home {
-				d.forgetAnswers([]string{c.key})
-			}
-		}
+	if home, ok := s.answers.Undone(c.key); ok && home == "pool" {
+		s.house.pool.forgetAnswers([]string{c.key})
 	}
 }
 

@@ -383,6 +383,10 @@ func (k *dataDesk) Ended(session string, conn dataplane.Conn) {
 
 // replay answers a command with what its first execution answered, and a fresh claim.
 func (s *sessionsActor) replay(c *call, rec ledger.AnswerRecord) {
+	if c.Action == schemas.ActionAllocate {
+		s.replayAllocate(c, rec)
+		return
+	}
 	spec, _ := schemas.Lookup(c.Action)
 	data := spec.NewReply()
 	if err := json.Unmarshal(rec.Body, data); err != nil {
@@ -393,23 +397,38 @@ func (s *sessionsActor) replay(c *call, rec ledger.AnswerRecord) {
 	if r, ok := data.(interface{ SetReplayed() }); ok {
 		r.SetReplayed()
 	}
-	if rec.Grant == uuid.Nil {
-		c.Reply.Done(data, nil)
-		return
-	}
+	load, ok := data.(*schemas.LoadModelReply)
 	d, id, err := s.house.deviceOfID(rec.Grant.String())
-	if err != nil {
+	if !ok || err != nil {
 		c.Reply.Done(data, nil)
 		return
 	}
 	d.claim(id, c.Tenant, func(h *schemas.Handle, _ *schemas.Error) {
-		// A grant that has gone since is told without a handle: that was the outcome.
-		switch r := data.(type) {
-		case *schemas.AllocateReply:
-			r.Handle = h
-		case *schemas.LoadModelReply:
-			r.Handle = h
-		}
+		load.Handle = h // none if the model has gone since: that was the outcome
 		c.Reply.Done(data, nil)
+	})
+}
+
+// replayAllocate answers with the grant that the first execution made, or, once it has
+// gone, with what is remembered of it.
+func (s *sessionsActor) replayAllocate(c *call, rec ledger.AnswerRecord) {
+	d, id, err := s.house.deviceOfID(rec.Grant.String())
+	past, fail := ledger.ReadSnapshot(rec.Body)
+	if err != nil || fail != nil {
+		s.house.log.Error("a remembered outcome cannot be told", "request_id", c.RequestID, "device", err, "record", fail)
+		c.Reply.Fail(schemas.Errorf(schemas.CodeInternalError, "the first outcome cannot be told: its device is not here"))
+		return
+	}
+	d.tell(seam.SystemLane, func() {
+		g, claim, _ := d.core.Handle(id, c.Tenant, d.house.now())
+		if g == nil {
+			if g, _ = d.core.Grant(id); g == nil { // a reservation has no handle
+				g = past
+			}
+		}
+		r := d.allocated(g, claim, 0, 0, nil)
+		d.flush()
+		r.SetReplayed()
+		c.Reply.Done(r, nil)
 	})
 }

@@ -7,22 +7,24 @@ import (
 
 // workers are the goroutines of one device that may block: a control goroutine, locked
 // to its OS thread because GPU contexts need that; copy goroutines, which make, clear and
-// fill memory; and a reaper for what may take long and nobody waits for. Work is only
+// fill memory; one that puts into the vault; and a reaper for what may take long and nobody waits for. Work is only
 // ever given by the device's actor, which takes credit for the answer, so the queues are
 // bounded by what the device has in flight.
 type workers struct {
 	control, copies, reaper line
+	vault                   line // puts into the vault, many at a time
 	wg                      sync.WaitGroup
 }
 
 func newWorkers(copies int) *workers {
 	w := &workers{}
-	for _, l := range []*line{&w.control, &w.copies, &w.reaper} {
+	for _, l := range []*line{&w.control, &w.copies, &w.reaper, &w.vault} {
 		l.cond.L = &l.mu
 	}
 	w.start(&w.control, 1, true)
 	w.start(&w.copies, max(1, copies), false)
 	w.start(&w.reaper, 1, false)
+	w.start(&w.vault, 1, false)
 	return w
 }
 
@@ -48,7 +50,7 @@ func (w *workers) start(l *line, n int, lock bool) {
 
 // close lets the workers finish what they are at and ends them; what waits is dropped.
 func (w *workers) close() {
-	for _, l := range []*line{&w.control, &w.copies, &w.reaper} {
+	for _, l := range []*line{&w.control, &w.copies, &w.reaper, &w.vault} {
 		l.close()
 	}
 	w.wg.Wait()

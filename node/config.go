@@ -152,9 +152,17 @@ func (c *Config) Pressure() pressure.Config {
 }
 
 // Sampling is how often the outside is looked at.
-func (c *Config) Sampling() pressure.Sampling {
-	return pressure.Sampling{Rest: c.SampleRest, Shortest: c.SampleShortest}
+func (c *Config) Sampling(d device.Info) pressure.Sampling {
+	s := pressure.Sampling{Rest: c.SampleRest, Shortest: c.SampleShortest}
+	if d.Type == device.RAM {
+		s.FastestFill = ramFill
+	}
+	return s
 }
+
+// ramFill is how fast others can fill main memory, in bytes a second: pages are zeroed on
+// first touch, which takes a processor as long as writing them.
+const ramFill = 6e9
 
 // PoolBytesOf is the bound of a device's warm pool: PoolBytes, and never more than an
 // eighth of the device, so that a small device is not all pool.

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -226,7 +225,7 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 			spec = specs[i]
 		}
 		c.Devices = append(c.Devices, actors.DeviceConfig{Driver: d, Limit: spec.Bytes, Reserve: n.cfg.ReserveBytes, PoolBytes: n.cfg.PoolBytesOf(spec),
-			Warm: n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(), CopyWorkers: n.cfg.CopyWorkers})
+			Warm: n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.Info()), CopyWorkers: n.cfg.CopyWorkers})
 	}
 	if n.house, err = actors.Open(c); err != nil {
 		for _, d := range drivers {
@@ -271,7 +270,7 @@ func (n *Node) observe(o bus.Outcome) {
 	if code != "" {
 		outcome = "failed"
 	}
-	n.log.Info("command", "action", string(o.Command.Action), "request_id", o.Command.RequestID, "tenant", o.Command.Tenant,
+	n.log.Info(commandRecord, "action", string(o.Command.Action), "request_id", o.Command.RequestID, "tenant", o.Command.Tenant,
 		"device", deviceOf(o.Command.Data), "outcome", outcome, "code", code, "duration_ms", float64(o.Took)/float64(time.Millisecond))
 }
 
@@ -351,7 +350,7 @@ func (n *Node) abandon() {
 // Run is the life of a node process: it serves until ctx ends, then stops cleanly. ready
 // is told once when commands are taken.
 func Run(ctx context.Context, cfg Config, ready func(Info)) error {
-	lowerOOMScore()
+	Tune(&cfg)
 	n, err := Open(ctx, cfg, Hooks{})
 	if err != nil {
 		return err
@@ -370,14 +369,4 @@ func Run(ctx context.Context, cfg Config, ready func(Info)) error {
 		n.log.Info("stopped; nothing stays")
 	}
 	return err
-}
-
-// lowerOOMScore makes the kernel look elsewhere first when memory runs out: the node
-// holds everybody's. Where that is not permitted nothing changes.
-func lowerOOMScore() {
-	old, err := os.ReadFile("/proc/self/oom_score_adj")
-	if err != nil || strings.HasPrefix(string(old), "-") {
-		return
-	}
-	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-800"), 0)
 }

@@ -81,6 +81,7 @@ func Serve(ctx context.Context, spec Spec, program []string, in io.Reader, out i
 	}
 	defer log.Close()
 	cfg.Log = cfg.Logger(log)
+	node.Tune(&cfg)
 	n, err := node.Open(ctx, cfg, node.Hooks{Tenants: spec.Tenants})
 	if err != nil {
 		return err
