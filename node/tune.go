@@ -16,7 +16,7 @@ const gcPercent = 200
 // place of the Go scheduler until it notices, up to 10 ms later; with a place more for
 // each of them, commands never wait for one.
 func Tune(c *Config) {
-	runtime.GOMAXPROCS(runtime.NumCPU() + c.LoadWorkers + c.CopyWorkers)
+	runtime.GOMAXPROCS(runtime.NumCPU() + c.LoadWorkers)
 	debug.SetGCPercent(gcPercent)
 	lowerOOMScore()
 }
