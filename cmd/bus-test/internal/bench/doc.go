@@ -11,8 +11,8 @@
 // all samples together, since a slice has too few. The raw echo's client and responder have
 // connections of their own.
 //
-// Clients name every command (request_id), as those of this project do, so the node remembers
-// each outcome; the lines "…_unnamed" leave that out.
+// The commands have no request_id, so that nothing but the command itself is measured; the
+// lines "…_named" have one, and the node remembers each outcome.
 //
 // # Failure
 //
