@@ -25,7 +25,7 @@ func (a asyncDialer) Dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAsyncConn(c, a.join), nil
+	return newAsyncConn(c, a.join, false), nil
 }
 
 // asyncProvider does the same for an embedded server, whose pipe holds nothing: a
@@ -41,7 +41,7 @@ func (a asyncProvider) InProcessConn() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAsyncConn(c, a.join), nil
+	return newAsyncConn(c, a.join, a.join), nil
 }
 
 // asyncConn is a connection whose Write copies and returns. nats.go writes to
@@ -51,6 +51,9 @@ type asyncConn struct {
 	net.Conn
 	// join lets others add to a write before it is made.
 	join bool
+	// direct says that the peer always reads: a write to it that finds the connection
+	// idle is made by its caller.
+	direct bool
 
 	mu      sync.Mutex
 	work    sync.Cond
@@ -66,8 +69,8 @@ type asyncConn struct {
 	once sync.Once
 }
 
-func newAsyncConn(c net.Conn, join bool) *asyncConn {
-	a := &asyncConn{Conn: c, join: join, done: make(chan struct{})}
+func newAsyncConn(c net.Conn, join, direct bool) *asyncConn {
+	a := &asyncConn{Conn: c, join: join, direct: direct, done: make(chan struct{})}
 	a.work.L = &a.mu
 	go a.pump()
 	return a
@@ -88,7 +91,7 @@ func (a *asyncConn) Write(b []byte) (int, error) {
 		_ = a.Conn.Close() // wakes the pump; the write's error is the one that counts
 		return 0, a.err
 	}
-	if a.join && !a.busy && len(a.pending) == 0 && time.Since(a.last) > idleFor {
+	if a.direct && !a.busy && len(a.pending) == 0 && time.Since(a.last) > idleFor {
 		return a.writeHere(b)
 	}
 	a.pending = append(a.pending, b...)
@@ -110,6 +113,7 @@ func (a *asyncConn) writeHere(b []byte) (int, error) {
 	a.busy, a.last = false, time.Now()
 	if err != nil && a.err == nil {
 		a.err = err
+		_ = a.Conn.Close() // the reader learns of it
 	}
 	if len(a.pending) > 0 || a.closing || a.err != nil {
 		a.work.Signal()

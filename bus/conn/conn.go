@@ -133,7 +133,11 @@ func Dial(c Config) (*nats.Conn, error) {
 		nats.ReconnectBufSize(reconnectBuffer),
 		nats.PermissionErrOnSubscribe(true),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { c.notify(classify(sub, err)) }),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.notify(Event{Kind: Lost, Err: err}) }),
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if !nc.IsClosed() { // what we close ourselves is not made anew
+				c.notify(Event{Kind: Lost, Err: err})
+			}
+		}),
 		nats.ReconnectHandler(func(*nats.Conn) { c.notify(Event{Kind: Restored}) }),
 		nats.ClosedHandler(func(nc *nats.Conn) { c.notify(Event{Kind: Closed, Err: nc.LastError()}) }),
 	}

@@ -18,13 +18,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // A peer that reads nothing does not stop a writer; beyond the bound the
 // connection is given up.
 func TestWritesNeverWait(t *testing.T) {
-	ours, theirs := net.Pipe()
-	defer theirs.Close()
-	a := newAsyncConn(ours, true)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // the peer that it holds is never accepted, and never reads
+	a, err := asyncDialer{&net.Dialer{}, true}.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
 	chunk := bytes.Repeat([]byte("x"), 1<<20)
-	var err error
 	for i := 0; err == nil; i++ {
-		if i > 2*asyncConnBacklog/len(chunk)+1 { // as much again may be on its way out
+		if i > 4*asyncConnBacklog/len(chunk) { // as much again may be on its way out, and the kernel keeps some
 			t.Fatal("the backlog is not bounded")
 		}
 		_, err = a.Write(chunk)
@@ -39,8 +44,14 @@ func TestWritesNeverWait(t *testing.T) {
 }
 
 func TestEverythingArrivesInOrderBeforeTheEnd(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		t.Run(fmt.Sprint("direct=", direct), func(t *testing.T) { arrivesInOrder(t, direct) })
+	}
+}
+
+func arrivesInOrder(t *testing.T, direct bool) {
 	ours, theirs := net.Pipe()
-	a := newAsyncConn(ours, true)
+	a := newAsyncConn(ours, true, direct)
 	got := make(chan string)
 	go func() {
 		b, _ := io.ReadAll(theirs) // the end of the pipe is no error
@@ -67,7 +78,7 @@ func TestEverythingArrivesInOrderBeforeTheEnd(t *testing.T) {
 
 func TestAFailedWriteIsTold(t *testing.T) {
 	ours, theirs := net.Pipe()
-	a := newAsyncConn(ours, true)
+	a := newAsyncConn(ours, true, false)
 	if _, err := a.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +86,21 @@ func TestAFailedWriteIsTold(t *testing.T) {
 	<-a.done
 	if _, err := a.Write([]byte("y")); err == nil {
 		t.Error("a write to a broken connection succeeded")
+	}
+	_ = a.Close() // it is broken
+}
+
+// A write that its caller makes tells him, and the reader too.
+func TestAFailedDirectWriteIsTold(t *testing.T) {
+	ours, theirs := net.Pipe()
+	a := newAsyncConn(ours, true, true)
+	theirs.Close()
+	if _, err := a.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("%v", err)
+	}
+	<-a.done
+	if _, err := a.Read(make([]byte, 1)); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("reading: %v", err)
 	}
 	_ = a.Close() // it is broken
 }
