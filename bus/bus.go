@@ -151,9 +151,6 @@ func (b *Bus) Serve(desk actors.Desk) error {
 // Publisher is where events go.
 func (b *Bus) Publisher() actors.Publisher { return b.outbox }
 
-// Outbox is the publisher with its statistics.
-func (b *Bus) Outbox() *Outbox { return b.outbox }
-
 // BootID names this run in every event.
 func (b *Bus) BootID() string { return b.cfg.BootID }
 

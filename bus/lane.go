@@ -3,7 +3,6 @@ package bus
 import (
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -31,7 +30,6 @@ type lane struct {
 	sent     uint64
 	dropped  uint64
 	closing  bool
-	quit     bool
 
 	wake chan struct{}
 	stop chan struct{}
@@ -307,9 +305,12 @@ func (l *lane) send(group []entry, buf []byte) ([]byte, bool) {
 		if err := l.conn.FlushTimeout(flushTimeout); err != nil {
 			l.putBack(group)
 			// Without this a server that is there but silent would be asked in a loop.
+			over := make(chan struct{})
+			pause := l.o.cfg.Clock.AfterFunc(resendPause, func() { close(over) })
 			select {
-			case <-time.After(resendPause):
+			case <-over:
 			case <-l.stop:
+				pause.Stop()
 			}
 			l.signal()
 			return buf, false

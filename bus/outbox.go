@@ -17,9 +17,9 @@ import (
 // Defaults of the outbox.
 const (
 	// DefaultBatchWindow is how long an allocation event waits for others to join it.
-	DefaultBatchWindow = time.Millisecond
+	DefaultBatchWindow = 4 * time.Millisecond
 	// DefaultBatchItems is how many make a batch that does not wait.
-	DefaultBatchItems = 64
+	DefaultBatchItems = 128
 	// DefaultBacklog is how many events (items of batches count each) are kept while
 	// NATS is away, and as many again of pressure: about 10 MB at most.
 	DefaultBacklog = 16384
@@ -141,14 +141,14 @@ func (o *Outbox) Close(timeout time.Duration) {
 		o.beat.Stop()
 	}
 	o.mu.Unlock()
-	deadline := time.NewTimer(timeout)
+	late := make(chan struct{})
+	deadline := o.cfg.Clock.AfterFunc(timeout, func() { close(late) })
 	defer deadline.Stop()
 	for _, l := range []*lane{o.pressure, o.history} {
 		l.finish()
 		select {
 		case <-l.done:
-		case <-deadline.C:
-			deadline.Reset(0)
+		case <-late:
 			l.abandon()
 			<-l.done
 		}

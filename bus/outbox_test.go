@@ -388,3 +388,32 @@ func TestWithoutJetStreamHistoryIsATypedError(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// An outbox whose server is gone gives up when its time has passed, by its own clock.
+func TestCloseGivesUpByTheClock(t *testing.T) {
+	s := startServer(t, bus.ServerConfig{})
+	lost := make(chan conn.Event, 64)
+	nc := dial(t, conn.Config{URL: s.URL(), Notify: func(e conn.Event) { lost <- e }})
+	c := clock.NewManual(0, time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC))
+	o := bus.NewOutbox(bus.OutboxConfig{History: nc, Pressure: nc, Confirm: true, Node: "here", BootID: "boot", Clock: c})
+	s.Close()
+	await(t, lost, conn.Lost)
+	o.Publish(modelEvent(1))
+	o.Publish(pressureEvent("ram-0", 1))
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		o.Close(time.Hour)
+	}()
+	for {
+		select {
+		case <-closed:
+			if c.Now() < clock.Instant(time.Hour) {
+				t.Errorf("gave up after %v", time.Duration(c.Now()))
+			}
+			return
+		default:
+			c.Advance(time.Minute)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -38,7 +37,7 @@ func (l *serverLog) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(f
 func (l *serverLog) Tracef(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
 
 func (l *serverLog) Fatalf(format string, v ...any) {
-	err := errors.New(fmt.Sprintf(format, v...))
+	err := fmt.Errorf(format, v...)
 	l.log.Error(err.Error())
 	l.mu.Lock()
 	defer l.mu.Unlock()
