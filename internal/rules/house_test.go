@@ -49,6 +49,9 @@ var house = map[string]room{
 	"bus/conn":   {tests: []string{"bus"}},
 	"bus/client": {imports: []string{"bus/conn", "schemas", "codec"}, tests: []string{"bus", "actors", "clock"}},
 
+	// The actors' desk, far away: for programs that hand commands on.
+	"bus/forward": {imports: []string{"actors", "bus/client", "schemas"}, tests: []string{"bus", "clock"}},
+
 	// Wiring, and what is built on it. The command line parses and calls.
 	"node":     {imports: []string{"..."}},
 	"cmd/node": {imports: []string{"node/...", "bus/...", "schemas", "codec", "clock", "vault"}, tests: []string{"..."}},
