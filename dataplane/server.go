@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -263,14 +262,4 @@ func (b *bucket) take(now clock.Instant) bool {
 	}
 	b.left, b.at = int(earned)-1, now
 	return true
-}
-
-// Serve is Listen, and Close when ctx is cancelled.
-func Serve(ctx context.Context, cfg Config) error {
-	s, err := Listen(cfg)
-	if err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return s.Close()
 }

@@ -20,9 +20,6 @@ func NodeCommandSubject(a Action, node string) string {
 // AnyCommandSubject takes any action by its envelope: memory.command
 func AnyCommandSubject() string { return CommandSubject(ActionCommand) }
 
-// AllSubjects matches every subject of the contract: memory.>
-func AllSubjects() string { return subjectRoot + ">" }
-
 // TenantSubject is how a subject of a tenant's account appears to the node:
 // isobar.<tenant>.<subject>
 func TenantSubject(tenant, subject string) string {

@@ -242,7 +242,3 @@ func (d *Driver) notes() []string {
 	}
 	return nil
 }
-
-// ProbeLease fails where a write lease on a memfd does not prove release, with what
-// the machine lacks. New calls it; it is here for those who diagnose a machine.
-func ProbeLease() error { return memfd.ProbeLease() }

@@ -11,7 +11,6 @@ package nodetest
 
 import (
 	"context"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -45,16 +44,6 @@ func Devices(specs ...string) Option {
 			c.Devices = append(c.Devices, d)
 		}
 	}
-}
-
-// Tenants serves more than the default tenant: subjects' prefix by tenant.
-func Tenants(prefixes map[string]string) Option {
-	return func(_ *node.Config, h *node.Hooks) { h.Tenants = prefixes }
-}
-
-// Log sends the node's records to the test's log.
-func Log() Option {
-	return func(c *node.Config, _ *node.Hooks) { c.Log = slog.New(slog.NewTextHandler(os.Stderr, nil)) }
 }
 
 // Set changes the configuration by hand.

@@ -40,14 +40,9 @@ type lease struct {
 	readersCount bool
 }
 
-// ProbeLease fails, wrapping ErrUnsupported, where a write lease on a memfd is not
-// the proof of release that drivers rely on.
-func ProbeLease() error {
-	_, err := probeLease()
-	return err
-}
-
-// probeLease plays a session's life on a page: opened, mapped, closed, unmapped.
+// probeLease plays a session's life on a page: opened, mapped, closed, unmapped. It
+// fails, wrapping ErrUnsupported, where a write lease on a memfd is not the proof of
+// release that drivers rely on.
 func probeLease() (lease, error) {
 	fail := func(what string, err error) (lease, error) {
 		if err == nil {

@@ -81,12 +81,3 @@ var safetensorsBits = map[string]int64{
 	"I32": 32, "U32": 32, "F32": 32,
 	"C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }
-
-// SafetensorsNames are all plain types, in no particular order.
-func SafetensorsNames() []string {
-	names := make([]string, 0, len(safetensorsBits))
-	for n := range safetensorsBits {
-		names = append(names, n)
-	}
-	return names
-}
