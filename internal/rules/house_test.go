@@ -38,7 +38,7 @@ var house = map[string]room{
 	"device": {imports: []string{"clock"}},
 
 	// Shells.
-	"actors/seam": {},
+	"actors/seam": {tests: []string{"clock"}},
 	"actors": {
 		imports: []string{"actors/seam", "schemas", "codec", "clock", "device", "weights", "heap", "ledger/...",
 			"catalog", "pressure", "eviction", "vault", "dataplane",
