@@ -43,7 +43,9 @@ func (d *desk) answer(f func()) {
 }
 
 func (d *desk) Hello(peer fdwire.Peer, h dataplane.Hello, conn dataplane.Conn, done func(dataplane.Welcome, error)) {
-	defer peer.Close()
+	// Closed before anybody is answered: a test may count descriptors from then on.
+	alive, self := !peer.Exited(), peer.PID == os.Getpid()
+	peer.Close()
 	if h.Client == "unwelcome" {
 		done(dataplane.Welcome{}, schemas.Errorf(schemas.CodeForbidden, "not you"))
 		return
@@ -64,7 +66,7 @@ func (d *desk) Hello(peer fdwire.Peer, h dataplane.Hello, conn dataplane.Conn, d
 	w.ResumeToken = "t-" + w.SessionID
 	d.conns[w.SessionID] = conn
 	d.mu.Unlock()
-	d.heard <- fmt.Sprintf("hello %s held=%v alive=%v self=%v", h.Client, h.Held, !peer.Exited(), peer.PID == os.Getpid())
+	d.heard <- fmt.Sprintf("hello %s held=%v alive=%v self=%v", h.Client, h.Held, alive, self)
 	d.answer(func() { done(w, nil) })
 }
 
@@ -95,6 +97,13 @@ func (d *desk) Ended(session string, conn dataplane.Conn) {
 	same := d.conns[session] == conn
 	d.mu.Unlock()
 	d.heard <- fmt.Sprintf("ended %s %v", session, same)
+}
+
+// conn is the connection of a session.
+func (d *desk) conn(session string) dataplane.Conn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.conns[session]
 }
 
 func (d *desk) want(t *testing.T, want string) {

@@ -345,6 +345,24 @@ func wantEntries(t *testing.T, entries []Entry, from uint64, count int) {
 	}
 }
 
+// descriptors are this process's, each as its number and what it is. What an earlier test
+// left to a goroutine may go at any time, so that their number alone says little.
+func descriptors(t testing.TB) map[string]bool {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := map[string]bool{}
+	for _, e := range list {
+		// The list's own is closed by now.
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			open[e.Name()+" "+to] = true
+		}
+	}
+	return open
+}
+
 func fdsOf(t testing.TB, pid int) int {
 	t.Helper()
 	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
