@@ -97,18 +97,18 @@ type Reference struct {
 }
 
 // Readers counts who keeps the copy from being evicted.
-func (c *Copy) Readers() int {
-	n := len(c.refs)
-	for s := range c.mappers {
-		if !c.referencedBy(s) {
+func (cp *Copy) Readers() int {
+	n := len(cp.refs)
+	for s := range cp.mappers {
+		if !cp.referencedBy(s) {
 			n++
 		}
 	}
 	return n
 }
 
-func (c *Copy) referencedBy(s ledger.SessionID) bool {
-	for _, r := range c.refs {
+func (cp *Copy) referencedBy(s ledger.SessionID) bool {
+	for _, r := range cp.refs {
 		if r.Session == s {
 			return true
 		}
@@ -117,13 +117,13 @@ func (c *Copy) referencedBy(s ledger.SessionID) bool {
 }
 
 // Key names a copy to the eviction policy: popularity belongs to a model on a device.
-func (c *Copy) Key() string { return c.Device + "/" + c.Model.Tenant + "/" + c.Model.Name }
+func (cp *Copy) Key() string { return cp.Device + "/" + cp.Model.Tenant + "/" + cp.Model.Name }
 
 // Started is when the load began, and Done how many bytes of it are read.
-func (c *Copy) Started() clock.Instant { return c.started }
+func (cp *Copy) Started() clock.Instant { return cp.started }
 
 // Done is how many bytes of a load have been read.
-func (c *Copy) Done() int64 { return c.done }
+func (cp *Copy) Done() int64 { return cp.done }
 
 // Description is what inspecting a model's files found.
 type Description struct {

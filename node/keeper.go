@@ -165,14 +165,6 @@ func (k *keeper) pid() int {
 	return 0
 }
 
-// list describes what the present vault holds.
-func (k *keeper) list() ([]vault.Stat, error) {
-	k.mu.Lock()
-	at := k.at
-	k.mu.Unlock()
-	return at.List()
-}
-
 // close gives the vault up.
 func (k *keeper) close() error {
 	k.stop()

@@ -296,9 +296,6 @@ func deviceOf(data any) string {
 // Info describes the node.
 func (n *Node) Info() Info { return n.info }
 
-// Held describes what the vault holds, for tools that compare it with the ledger.
-func (n *Node) Held() ([]vault.Stat, error) { return n.keeper.list() }
-
 // Stop drains and closes the node: no new commands; what has no living owner and is not
 // persistent is released (with Ephemeral: everything); the rest stays in the vault for the
 // next node. It returns what stays.
@@ -310,9 +307,6 @@ func (n *Node) Stop(ctx context.Context) (actors.Stays, error) {
 		Data: &schemas.NodeEvent{Reason: "a clean stop", Restored: &schemas.Restored{Grants: stays.Grants, GrantedBytes: stays.Bytes, Models: stays.Models}}})
 	return stays, errors.Join(err, n.close(stays.Grants == 0 || n.cfg.Ephemeral))
 }
-
-// Close ends the node at once; everything granted stays in the vault.
-func (n *Node) Close() error { return n.close(false) }
 
 func (n *Node) close(dropAll bool) error {
 	var errs []error

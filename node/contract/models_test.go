@@ -241,9 +241,8 @@ func TestLoadQueuesForRoomAndTimesOut(t *testing.T) {
 		g := c.grant(1020 * mib)
 		in := obj{"name": "m", "path": c.hollow("m", 8), "wait_ms": 0, "timeout_seconds": 30}
 		p := c.do("load_model", in)
-		op := c.do("get_operation", obj{"operation_id": text(p, "operation_id")})
 		c.await("queued", "allocation", of("model_name", "m"))
-		op = c.do("get_operation", obj{"operation_id": text(p, "operation_id")})
+		op := c.do("get_operation", obj{"operation_id": text(p, "operation_id")})
 		c.want(op, "operation.status", "queued", "operation.position", 1)
 		c.want(c.do("get_queue", obj{}), "waiting.0.operation_id", text(p, "operation_id"), "waiting.0.size_bytes", 8*mib)
 		c.release(g)

@@ -2,7 +2,6 @@ package crashtest
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strconv"
 	"testing"
@@ -153,5 +152,5 @@ func TestForkedChildKeepsBytesAsZombies(t *testing.T) {
 	if b := balanced(n, c, k)["ram-0"]; b.own() != 0 || len(b.Grants) != 0 {
 		t.Errorf("left: %+v", b)
 	}
-	t.Log(fmt.Sprintf("| forked child | zombie bytes on its pid | confirmed %v after its end |", clock.Real().Now().Sub(ended)))
+	t.Logf("| forked child | zombie bytes on its pid | confirmed %v after its end |", clock.Real().Now().Sub(ended))
 }

@@ -182,7 +182,6 @@ type telling struct {
 	desk    dataplane.Desk
 	session string
 	conn    *conn
-	ref     string
 	at      int // commands answered
 	mu      sync.Mutex
 }

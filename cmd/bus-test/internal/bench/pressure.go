@@ -223,7 +223,7 @@ func (c *clients) begin(pace time.Duration) {
 	c.quit = quit
 	for i, nc := range c.conns {
 		c.wg.Go(func() {
-			turn := make(<-chan time.Time)
+			var turn <-chan time.Time
 			if pace > 0 {
 				tick := time.NewTicker(pace)
 				defer tick.Stop()
