@@ -38,7 +38,6 @@ type plan struct {
 	id        string
 	why       string
 	ticket    ledger.Ticket // the request it makes room for; 0 for a goal
-	heir      ledger.Ticket // the request that a goal's plan came in time for
 	begun     clock.Instant
 	left      int
 	target    int64
@@ -50,9 +49,9 @@ type plan struct {
 
 // roomOrder asks the pool to choose and release models.
 type roomOrder struct {
+	ticket    ledger.Ticket // the request it is for; 0: for the pressure
 	bytes     int64
-	lastModel string    // by the name its load has
-	lastGrant uuid.UUID // or by its grant
+	lastGrant uuid.UUID // the model whose load caused it, which goes last
 	why       string
 }
 
@@ -73,11 +72,8 @@ func newOptimizer(h *House, d *deviceActor) *optimizerActor {
 // want is admission's wish for room.
 func (o *optimizerActor) want(w ledger.Want) {
 	o.tell(seam.SystemLane, func() {
-		if p := o.plan; p != nil {
+		if o.plan != nil {
 			o.again = true
-			if p.ticket == 0 && p.heir == 0 && len(p.evicted) == 0 {
-				p.heir = w.Ticket
-			}
 			return
 		}
 		o.wanted = &w
@@ -105,7 +101,7 @@ func (o *optimizerActor) next() {
 		w := *o.wanted
 		o.wanted = nil
 		p.ticket, p.why, p.target = w.Ticket, w.Reason, w.Bytes
-		order = roomOrder{bytes: w.Bytes, lastModel: w.Model, why: w.Reason}
+		order = roomOrder{ticket: w.Ticket, bytes: w.Bytes, why: w.Reason}
 	case o.goal != nil:
 		g := *o.goal
 		o.goal = nil
@@ -128,9 +124,6 @@ func (o *optimizerActor) chosen(p *plan, vs []victim, shortfall int64) {
 		ev := schemas.Eviction{Model: v.model, Tier: schemas.Tier(v.tier), FreedBytes: v.bytes, ReloadCostMs: millis(v.cost)}
 		p.evicted = append(p.evicted, ev)
 		p.steps = append(p.steps, schemas.OptimizationStep{Kind: "drop", Subject: v.model, Reason: v.reason, FreedBytes: v.bytes})
-		d, t := o.device, max(p.ticket, p.heir) // 0: nobody's, but it counts
-		e := ledger.Evicted{Model: v.model, Tier: v.tier, Bytes: v.bytes, Cost: v.cost, Reason: v.reason}
-		d.tell(seam.SystemLane, func() { d.core.RoomMade(t, e) })
 	}
 	if len(vs) > 0 {
 		o.announce(schemas.EventStarted, p)

@@ -343,8 +343,14 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 				delete(p.evicting, grant)
 				continue
 			}
-			out = append(out, victim{grant: grant, model: cp.Model.Name, tier: string(d.tier()), bytes: v.Bytes,
-				cost: time.Duration(v.Cost * float64(time.Second)), reason: v.Reason})
+			gone := victim{grant: grant, model: cp.Model.Name, tier: string(d.tier()), bytes: v.Bytes,
+				cost: time.Duration(v.Cost * float64(time.Second)), reason: v.Reason}
+			out = append(out, gone)
+			// Told before the release, so that the device knows it before the bytes are back.
+			d.tell(seam.SystemLane, func() {
+				d.core.RoomMade(o.ticket, ledger.Evicted{Model: gone.model, Tier: gone.tier, Bytes: gone.bytes, Cost: gone.cost, Reason: gone.reason})
+				d.flush()
+			})
 			p.flush()
 		}
 		use(out, plan.Shortfall)

@@ -142,11 +142,16 @@ func (d *Device) NoRoom(t Ticket, now Now) {
 	}
 }
 
-// RoomMade tells which model went for a request.
+// RoomMade tells which model goes for a request; 0 is no request in particular: then it
+// counts for the one that lacks room and is the next to get it.
 func (d *Device) RoomMade(t Ticket, e Evicted) {
 	d.begin()
 	d.stats.Evictions++
-	if r := d.waits(t); r != nil {
+	r := d.waits(t)
+	if t == 0 && len(d.queue) > 0 && d.queue[0].wanted > 0 {
+		r = d.queue[0]
+	}
+	if r != nil {
 		r.evicted = append(r.evicted, e)
 	}
 }
