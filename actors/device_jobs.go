@@ -21,6 +21,7 @@ func (d *deviceActor) dispatch(j *ledger.Job) {
 	switch job.Kind {
 	case ledger.JobCreate, ledger.JobWarm:
 		d.disturb()
+		d.making.expect()
 		d.work.copies.put(func() { d.create(job) })
 	case ledger.JobDestroy:
 		d.disturb()
@@ -83,6 +84,8 @@ func (d *deviceActor) create(job ledger.Job) {
 	for _, r := range job.Ranges {
 		s, err := d.driver.Create(context.Background(), r.Bytes, device.CreateOptions{Weights: job.Weights, Label: "isobar " + d.id})
 		if err != nil {
+			d.making.add(made{}) // what others have made need not wait for it
+			d.work.vault.put(d.keep)
 			d.created(m, err)
 			return
 		}
@@ -95,19 +98,39 @@ func (d *deviceActor) create(job ledger.Job) {
 
 // making gathers what goes into the vault with the next message.
 type making struct {
-	mu   sync.Mutex
-	list []made
+	mu     sync.Mutex
+	list   []made
+	coming int // jobs that workers have yet to finish
+}
+
+// gathered bounds how much waits for more; then it goes.
+const gathered = 32
+
+func (q *making) expect() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.coming++
 }
 
 func (q *making) add(m made) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.coming--
 	q.list = append(q.list, m)
 }
 
+// take returns what should go now. Memory for the pool, for which nobody waits, gathers
+// while more of it is being made.
 func (q *making) take() []made {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	waited := q.coming == 0 || len(q.list) >= gathered
+	for _, m := range q.list {
+		waited = waited || m.job.Kind == ledger.JobCreate
+	}
+	if !waited {
+		return nil
+	}
 	list := q.list
 	q.list = nil
 	return list
@@ -121,14 +144,16 @@ func (d *deviceActor) keep() {
 		entries = append(entries, m.entries...)
 	}
 	if len(entries) == 0 {
-		return // an earlier turn took it along
+		return // an earlier turn took it along, or it gathers
 	}
 	err := d.house.cfg.Keeper.Put(entries...)
 	if err != nil {
 		d.unput(entries)
 	}
 	for _, m := range list {
-		d.created(m, err)
+		if m.job.Kind != 0 {
+			d.created(m, err)
+		}
 	}
 }
 
