@@ -284,7 +284,10 @@ func (d *deviceActor) sampled(s device.Sample, err error, epoch uint64, wall tim
 	}
 	d.house.monitor.stale(d, stale)
 	f := d.core.Figures()
-	period := d.cfg.Sampling.Period(f.Limit-f.Used, 0)
+	// What others use counts only once it has filled what the limit leaves over: so much
+	// longer may they grow before it matters.
+	headroom := f.Limit - f.Used + max(0, f.Physical-f.Limit-s.OutsideBytes())
+	period := d.cfg.Sampling.Period(headroom, 0)
 	d.sampling.timer = d.house.cfg.Clock.AfterFunc(period, func() { d.tell(seam.SystemLane, d.sample) })
 }
 
