@@ -157,20 +157,20 @@ func (w *world) underWay() {
 		w.t.Fatal(err)
 	}
 	op := w.pending("slow", schemas.ActionLoadModel, w.slow(path), schemas.StatusRunning)
-	for i := range 4 {
-		id := rid("queued", i)
-		w.queued = append(w.queued, id)
-		w.pending(id, schemas.ActionAllocate, w.waits(), schemas.StatusQueued)
-	}
-	// Bytes are flowing.
+	// Bytes are flowing: until then the load has not asked for its memory, and who waits would be before it.
 	for limit := clock.Real().Now().Add(patience); ; {
 		r := must[schemas.GetOperationReply](w.n, w.c, schemas.ActionGetOperation, &schemas.GetOperationRequest{OperationID: op})
 		if r.Operation.Status != schemas.StatusRunning || clock.Real().Now() > limit {
 			w.t.Fatalf("the load is %+v", r.Operation)
 		}
 		if r.Operation.BytesDone > 0 {
-			return
+			break
 		}
+	}
+	for i := range 4 {
+		id := rid("queued", i)
+		w.queued = append(w.queued, id)
+		w.pending(id, schemas.ActionAllocate, w.waits(), schemas.StatusQueued)
 	}
 }
 
