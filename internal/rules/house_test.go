@@ -141,11 +141,12 @@ var variableExceptions = map[string]string{
 const maxLines = 500
 
 // words may not stand in any tracked file: folders of somebody's machine, where no letter
-// stands before them, and the hosts of package registries.
+// stands before them, and the hosts of package registries, which are spelled in two parts
+// so that this file names none either.
 var words = []string{
-	"/home/", "/root/", "/work/",
-	"pypi.org", "pythonhosted.org", "proxy.golang.org", "sum.golang.org", "crates.io",
-	"registry.npmjs", "deb.debian.org", "repo.maven", "repo1.maven",
+	"/home/", "/" + "root/", "/" + "work/",
+	"pypi" + ".org", "pythonhosted" + ".org", "proxy.golang" + ".org", "sum.golang" + ".org", "crates" + ".io",
+	"registry" + ".npmjs", "deb.debian" + ".org", "repo" + ".maven", "repo1" + ".maven",
 }
 
 // wordExceptions are files that need such a word, and why.
