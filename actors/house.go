@@ -67,8 +67,8 @@ type Config struct {
 	// UndoAfter is how long a grant that was answered «queued» waits to be fetched or mapped.
 	UndoAfter time.Duration
 	// Crash is called at named points: ledger.store after every store to a region,
-	// model.commit.before and after, reply.before and after. A test ends the process there.
-	// nil does nothing.
+	// model.commit.before and after, reply.before and after, actor.begin before an actor is
+	// told to begin. A test ends the process there, or lets others go first. nil does nothing.
 	Crash func(point string)
 	// Exit ends the process after a defect in a stateful actor; nil is os.Exit.
 	Exit func(code int)
@@ -239,12 +239,18 @@ func (h *House) start() {
 		h.spawn("optimizer/"+d.id, &d.optimizer.inbox, true)
 		h.spawn("device/"+d.id, &d.inbox, true)
 	}
-	// Everything can be told by now; what the take-over left to do begins.
-	h.sessions.tell(seam.SystemLane, h.sessions.begin)
-	h.pool.tell(seam.SystemLane, h.pool.begin)
+	// Everything can be told by now; what the take-over left to do begins. Who begins tells
+	// others, who may hear of it before they begin themselves.
+	h.begin(&h.sessions.inbox, h.sessions.begin)
+	h.begin(&h.pool.inbox, h.pool.begin)
 	for _, d := range h.devices {
-		d.tell(seam.SystemLane, d.begin)
+		h.begin(&d.inbox, d.begin)
 	}
+}
+
+func (h *House) begin(i *inbox, f func()) {
+	h.cfg.Crash("actor.begin")
+	i.tell(seam.SystemLane, f)
 }
 
 // message is what actors are told: a call to be made on the actor's own goroutine. The

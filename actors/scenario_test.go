@@ -27,8 +27,8 @@ type timed struct {
 }
 
 // openTimed opens a house with one simulated device of 1 GiB. With before it takes over
-// from that one, which must be closed.
-func openTimed(t *testing.T, before *timed) *timed {
+// from that one, which must be closed. What the house needs of the world can be changed.
+func openTimed(t *testing.T, before *timed, change ...func(*actors.Config)) *timed {
 	t.Helper()
 	h := &timed{t: t, clock: clock.NewManual(clock.Instant(time.Hour), time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)), ledger: map[string][]byte{}}
 	if before != nil {
@@ -42,14 +42,10 @@ func openTimed(t *testing.T, before *timed) *timed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := fdwire.NewWatcher()
-	if err != nil {
-		t.Fatal(err)
-	}
 	fresh := memory(t)
 	ev := &events{wake: make(chan struct{}, 1)}
-	inner, err := actors.Open(actors.Config{Node: "test", BootID: "boot", DataSocket: "/nowhere", Publisher: ev, Keeper: vault.Off(), Roots: roots, Clock: h.clock,
-		Watch: w.Watch, Find: func(pid int, _ uint64) (*os.File, error) { return pidfd(pid) },
+	cfg := actors.Config{Node: "test", BootID: "boot", DataSocket: "/nowhere", Publisher: ev, Keeper: vault.Off(), Roots: roots, Clock: h.clock,
+		Find: func(pid int, _ uint64) (*os.File, error) { return pidfd(pid) },
 		Memory: func(actor string) ([]byte, bool, error) {
 			if mem, ok := h.ledger[actor]; ok {
 				return mem, true, nil
@@ -59,15 +55,24 @@ func openTimed(t *testing.T, before *timed) *timed {
 			return mem, false, err
 		},
 		Devices: []actors.DeviceConfig{{Driver: d}},
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	if cfg.Watch == nil {
+		w, err := fdwire.NewWatcher()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { w.Close() })
+		cfg.Watch = w.Watch
+	}
+	inner, err := actors.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.house = &house{House: inner, events: ev}
-	t.Cleanup(func() {
-		h.close()
-		w.Close()
-	})
+	t.Cleanup(h.close)
 	h.pass(0)
 	return h
 }
@@ -358,6 +363,30 @@ func (h *timed) hello(m dataplane.Hello) (dataplane.Welcome, error) {
 		func(w dataplane.Welcome, err error) { done <- end{w, err} })
 	e := <-done
 	return e.w, e.err
+}
+
+// mapped redeems a claim for a single segment and returns the client's descriptor.
+func (h *timed) mapped(session, claim string) *os.File {
+	h.t.Helper()
+	files := make(chan *os.File, 1)
+	h.DataDesk(func() string { return "" }).Map(session, claim, dataplane.ReadWrite, func(m *dataplane.Mapping, err error) {
+		if err != nil {
+			h.t.Error(err)
+			files <- nil
+			return
+		}
+		files <- m.Segments[0].File
+	})
+	return <-files
+}
+
+func (h *timed) unmap(session, id string) {
+	h.t.Helper()
+	done := make(chan error, 1)
+	h.DataDesk(func() string { return "" }).Unmap(session, id, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		h.t.Error(err)
+	}
 }
 
 // After a take-over a session has half a minute to come back. What is bound to it is kept

@@ -29,6 +29,7 @@ type Catalog struct {
 	hits    int64
 	misses  int64
 	out     Effects
+	taken   bool // out has been taken
 }
 
 // New starts an empty catalog on a freshly formatted region.
@@ -44,10 +45,21 @@ func newCatalog(policy eviction.Policy, newID func() uuid.UUID) *Catalog {
 		byRef: map[string]*Copy{}, answers: map[string]store.RecID{}, next: 1}
 }
 
-// Take returns what has to be done since the last call; valid until the next one.
-func (c *Catalog) Take() *Effects { return &c.out }
+// Take returns what has to be done since the last Take: each effect once. The result is
+// valid until the catalog is called again.
+func (c *Catalog) Take() *Effects {
+	c.begin()
+	c.taken = true
+	return &c.out
+}
 
-func (c *Catalog) begin() { c.out.reset() }
+// begin clears the effects that have been taken; what nobody has taken yet stays.
+func (c *Catalog) begin() {
+	if c.taken {
+		c.out.reset()
+		c.taken = false
+	}
+}
 
 func nameKey(tenant, name string) string { return tenant + "\x00" + name }
 

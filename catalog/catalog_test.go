@@ -431,3 +431,16 @@ func TestAFullLedgerRefusesTheLoad(t *testing.T) {
 	}
 	t.Fatal("the ledger never fills up")
 }
+
+// The pool may hear from others before it has carried out what its catalog wanted.
+func TestEachStepIsTakenOnce(t *testing.T) {
+	b := newBench(t, 1<<20)
+	b.c.Load(catalog.LoadRequest{Ref: "a", Tenant: "red", Name: "m", Path: "m", Device: "ram-0"}, b.now)
+	b.c.Touch(uuid.UUID{1}, b.now)
+	if steps := b.c.Take().Steps; len(steps) != 1 || steps[0].Kind != catalog.StepInspect {
+		t.Fatalf("steps %+v", steps)
+	}
+	if again := b.c.Take().Steps; len(again) != 0 {
+		t.Fatalf("taken again: %+v", again)
+	}
+}

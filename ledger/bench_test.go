@@ -27,13 +27,15 @@ func benchDevice(b testing.TB) *ledger.Device {
 // grantOne allocates and, where it must, does the workers' part.
 func grantOne(d *ledger.Device, r *ledger.Request, now ledger.Now) *ledger.Grant {
 	t := d.Allocate(r, now)
-	for _, j := range d.Take().Jobs {
+	e := d.Take()
+	for _, j := range e.Jobs {
 		if j.Ticket == t {
 			d.Prepared(t, j.Kind, nil, false, now)
+			e = d.Take()
 			break
 		}
 	}
-	for _, o := range d.Take().Outcomes {
+	for _, o := range e.Outcomes {
 		if o.Kind == ledger.OutcomeGranted {
 			return o.Grant
 		}

@@ -105,6 +105,7 @@ type Device struct {
 	// reclaimable is what the pool says unread models hold here.
 	reclaimable int64
 	out         Effects
+	taken       bool // out has been taken
 }
 
 // DeviceStats counts what happened since the node started.
@@ -149,13 +150,22 @@ func newDevice(cfg DeviceConfig, region *store.Region, im *Image) *Device {
 // FirstSegment is the lowest segment id; smaller ids in the vault are ledgers.
 const FirstSegment heap.SegmentID = 256
 
-// Take returns what the last call wants done. The result is valid until the core is
-// called again.
-func (d *Device) Take() *Effects { return &d.out }
+// Take returns what the calls since the last Take, Restore among them, want done: each
+// effect once. The result is valid until the core is called again.
+func (d *Device) Take() *Effects {
+	d.begin()
+	d.taken = true
+	return &d.out
+}
 
-// begin clears the effects of the call before; every entry point that has any calls it
-// first.
-func (d *Device) begin() { d.out.reset() }
+// begin clears the effects that have been taken; every entry point that has any calls it
+// first. What nobody has taken yet stays: a job that is not done is waited for in vain.
+func (d *Device) begin() {
+	if d.taken {
+		d.out.reset()
+		d.taken = false
+	}
+}
 
 // limit = min(physical − reserve, cgroup limits of all ancestors, set limit).
 func (d *Device) limit() int64 {

@@ -16,8 +16,9 @@
 // # Ownership and order
 //
 // Each core has one writer, the actor that holds it. Effects are taken after each
-// call with Take and must be carried out in order: jobs are given to workers, whose
-// results come back as calls of the core; everything else is sent on. A core never
+// call with Take, each once, and must be carried out in order: jobs are given to
+// workers, whose results come back as calls of the core; everything else is sent on. An
+// effect that is not taken after its call comes with the next Take. A core never
 // waits and is never waited for.
 //
 // # Failure
