@@ -13,6 +13,7 @@ import (
 
 	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/bus/conn"
+	"github.com/isobar-project/isobar/bus/local"
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -53,12 +54,14 @@ type Bus struct {
 	server *Server
 	// Commands and replies, events, and pressure have a connection each: no one of
 	// them waits behind the writes of another.
-	commands, events, pressure *nats.Conn
-	outbox                     *Outbox
-	health                     health
-	keeping                    sync.WaitGroup
-	stop                       context.CancelFunc
-	ctx                        context.Context
+	commands, pressure Link
+	history            *nats.Conn
+	ends               []func(timeout time.Duration) // close the connections
+	outbox             *Outbox
+	health             health
+	keeping            sync.WaitGroup
+	stop               context.CancelFunc
+	ctx                context.Context
 
 	mu      sync.Mutex
 	service *Service
@@ -107,32 +110,68 @@ func (b *Bus) open() error {
 			dial.Username, dial.Password = server.Credentials()
 		}
 	}
-	for _, at := range []struct {
-		name string
-		to   **nats.Conn
-	}{{"commands", &b.commands}, {"events", &b.events}, {"pressure", &b.pressure}} {
-		d := dial
-		d.Name = fmt.Sprintf("isobar %s %s", c.Node, at.name)
-		d.Urgent = at.name == "pressure"
-		d.Notify = func(e conn.Event) { b.notify(at.name, e) }
-		nc, err := conn.Dial(d)
-		if err != nil {
-			return err
-		}
-		*at.to = nc
+	var err error
+	if b.history, err = b.dial(dial, "events"); err != nil {
+		return err
+	}
+	if b.commands, err = b.link(dial, "commands"); err != nil {
+		return err
+	}
+	if b.pressure, err = b.link(dial, "pressure"); err != nil {
+		return err
 	}
 	b.outbox = NewOutbox(OutboxConfig{
-		History: b.events, Pressure: b.pressure, Confirm: b.server == nil, Node: c.Node, BootID: c.BootID,
+		History: LinkOf(b.history), Pressure: b.pressure, Confirm: b.server == nil, Node: c.Node, BootID: c.BootID,
 		Heartbeat: c.Heartbeat, Clock: c.Clock, Log: c.Log,
 	})
 	b.keepHistory()
 	return nil
 }
 
+// dial makes one connection by the general client.
+func (b *Bus) dial(c conn.Config, name string) (*nats.Conn, error) {
+	c.Name = fmt.Sprintf("isobar %s %s", b.cfg.Node, name)
+	c.Urgent = name == "pressure"
+	c.Notify = func(e conn.Event) { b.notify(name, e) }
+	nc, err := conn.Dial(c)
+	if err != nil {
+		return nil, err
+	}
+	b.ends = append(b.ends, func(timeout time.Duration) {
+		if timeout > 0 && nc.IsConnected() {
+			_ = nc.FlushTimeout(timeout) // a server that went away takes nothing more
+		}
+		nc.Close()
+	})
+	return nc, nil
+}
+
+// link makes one connection for what must be quick: without hand-overs between goroutines
+// where the server is in this process.
+func (b *Bus) link(c conn.Config, name string) (Link, error) {
+	if b.server == nil {
+		nc, err := b.dial(c, name)
+		return LinkOf(nc), err
+	}
+	l, err := local.Dial(local.Config{Server: b.server, Username: c.Username, Password: c.Password,
+		Name: fmt.Sprintf("isobar %s %s", b.cfg.Node, name), Clock: b.cfg.Clock,
+		Notify: func(e conn.Event) { b.notify(name, e) }, Log: b.cfg.Log})
+	if err != nil {
+		return nil, err
+	}
+	b.ends = append(b.ends, func(timeout time.Duration) {
+		if timeout > 0 {
+			_ = l.Flush(timeout)
+		}
+		l.Close()
+	})
+	return l, nil
+}
+
 // Serve starts taking commands to the desk. It is called once.
 func (b *Bus) Serve(desk actors.Desk) error {
 	s, err := NewService(ServiceConfig{
-		Conn: b.commands, Node: b.cfg.Node, Version: b.cfg.Version, Tenants: b.cfg.Tenants,
+		Link: b.commands, Node: b.cfg.Node, Version: b.cfg.Version, Tenants: b.cfg.Tenants,
 		Desk: desk, Events: b.outbox, Observe: b.cfg.Observe, Clock: b.cfg.Clock, Log: b.cfg.Log,
 	})
 	if err != nil {
@@ -199,14 +238,8 @@ func (b *Bus) Close(timeout time.Duration) {
 	if b.outbox != nil {
 		b.outbox.Close(timeout)
 	}
-	for _, nc := range []*nats.Conn{b.commands, b.events, b.pressure} {
-		if nc == nil {
-			continue
-		}
-		if timeout > 0 && nc.IsConnected() {
-			_ = nc.FlushTimeout(timeout) // a server that went away takes nothing more
-		}
-		nc.Close()
+	for _, end := range b.ends {
+		end(timeout)
 	}
 	if b.server != nil {
 		b.server.Close()
@@ -228,7 +261,7 @@ func (b *Bus) keepHistory() {
 	b.keeping.Go(func() {
 		ctx, cancel := context.WithTimeout(b.ctx, historyTimeout)
 		defer cancel()
-		err := KeepHistory(ctx, b.events, b.cfg.History)
+		err := KeepHistory(ctx, b.history, b.cfg.History)
 		var h *HistoryError
 		switch {
 		case err == nil:

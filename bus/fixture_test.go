@@ -12,6 +12,7 @@ import (
 	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/bus"
 	"github.com/isobar-project/isobar/bus/conn"
+	"github.com/isobar-project/isobar/bus/local"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -99,6 +100,17 @@ func dial(t testing.TB, c conn.Config) *nats.Conn {
 	return nc
 }
 
+func localLink(t testing.TB, s *bus.Server) *local.Client {
+	t.Helper()
+	user, password := s.Credentials()
+	l, err := local.Dial(local.Config{Server: s, Username: user, Password: password, Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
 // plain is a connection as any NATS client makes it, over TCP.
 func plain(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
 	t.Helper()
@@ -120,7 +132,7 @@ type node struct {
 func startNode(t testing.TB, d actors.Desk, change func(*bus.ServiceConfig)) *node {
 	t.Helper()
 	n := &node{server: startServer(t, bus.ServerConfig{}), events: newLedger(), log: &records{}}
-	c := bus.ServiceConfig{Conn: dial(t, conn.Config{InProcess: n.server}), Node: "here", Version: "1.2.3", Desk: d, Events: n.events, Log: n.log.logger()}
+	c := bus.ServiceConfig{Link: localLink(t, n.server), Node: "here", Version: "1.2.3", Desk: d, Events: n.events, Log: n.log.logger()}
 	if change != nil {
 		change(&c)
 	}

@@ -15,7 +15,7 @@ import (
 // two: a long queue of one never delays the other.
 type lane struct {
 	o    *Outbox
-	conn *nats.Conn
+	link Link
 	// keepNewest: of each subject the last event is not dropped.
 	keepNewest bool
 
@@ -54,8 +54,8 @@ type entry struct {
 	counted bool
 }
 
-func newLane(o *Outbox, conn *nats.Conn, keepNewest bool) *lane {
-	return &lane{o: o, conn: conn, keepNewest: keepNewest, subjects: make(map[string]*topic),
+func newLane(o *Outbox, link Link, keepNewest bool) *lane {
+	return &lane{o: o, link: link, keepNewest: keepNewest, subjects: make(map[string]*topic),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 }
 
@@ -252,12 +252,12 @@ func (l *lane) putBack(entries []entry) {
 // run sends until the lane is finished and empty, or abandoned.
 func (l *lane) run() {
 	defer close(l.done)
-	status := l.conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
-	defer l.conn.RemoveStatusListener(status)
+	status, unwatch := l.link.Watch()
+	defer unwatch()
 	var group []entry
 	var buf []byte
 	for {
-		for l.conn.IsConnected() {
+		for l.link.Connected() {
 			group = l.take(group[:0])
 			if len(group) == 0 {
 				break
@@ -302,7 +302,7 @@ func (l *lane) send(group []entry, buf []byte) ([]byte, bool) {
 		weight += e.weight
 	}
 	if l.o.cfg.Confirm {
-		if err := l.conn.FlushTimeout(flushTimeout); err != nil {
+		if err := l.link.Flush(flushTimeout); err != nil {
 			l.putBack(group)
 			// Without this a server that is there but silent would be asked in a loop.
 			over := make(chan struct{})
@@ -327,7 +327,7 @@ func (l *lane) send(group []entry, buf []byte) ([]byte, bool) {
 
 func (l *lane) publish(e *schemas.Event, buf *[]byte) error {
 	*buf = codec.EncodeEvent((*buf)[:0], e)
-	return l.conn.PublishMsg(&nats.Msg{Subject: e.Subject, Data: *buf, Header: nats.Header{nats.MsgIdHdr: []string{e.EventID}}})
+	return l.link.Publish(e.Subject, "", nats.Header{nats.MsgIdHdr: []string{e.EventID}}, *buf)
 }
 
 // unpublishable errors are the event's fault: trying again does not help.
@@ -354,5 +354,5 @@ func (l *lane) abandon() { close(l.stop) }
 func (l *lane) over() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.closing && (len(l.queue) == l.head && len(l.gapped) == 0 || l.conn.IsClosed())
+	return l.closing && (len(l.queue) == l.head && len(l.gapped) == 0 || l.link.Closed())
 }

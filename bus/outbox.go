@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/codec"
 	"github.com/isobar-project/isobar/schemas"
@@ -37,7 +35,7 @@ const (
 type OutboxConfig struct {
 	// History carries every event but pressure; Pressure carries pressure, so that it
 	// is never behind a batch. They may be the same connection.
-	History, Pressure *nats.Conn
+	History, Pressure Link
 	// Confirm waits for the server's word after each group of events, so that what
 	// a broken connection swallowed is sent again. Not needed in process.
 	Confirm bool
@@ -169,12 +167,12 @@ func (o *Outbox) scheduleBeat() {
 // sendBeat is not kept and not counted: a heartbeat that is late is worth nothing.
 func (o *Outbox) sendBeat() {
 	o.scheduleBeat()
-	if !o.cfg.History.IsConnected() {
+	if !o.cfg.History.Connected() {
 		return
 	}
 	e := schemas.Event{Event: schemas.EventHeartbeat, Subject: schemas.HeartbeatSubject(o.cfg.Node), EventID: o.nextID(),
 		Node: o.cfg.Node, BootID: o.cfg.BootID, Timestamp: o.cfg.Clock.Wall(), Data: o.cfg.Heartbeat()}
-	if err := o.cfg.History.Publish(e.Subject, codec.EncodeEvent(nil, &e)); err != nil {
+	if err := o.cfg.History.Publish(e.Subject, "", nil, codec.EncodeEvent(nil, &e)); err != nil {
 		o.cfg.Log.Warn("heartbeat not sent", "error", err)
 	}
 }

@@ -56,7 +56,7 @@ func listen(t testing.TB, url, subject string) *nats.Subscription {
 
 func startOutbox(t testing.TB, s *bus.Server, change func(*bus.OutboxConfig)) *bus.Outbox {
 	t.Helper()
-	c := bus.OutboxConfig{History: dial(t, conn.Config{InProcess: s}), Pressure: dial(t, conn.Config{InProcess: s}), Node: "here", BootID: "boot"}
+	c := bus.OutboxConfig{History: bus.LinkOf(dial(t, conn.Config{InProcess: s})), Pressure: localLink(t, s), Node: "here", BootID: "boot"}
 	if change != nil {
 		change(&c)
 	}
@@ -196,7 +196,7 @@ func TestEventsSurviveADisconnect(t *testing.T) {
 	if err := bus.KeepHistory(ctx, history, bus.HistoryConfig{}); err != nil {
 		t.Fatal(err)
 	}
-	o := bus.NewOutbox(bus.OutboxConfig{History: history, Pressure: pressure, Confirm: true, Node: "here", BootID: "boot", Backlog: 50})
+	o := bus.NewOutbox(bus.OutboxConfig{History: bus.LinkOf(history), Pressure: bus.LinkOf(pressure), Confirm: true, Node: "here", BootID: "boot", Backlog: 50})
 	defer o.Close(time.Second)
 
 	sub := listen(t, url, "memory.events.>")
@@ -395,7 +395,7 @@ func TestCloseGivesUpByTheClock(t *testing.T) {
 	lost := make(chan conn.Event, 64)
 	nc := dial(t, conn.Config{URL: s.URL(), Notify: func(e conn.Event) { lost <- e }})
 	c := clock.NewManual(0, time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC))
-	o := bus.NewOutbox(bus.OutboxConfig{History: nc, Pressure: nc, Confirm: true, Node: "here", BootID: "boot", Clock: c})
+	o := bus.NewOutbox(bus.OutboxConfig{History: bus.LinkOf(nc), Pressure: bus.LinkOf(nc), Confirm: true, Node: "here", BootID: "boot", Clock: c})
 	s.Close()
 	await(t, lost, conn.Lost)
 	o.Publish(modelEvent(1))

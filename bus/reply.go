@@ -32,7 +32,7 @@ type Outcome struct {
 // answer implements actors.Reply for one command from NATS. The command and its
 // answer are one allocation.
 type answer struct {
-	s       *Service
+	e       *endpoint
 	command actors.Command
 	to      string // the reply subject; "" has none
 	format  codec.Format
@@ -40,18 +40,16 @@ type answer struct {
 	given   atomic.Bool
 }
 
-// take decodes one message and submits the command. It runs on the subscription's
-// goroutine.
-func (s *Service) take(e *endpoint, to string, h nats.Header, payload []byte) {
-	a := &answer{s: s, to: to}
-	if s.cfg.Observe != nil {
-		a.arrived = s.cfg.Clock.Now()
-	}
-	in, out, failure := codec.Negotiate(h.Get(codec.HeaderContentType), h.Get(codec.HeaderAccept))
+// take decodes one message and submits the command. It runs on a goroutine of the link,
+// and does not wait.
+func (e *endpoint) take(m *nats.Msg) {
+	s := e.s
+	a := &answer{e: e, to: m.Reply, arrived: s.cfg.Clock.Now()}
+	in, out, failure := codec.Negotiate(m.Header.Get(codec.HeaderContentType), m.Header.Get(codec.HeaderAccept))
 	a.format = out
 	r := codec.Request{Action: e.action}
 	if failure == nil {
-		r, failure = codec.DecodeRequest(payload, in, e.action)
+		r, failure = codec.DecodeRequest(m.Data, in, e.action)
 	} else {
 		r.RequestID = uuid.NewString() // what the client chose cannot be read
 	}
@@ -94,7 +92,7 @@ func (a *answer) Done(data any, undo func()) {
 	case errors.Is(err, nats.ErrMaxPayload):
 		a.fail(schemas.Errorf(schemas.CodePayloadTooLarge, "the answer is larger than the NATS server takes: ask for less, with limit or a device_id"))
 	default:
-		a.s.cfg.Log.Warn("an answer could not be sent", "action", a.command.Action, "request_id", a.command.RequestID, "error", err)
+		a.e.s.cfg.Log.Warn("an answer could not be sent", "action", a.command.Action, "request_id", a.command.RequestID, "error", err)
 	}
 	if undo != nil {
 		// On a goroutine of its own: whoever calls Done need not expect undo before it returns.
@@ -118,38 +116,32 @@ func (a *answer) fail(e *schemas.Error) {
 	b := buffers.Get().(*[]byte)
 	defer release(b)
 	*b = codec.EncodeReply((*b)[:0], a.format, a.reply(nil, e))
-	msg := nats.Msg{Subject: a.to, Data: *b, Header: nats.Header{
+	header := nats.Header{
 		micro.ErrorHeader:     []string{headerText(string(e.Code) + ": " + e.Message)},
 		micro.ErrorCodeHeader: []string{strconv.Itoa(e.Status)},
-	}}
-	if a.format != codec.JSON {
-		msg.Header[codec.HeaderContentType] = []string{a.format.ContentType()}
 	}
-	if err := a.s.cfg.Conn.PublishMsg(&msg); err != nil {
-		a.s.cfg.Log.Warn("an answer could not be sent", "action", a.command.Action, "request_id", a.command.RequestID, "error", err)
+	if a.format != codec.JSON {
+		header[codec.HeaderContentType] = []string{a.format.ContentType()}
+	}
+	if err := a.e.s.cfg.Link.Publish(a.to, "", header, *b); err != nil {
+		a.e.s.cfg.Log.Warn("an answer could not be sent", "action", a.command.Action, "request_id", a.command.RequestID, "error", err)
 	}
 }
 
 // publish sends a success. With undo, the server is asked to say when nobody
 // listens.
 func (a *answer) publish(payload []byte, undo func()) error {
-	nc := a.s.cfg.Conn
 	reply := ""
 	if undo != nil {
-		reply = a.s.unheard.watch(undo)
+		reply = a.e.s.unheard.watch(undo)
 	}
-	var err error
-	switch {
-	case a.format == codec.JSON && reply == "":
-		err = nc.Publish(a.to, payload)
-	case a.format == codec.JSON:
-		err = nc.PublishRequest(a.to, reply, payload)
-	default:
-		err = nc.PublishMsg(&nats.Msg{Subject: a.to, Reply: reply, Data: payload,
-			Header: nats.Header{codec.HeaderContentType: []string{a.format.ContentType()}}})
+	var header nats.Header
+	if a.format != codec.JSON {
+		header = nats.Header{codec.HeaderContentType: []string{a.format.ContentType()}}
 	}
+	err := a.e.s.cfg.Link.Publish(a.to, reply, header, payload)
 	if err != nil && undo != nil {
-		a.s.unheard.forget(reply)
+		a.e.s.unheard.forget(reply)
 	}
 	return err
 }
@@ -159,13 +151,13 @@ func (a *answer) first() bool {
 	if a.given.CompareAndSwap(false, true) {
 		return true
 	}
-	a.s.cfg.Log.Error("defect: a command was answered twice; the second answer is ignored",
+	a.e.s.cfg.Log.Error("defect: a command was answered twice; the second answer is ignored",
 		"action", a.command.Action, "request_id", a.command.RequestID)
 	return false
 }
 
 func (a *answer) reply(data any, e *schemas.Error) codec.Reply {
-	return codec.Reply{RequestID: a.command.RequestID, Timestamp: a.s.cfg.Clock.Wall(), Node: a.s.cfg.Node, Data: data, Err: e}
+	return codec.Reply{RequestID: a.command.RequestID, Timestamp: a.e.s.cfg.Clock.Wall(), Node: a.e.s.cfg.Node, Data: data, Err: e}
 }
 
 // tell publishes the outcome of a command that has nowhere to answer to.
@@ -175,12 +167,20 @@ func (a *answer) tell(e *schemas.CommandEvent) {
 	if e.ErrorCode != "" {
 		kind = schemas.EventFailed
 	}
-	a.s.cfg.Events.Publish(schemas.Event{Event: kind, Subject: schemas.CommandEventSubject(a.s.cfg.Node), Data: e})
+	a.e.s.cfg.Events.Publish(schemas.Event{Event: kind, Subject: schemas.CommandEventSubject(a.e.s.cfg.Node), Data: e})
 }
 
 func (a *answer) observe(code schemas.Code) {
-	if a.s.cfg.Observe != nil {
-		a.s.cfg.Observe(Outcome{Command: &a.command, Code: code, Took: a.s.cfg.Clock.Now().Sub(a.arrived), Answered: a.to != ""})
+	took := a.e.s.cfg.Clock.Now().Sub(a.arrived)
+	a.e.requests.Add(1)
+	a.e.took.Add(int64(took))
+	if code != "" {
+		a.e.errors.Add(1)
+		last := string(code)
+		a.e.lastError.Store(&last)
+	}
+	if a.e.s.cfg.Observe != nil {
+		a.e.s.cfg.Observe(Outcome{Command: &a.command, Code: code, Took: took, Answered: a.to != ""})
 	}
 }
 

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
 
 	"github.com/isobar-project/isobar/actors"
@@ -20,6 +22,9 @@ import (
 
 // ServiceName is the micro service's name.
 const ServiceName = "memory"
+
+// queueGroup is what the nodes of one server share their commands by.
+const queueGroup = "q"
 
 // Requests that wait in one endpoint's queue, before the desk has seen them. They
 // are of one action, so that a flood of queries leaves room for releases; beyond
@@ -31,7 +36,7 @@ const (
 
 // ServiceConfig describes the micro service.
 type ServiceConfig struct {
-	Conn *nats.Conn
+	Link Link
 	// Node is the node's name, one subject token. Version is the program's, SemVer.
 	Node, Version string
 	// Tenants maps each tenant to the prefix of its subjects, "" or ending in a dot,
@@ -62,11 +67,14 @@ func (c *ServiceConfig) complete() error {
 	if c.Tenants == nil {
 		c.Tenants = map[string]string{schemas.DefaultTenant: ""}
 	}
-	if c.Conn == nil || c.Desk == nil || c.Events == nil {
+	if c.Link == nil || c.Desk == nil || c.Events == nil {
 		return errors.New("bus: a service needs a connection, a desk and a publisher")
 	}
 	if !schemas.ValidToken(c.Node) {
 		return fmt.Errorf("bus: the node name %q must be lower-case letters, digits and dashes", c.Node)
+	}
+	if !semver.MatchString(c.Version) {
+		return fmt.Errorf("bus: the version %q must be a semantic one, for example 1.2.3", c.Version)
 	}
 	prefixes := make(map[string]string, len(c.Tenants))
 	for tenant, prefix := range c.Tenants {
@@ -84,21 +92,32 @@ func (c *ServiceConfig) complete() error {
 	return nil
 }
 
+// semver is the form of versions that discovery shows.
+var semver = regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
+
 // Service takes commands from NATS to the desk. Its methods may be called from
 // any goroutine.
 type Service struct {
-	cfg     ServiceConfig
-	micro   micro.Service
-	unheard *unheard
-	undone  *nats.Subscription
+	cfg       ServiceConfig
+	discovery *discovery
+	unheard   *unheard
+	undone    func() // ends the subscription to unheard answers
+
+	stop  sync.Once
+	taken []func() // end the subscriptions of the endpoints and of discovery
 }
 
-// endpoint is one subscription.
+// endpoint is one subscription, and its figures.
 type endpoint struct {
 	s      *Service
 	tenant string
 	// action is ActionCommand where the envelope says it.
-	action schemas.Action
+	action        schemas.Action
+	name, subject string
+	metadata      map[string]string
+
+	requests, errors, took atomic.Int64 // took: ns from arrival to answer
+	lastError              atomic.Pointer[string]
 }
 
 // NewService subscribes to every action's subjects. It returns when the server has
@@ -107,11 +126,11 @@ func NewService(c ServiceConfig) (*Service, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: c}
+	s := &Service{cfg: c, discovery: newDiscovery(c.Node, c.Version, c.Clock.Wall())}
 	prefix := "_ISOBAR.unheard." + c.Node + "." + nuid.Next() + "."
 	s.unheard = newUnheard(prefix, c.Clock)
 	var err error
-	s.undone, err = c.Conn.Subscribe(prefix+"*", func(m *nats.Msg) {
+	s.undone, err = c.Link.Subscribe(prefix+"*", "", func(m *nats.Msg) {
 		if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
 			s.unheard.report(m.Subject)
 		}
@@ -119,19 +138,17 @@ func NewService(c ServiceConfig) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus: subscribing to unheard answers: %w", err)
 	}
-	s.micro, err = micro.AddService(c.Conn, micro.Config{
-		Name: ServiceName, Version: c.Version, Description: "grants, shares and watches the memory of " + c.Node,
-		Metadata: map[string]string{"node": c.Node},
-	})
-	if err == nil {
-		err = s.addEndpoints()
+	if err = s.addEndpoints(); err == nil {
+		var ends []func()
+		ends, err = s.discovery.subscribe(c.Link, func(err error) { c.Log.Warn("discovery was not answered", "error", err) })
+		s.taken = append(s.taken, ends...)
 	}
 	if err == nil {
-		err = c.Conn.FlushTimeout(flushTimeout)
+		err = c.Link.Flush(flushTimeout)
 	}
 	if err != nil {
 		s.Close()
-		return nil, fmt.Errorf("bus: starting the micro service: %w", err)
+		return nil, fmt.Errorf("bus: starting the service: %w", err)
 	}
 	return s, nil
 }
@@ -166,41 +183,39 @@ func (s *Service) addEndpoint(tenant string, name schemas.Action, meta map[strin
 	if prefix != "" {
 		label = tenant + "_" + label
 	}
-	e := &endpoint{s: s, tenant: tenant, action: name}
 	for _, at := range []struct{ label, subject string }{
 		{label, prefix + schemas.CommandSubject(name)},
 		{label + "-" + s.cfg.Node, prefix + schemas.NodeCommandSubject(name, s.cfg.Node)},
 	} {
-		err := s.micro.AddEndpoint(at.label, e, micro.WithEndpointSubject(at.subject), micro.WithEndpointMetadata(meta),
-			micro.WithEndpointPendingLimits(endpointPendingMsgs, endpointPendingBytes))
+		e := &endpoint{s: s, tenant: tenant, action: name, name: at.label, subject: at.subject, metadata: meta}
+		end, err := s.cfg.Link.Subscribe(at.subject, queueGroup, e.take)
 		if err != nil {
 			return fmt.Errorf("endpoint %s: %w", at.subject, err)
 		}
+		s.taken = append(s.taken, end)
+		s.discovery.add(e)
 	}
 	return nil
-}
-
-// Handle implements micro.Handler. It returns when the desk has the command; the
-// answer comes from elsewhere, so micro's own statistics time the decoding only.
-func (e *endpoint) Handle(r micro.Request) {
-	e.s.take(e, r.Reply(), nats.Header(r.Headers()), r.Data())
 }
 
 // Stop takes no more commands. Those at the desk can still be answered, and
 // answers to grants that nobody hears are still undone.
 func (s *Service) Stop() {
-	if err := s.micro.Stop(); err != nil {
-		s.cfg.Log.Warn("the micro service did not stop cleanly", "error", err)
-	}
+	s.stop.Do(func() {
+		for _, end := range s.taken {
+			end()
+		}
+		if err := s.cfg.Link.Flush(flushTimeout); err != nil {
+			s.cfg.Log.Warn("the last commands may not have been taken", "error", err)
+		}
+	})
 }
 
 // Close is Stop, and nothing is undone any more. The connection is the caller's.
 func (s *Service) Close() {
-	if s.micro != nil {
-		s.Stop()
-	}
+	s.Stop()
 	s.unheard.close()
-	_ = s.undone.Unsubscribe() // fails only where the connection is closed
+	s.undone()
 }
 
 // metadata is what `nats micro info` shows of an action.

@@ -465,7 +465,7 @@ func TestServiceConfigIsChecked(t *testing.T) {
 		"prefix's end": func(c *bus.ServiceConfig) { c.Tenants = map[string]string{"a": "x"} },
 		"version":      func(c *bus.ServiceConfig) { c.Version = "new" },
 	} {
-		c := bus.ServiceConfig{Conn: nc, Node: "here", Version: "1.0.0", Desk: grantAll, Events: newLedger()}
+		c := bus.ServiceConfig{Link: bus.LinkOf(nc), Node: "here", Version: "1.0.0", Desk: grantAll, Events: newLedger()}
 		change(&c)
 		if _, err := bus.NewService(c); err == nil {
 			t.Errorf("%s: accepted", name)

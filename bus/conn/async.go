@@ -25,7 +25,7 @@ func (a asyncDialer) Dial(network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAsyncConn(c, a.join, false), nil
+	return newAsyncConn(c, a.join), nil
 }
 
 // asyncProvider does the same for an embedded server, whose pipe holds nothing: a
@@ -41,7 +41,7 @@ func (a asyncProvider) InProcessConn() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAsyncConn(c, a.join, a.join), nil
+	return newAsyncConn(c, a.join), nil
 }
 
 // asyncConn is a connection whose Write copies and returns. nats.go writes to
@@ -51,26 +51,19 @@ type asyncConn struct {
 	net.Conn
 	// join lets others add to a write before it is made.
 	join bool
-	// direct says that the peer always reads: a write to it that finds the connection
-	// idle is made by its caller.
-	direct bool
 
 	mu      sync.Mutex
 	work    sync.Cond
 	pending []byte
 	closing bool
 	err     error
-	// busy is true while somebody writes: the pump, or a caller of Write that found the
-	// connection idle. last is when that ended.
-	busy bool
-	last time.Time
 
 	done chan struct{}
 	once sync.Once
 }
 
-func newAsyncConn(c net.Conn, join, direct bool) *asyncConn {
-	a := &asyncConn{Conn: c, join: join, direct: direct, done: make(chan struct{})}
+func newAsyncConn(c net.Conn, join bool) *asyncConn {
+	a := &asyncConn{Conn: c, join: join, done: make(chan struct{})}
 	a.work.L = &a.mu
 	go a.pump()
 	return a
@@ -91,34 +84,9 @@ func (a *asyncConn) Write(b []byte) (int, error) {
 		_ = a.Conn.Close() // wakes the pump; the write's error is the one that counts
 		return 0, a.err
 	}
-	if a.direct && !a.busy && len(a.pending) == 0 && time.Since(a.last) > idleFor {
-		return a.writeHere(b)
-	}
 	a.pending = append(a.pending, b...)
 	a.work.Signal()
 	return len(b), nil
-}
-
-// idleFor is how long nothing must have been written for a write to be made at once, on
-// the goroutine of its caller, which saves waking the pump. More often than this, it is
-// better to gather: see join.
-const idleFor = 40 * time.Microsecond
-
-// writeHere writes to an embedded server, which always reads, from the caller's goroutine.
-func (a *asyncConn) writeHere(b []byte) (int, error) {
-	a.busy = true
-	a.mu.Unlock()
-	n, err := a.Conn.Write(b)
-	a.mu.Lock()
-	a.busy, a.last = false, time.Now()
-	if err != nil && a.err == nil {
-		a.err = err
-		_ = a.Conn.Close() // the reader learns of it
-	}
-	if len(a.pending) > 0 || a.closing || a.err != nil {
-		a.work.Signal()
-	}
-	return n, err
 }
 
 func (a *asyncConn) pump() {
@@ -126,7 +94,7 @@ func (a *asyncConn) pump() {
 	var out []byte
 	for {
 		a.mu.Lock()
-		for a.err == nil && (a.busy || len(a.pending) == 0 && !a.closing) {
+		for a.err == nil && len(a.pending) == 0 && !a.closing {
 			a.work.Wait()
 		}
 		if a.err != nil || len(a.pending) == 0 {
@@ -142,12 +110,10 @@ func (a *asyncConn) pump() {
 			a.mu.Lock()
 		}
 		out, a.pending = a.pending, out[:0]
-		a.busy = true
 		a.mu.Unlock()
 
 		_, err := a.Conn.Write(out)
 		a.mu.Lock()
-		a.busy, a.last = false, time.Now()
 		if err != nil && a.err == nil {
 			a.err = err
 		}

@@ -132,7 +132,7 @@ func Dial(c Config) (*nats.Conn, error) {
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectBufSize(reconnectBuffer),
 		nats.PermissionErrOnSubscribe(true),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { c.notify(classify(sub, err)) }),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) { c.notify(Classify(subjectOf(sub), err)) }),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
 			if !nc.IsClosed() { // what we close ourselves is not made anew
 				c.notify(Event{Kind: Lost, Err: err})
@@ -185,24 +185,33 @@ func connectFix(err error) string {
 
 func (c Config) notify(e Event) {
 	if c.Log != nil {
-		level := slog.LevelWarn
-		if e.Kind == Restored || e.Kind == Closed && e.Err == nil {
-			level = slog.LevelInfo
-		}
-		c.Log.Log(context.Background(), level, e.Error(), "connection", c.Name, "kind", e.Kind.String(), "subject", e.Subject)
+		e.LogTo(c.Log, c.Name)
 	}
 	if c.Notify != nil {
 		c.Notify(e)
 	}
 }
 
-// classify gives what nats.go reports a type. A denied publish would otherwise
-// show as a timeout only.
-func classify(sub *nats.Subscription, err error) Event {
-	e := Event{Kind: Failed, Err: err}
-	if sub != nil {
-		e.Subject = sub.Subject
+// LogTo writes the event of the connection of that name.
+func (e Event) LogTo(log *slog.Logger, name string) {
+	level := slog.LevelWarn
+	if e.Kind == Restored || e.Kind == Closed && e.Err == nil {
+		level = slog.LevelInfo
 	}
+	log.Log(context.Background(), level, e.Error(), "connection", name, "kind", e.Kind.String(), "subject", e.Subject)
+}
+
+func subjectOf(sub *nats.Subscription) string {
+	if sub == nil {
+		return ""
+	}
+	return sub.Subject
+}
+
+// Classify gives what a connection reports, about subject where it is about one, a type. A
+// denied publish would otherwise show as a timeout only.
+func Classify(subject string, err error) Event {
+	e := Event{Kind: Failed, Subject: subject, Err: err}
 	switch {
 	case errors.Is(err, nats.ErrSlowConsumer):
 		e.Kind = ConsumerTooSlow

@@ -44,14 +44,8 @@ func TestWritesNeverWait(t *testing.T) {
 }
 
 func TestEverythingArrivesInOrderBeforeTheEnd(t *testing.T) {
-	for _, direct := range []bool{false, true} {
-		t.Run(fmt.Sprint("direct=", direct), func(t *testing.T) { arrivesInOrder(t, direct) })
-	}
-}
-
-func arrivesInOrder(t *testing.T, direct bool) {
 	ours, theirs := net.Pipe()
-	a := newAsyncConn(ours, true, direct)
+	a := newAsyncConn(ours, true)
 	got := make(chan string)
 	go func() {
 		b, _ := io.ReadAll(theirs) // the end of the pipe is no error
@@ -78,7 +72,7 @@ func arrivesInOrder(t *testing.T, direct bool) {
 
 func TestAFailedWriteIsTold(t *testing.T) {
 	ours, theirs := net.Pipe()
-	a := newAsyncConn(ours, true, false)
+	a := newAsyncConn(ours, true)
 	if _, err := a.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -86,21 +80,6 @@ func TestAFailedWriteIsTold(t *testing.T) {
 	<-a.done
 	if _, err := a.Write([]byte("y")); err == nil {
 		t.Error("a write to a broken connection succeeded")
-	}
-	_ = a.Close() // it is broken
-}
-
-// A write that its caller makes tells him, and the reader too.
-func TestAFailedDirectWriteIsTold(t *testing.T) {
-	ours, theirs := net.Pipe()
-	a := newAsyncConn(ours, true, true)
-	theirs.Close()
-	if _, err := a.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("%v", err)
-	}
-	<-a.done
-	if _, err := a.Read(make([]byte, 1)); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("reading: %v", err)
 	}
 	_ = a.Close() // it is broken
 }
@@ -119,7 +98,7 @@ func TestClassify(t *testing.T) {
 		{nats.ErrSlowConsumer, &nats.Subscription{Subject: "memory.renew"}, ConsumerTooSlow, "memory.renew"},
 		{errors.New("other"), nil, Failed, ""},
 	} {
-		if e := classify(c.sub, c.err); e.Kind != c.kind || e.Subject != c.subject || !errors.Is(e, c.err) {
+		if e := Classify(subjectOf(c.sub), c.err); e.Kind != c.kind || e.Subject != c.subject || !errors.Is(e, c.err) {
 			t.Errorf("%v: %+v", c.err, e)
 		}
 	}
