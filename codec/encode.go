@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"time"
+	"unsafe"
 )
 
 // encoder appends values in one format.
@@ -14,6 +15,10 @@ type encoder struct {
 	f Format
 	// digest leaves wait_ms out of structs.
 	digest bool
+	// second and prefix are the last whole second that was written, in Unix time and as text
+	// without its zone: the times of one answer lie close together.
+	second int64
+	prefix [len("2006-01-02T15:04:05")]byte
 }
 
 // Append appends v to dst in the format. A pointer spares a copy of what it points to.
@@ -62,73 +67,81 @@ func (e *encoder) append(dst []byte, v any) []byte {
 		return e.string(dst, v.Error())
 	}
 	rv := reflect.ValueOf(v)
-	return e.value(dst, layoutOf(rv.Type()), rv)
+	l := layoutOf(rv.Type())
+	if l.class == classPointer {
+		if rv.IsNil() {
+			return e.null(dst)
+		}
+		return e.value(dst, l.elem, rv.UnsafePointer())
+	}
+	return e.value(dst, l, addressOf(rv))
 }
 
-func (e *encoder) value(dst []byte, l *layout, v reflect.Value) []byte {
+// addressOf is where v is, or where a copy of it is.
+func addressOf(v reflect.Value) unsafe.Pointer {
+	if v.CanAddr() {
+		return v.Addr().UnsafePointer()
+	}
+	at := reflect.New(v.Type())
+	at.Elem().Set(v)
+	return at.UnsafePointer()
+}
+
+// value appends the value at p, which is of the layout's type. Reading by address costs a
+// third of reading by reflection, and most of an answer's time goes here.
+func (e *encoder) value(dst []byte, l *layout, p unsafe.Pointer) []byte {
 	switch l.class {
 	case classString:
-		return e.string(dst, v.String())
+		return e.string(dst, *(*string)(p))
 	case classInt:
-		return e.int(dst, v.Int())
+		return e.int(dst, l.int(p))
 	case classBool:
-		return e.bool(dst, v.Bool())
+		return e.bool(dst, *(*bool)(p))
 	case classFloat:
-		return e.float(dst, v.Float())
+		return e.float(dst, l.float(p))
 	case classUint:
-		return e.uint(dst, v.Uint())
+		return e.uint(dst, l.uint(p))
 	case classTime:
-		if v.CanAddr() {
-			return e.time(dst, *v.Addr().Interface().(*time.Time))
-		}
-		return e.time(dst, v.Interface().(time.Time))
+		return e.time(dst, *(*time.Time)(p))
 	case classStruct:
-		if !v.CanAddr() {
-			// Times inside can be read without a copy each only from an addressable struct.
-			p := reflect.New(v.Type()).Elem()
-			p.Set(v)
-			v = p
-		}
-		return e.structure(dst, l, v)
+		dst, fix := e.openObject(dst, len(l.fields))
+		dst, n := e.fields(dst, l, p)
+		return e.closeObject(dst, fix, n)
 	case classSlice:
-		n := v.Len()
-		dst = e.openArray(dst, n)
-		for i := range n {
+		s := (*sliceHeader)(p)
+		dst = e.openArray(dst, s.n)
+		for i := range s.n {
 			dst = e.comma(dst, i)
-			dst = e.value(dst, l.elem, v.Index(i))
+			dst = e.value(dst, l.elem, unsafe.Add(s.data, uintptr(i)*l.elem.size))
 		}
 		return e.closeArray(dst)
 	case classMap:
-		return e.mapping(dst, l, v)
+		return e.mapping(dst, l, reflect.NewAt(l.typ, p).Elem())
 	case classPointer:
-		if v.IsNil() {
+		to := *(*unsafe.Pointer)(p)
+		if to == nil {
 			return e.null(dst)
 		}
-		return e.value(dst, l.elem, v.Elem())
+		return e.value(dst, l.elem, to)
 	case classInterface:
+		v := reflect.NewAt(l.typ, p).Elem()
 		if v.IsNil() {
 			return e.null(dst)
 		}
 		return e.append(dst, v.Interface())
 	case classRaw:
-		return e.raw(dst, v.Bytes())
+		return e.raw(dst, *(*[]byte)(p))
 	}
-	return e.string(dst, fmt.Sprint(v.Interface()))
+	return e.string(dst, fmt.Sprint(reflect.NewAt(l.typ, p).Elem().Interface()))
 }
 
-func (e *encoder) structure(dst []byte, l *layout, v reflect.Value) []byte {
-	dst, fix := e.openObject(dst, len(l.fields))
-	dst, n := e.fields(dst, l, v)
-	return e.closeObject(dst, fix, n)
-}
-
-// fields appends the members of a struct and says how many there are.
-func (e *encoder) fields(dst []byte, l *layout, v reflect.Value) ([]byte, int) {
+// fields appends the members of the struct at p and says how many there are.
+func (e *encoder) fields(dst []byte, l *layout, p unsafe.Pointer) ([]byte, int) {
 	n := 0
 	for i := range l.fields {
 		f := &l.fields[i]
-		fv := f.field(v)
-		if f.omitEmpty && f.layout.empty(fv) || e.digest && f.waitMs {
+		at := unsafe.Add(p, f.offset)
+		if f.omitEmpty && f.layout.empty(at) || e.digest && f.waitMs {
 			continue
 		}
 		if e.f == JSON {
@@ -140,7 +153,7 @@ func (e *encoder) fields(dst []byte, l *layout, v reflect.Value) ([]byte, int) {
 			dst = append(dst, f.msgpack...)
 		}
 		n++
-		dst = e.value(dst, f.layout, fv)
+		dst = e.value(dst, f.layout, at)
 	}
 	return dst, n
 }
@@ -159,7 +172,7 @@ func (e *encoder) mapping(dst []byte, l *layout, v reflect.Value) []byte {
 	dst, fix := e.openObject(dst, len(keys))
 	for i, key := range keys {
 		dst = e.key(dst, key.String(), i)
-		dst = e.value(dst, l.elem, v.MapIndex(key))
+		dst = e.value(dst, l.elem, addressOf(v.MapIndex(key)))
 	}
 	return e.closeObject(dst, fix, len(keys))
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 )
 
 // A layout is how a Go type is written, read once from its json tags.
@@ -31,6 +32,8 @@ const (
 
 type layout struct {
 	class  class
+	typ    reflect.Type
+	size   uintptr // of a value in memory
 	elem   *layout // of slice, map, pointer
 	fields []fieldLayout
 	byName map[string]int // wire name → index in fields
@@ -38,9 +41,10 @@ type layout struct {
 
 type fieldLayout struct {
 	name      string
-	index     []int  // more than one inside embedded structs
-	json      []byte // `"name":`
-	msgpack   []byte // the encoded name
+	index     []int   // more than one inside embedded structs
+	offset    uintptr // in the outermost struct
+	json      []byte  // `"name":`
+	msgpack   []byte  // the encoded name
 	omitEmpty bool
 	waitMs    bool // left out of a digest
 	layout    *layout
@@ -68,7 +72,7 @@ func makeLayout(t reflect.Type, making map[reflect.Type]*layout) *layout {
 	if l := making[t]; l != nil {
 		return l
 	}
-	l := &layout{}
+	l := &layout{typ: t, size: t.Size()}
 	making[t] = l
 	switch {
 	case t == timeType:
@@ -101,19 +105,19 @@ func makeLayout(t reflect.Type, making map[reflect.Type]*layout) *layout {
 		l.class = classInterface
 	case reflect.Struct:
 		l.class, l.byName = classStruct, map[string]int{}
-		l.addFields(t, nil, making)
+		l.addFields(t, nil, 0, making)
 	}
 	return l
 }
 
 // addFields adds the fields of t, those of embedded structs in their place.
-func (l *layout) addFields(t reflect.Type, path []int, making map[reflect.Type]*layout) {
+func (l *layout) addFields(t reflect.Type, path []int, base uintptr, making map[reflect.Type]*layout) {
 	for i := range t.NumField() {
 		sf := t.Field(i)
 		index := append(append([]int(nil), path...), i)
 		tag, options, _ := strings.Cut(sf.Tag.Get("json"), ",")
 		if sf.Anonymous && tag == "" && sf.Type.Kind() == reflect.Struct {
-			l.addFields(sf.Type, index, making)
+			l.addFields(sf.Type, index, base+sf.Offset, making)
 			continue
 		}
 		if tag == "-" || !sf.IsExported() {
@@ -129,6 +133,7 @@ func (l *layout) addFields(t reflect.Type, path []int, making map[reflect.Type]*
 		l.fields = append(l.fields, fieldLayout{
 			name:      tag,
 			index:     index,
+			offset:    base + sf.Offset,
 			json:      append(appendJSONString(nil, tag), ':'),
 			msgpack:   appendMsgPackString(nil, tag),
 			omitEmpty: options == "omitempty",
@@ -147,21 +152,64 @@ func (f *fieldLayout) field(v reflect.Value) reflect.Value {
 	return v
 }
 
-// empty reports whether omitempty leaves v out, as encoding/json defines it.
-func (l *layout) empty(v reflect.Value) bool {
+// empty reports whether omitempty leaves the value at p out, as encoding/json defines it.
+func (l *layout) empty(p unsafe.Pointer) bool {
 	switch l.class {
-	case classString, classSlice, classMap, classRaw:
-		return v.Len() == 0
+	case classString:
+		return len(*(*string)(p)) == 0
+	case classSlice, classRaw:
+		return (*sliceHeader)(p).n == 0
 	case classBool:
-		return !v.Bool()
+		return !*(*bool)(p)
 	case classInt:
-		return v.Int() == 0
+		return l.int(p) == 0
 	case classUint:
-		return v.Uint() == 0
+		return l.uint(p) == 0
 	case classFloat:
-		return v.Float() == 0
-	case classPointer, classInterface:
-		return v.IsNil()
+		return l.float(p) == 0
+	case classPointer:
+		return *(*unsafe.Pointer)(p) == nil
+	case classMap:
+		return reflect.NewAt(l.typ, p).Elem().Len() == 0
+	case classInterface:
+		return reflect.NewAt(l.typ, p).Elem().IsNil()
 	}
 	return false
+}
+
+// sliceHeader is how Go lays out a slice.
+type sliceHeader struct {
+	data   unsafe.Pointer
+	n, cap int
+}
+
+func (l *layout) int(p unsafe.Pointer) int64 {
+	switch l.size {
+	case 1:
+		return int64(*(*int8)(p))
+	case 2:
+		return int64(*(*int16)(p))
+	case 4:
+		return int64(*(*int32)(p))
+	}
+	return *(*int64)(p)
+}
+
+func (l *layout) uint(p unsafe.Pointer) uint64 {
+	switch l.size {
+	case 1:
+		return uint64(*(*uint8)(p))
+	case 2:
+		return uint64(*(*uint16)(p))
+	case 4:
+		return uint64(*(*uint32)(p))
+	}
+	return *(*uint64)(p)
+}
+
+func (l *layout) float(p unsafe.Pointer) float64 {
+	if l.size == 4 {
+		return float64(*(*float32)(p))
+	}
+	return *(*float64)(p)
 }

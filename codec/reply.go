@@ -107,7 +107,7 @@ func (e *encoder) callData(dst []byte, c Call) ([]byte, error) {
 	case v.Kind() == reflect.Struct && v.Type() != timeType:
 		l := layoutOf(v.Type())
 		dst, fix = e.openObject(dst, len(l.fields)+2)
-		dst, n = e.fields(dst, l, v)
+		dst, n = e.fields(dst, l, addressOf(v))
 	default:
 		return nil, fmt.Errorf("codec: the data of a request is an object, not %T", c.Data)
 	}

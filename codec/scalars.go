@@ -35,18 +35,44 @@ func (e *encoder) string(dst []byte, s string) []byte {
 }
 
 func (e *encoder) time(dst []byte, t time.Time) []byte {
-	t = t.UTC()
 	if e.f == JSON {
 		dst = append(dst, '"')
-		dst = t.AppendFormat(dst, time.RFC3339Nano)
+		dst = e.rfc3339(dst, t)
 		return append(dst, '"')
 	}
 	// An RFC 3339 time is at most 35 bytes long: longer than a fixstr can be.
 	dst = append(dst, 0xd9, 0)
 	start := len(dst)
-	dst = t.AppendFormat(dst, time.RFC3339Nano)
+	dst = e.rfc3339(dst, t)
 	dst[start-1] = byte(len(dst) - start)
 	return dst
+}
+
+// rfc3339 appends t in UTC as time.RFC3339Nano has it.
+func (e *encoder) rfc3339(dst []byte, t time.Time) []byte {
+	second := t.Unix()
+	if second != e.second || e.prefix[0] == 0 {
+		start := len(dst)
+		dst = t.UTC().AppendFormat(dst, time.RFC3339Nano)
+		if len(dst)-start <= len("2006-01-02T15:04:05.999999999Z") && dst[start+len(e.prefix)-3] == ':' { // a year of four digits
+			e.second = second
+			copy(e.prefix[:], dst[start:])
+		}
+		return dst
+	}
+	dst = append(dst, e.prefix[:]...)
+	if n := t.Nanosecond(); n != 0 {
+		width := 9
+		for ; n%10 == 0; n /= 10 {
+			width--
+		}
+		dst = append(dst, ".000000000"[:1+width]...)
+		for i := len(dst) - 1; n > 0; i-- {
+			dst[i] = byte('0' + n%10)
+			n /= 10
+		}
+	}
+	return append(dst, 'Z')
 }
 
 func (e *encoder) int(dst []byte, n int64) []byte {
