@@ -11,6 +11,7 @@ import (
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/heap"
 	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/schemas"
 	"github.com/isobar-project/isobar/vault"
 )
 
@@ -70,6 +71,23 @@ func (d *deviceActor) segments(ranges []ledger.Range) []device.Segment {
 	return out
 }
 
+// longBytes is how much memory takes a worker long to make or clear: a millisecond or more.
+const longBytes = 8 << 20
+
+// blocks tells the process that a worker will sit in long system calls, until the function
+// that it returns is called.
+func (d *deviceActor) blocks(ranges []ledger.Range) func() {
+	var n int64
+	for _, r := range ranges {
+		n += max(r.Bytes, r.Length)
+	}
+	if n < longBytes || d.kind != schemas.DeviceTypeRAM {
+		return func() {} // other drivers make memory in one short call
+	}
+	d.house.cfg.Blocking(1)
+	return func() { d.house.cfg.Blocking(-1) }
+}
+
 // made are the segments of one job, on their way into the vault.
 type made struct {
 	job     ledger.Job
@@ -80,6 +98,7 @@ type made struct {
 // create makes the segments of a job, all or none. They go into the vault on another
 // goroutine, so that the worker makes the next meanwhile. Runs on a worker.
 func (d *deviceActor) create(job ledger.Job) {
+	defer d.blocks(job.Ranges)()
 	m := made{job: job}
 	for _, r := range job.Ranges {
 		s, err := d.driver.Create(context.Background(), r.Bytes, device.CreateOptions{Weights: job.Weights, Label: "isobar " + d.id})
@@ -227,6 +246,7 @@ func (d *deviceActor) destroy(job ledger.Job, segs []device.Segment) {
 }
 
 func (d *deviceActor) clear(job ledger.Job, segs []device.Segment) {
+	defer d.blocks(job.Ranges)()
 	var fail error
 	for i, s := range segs {
 		if fail = d.driver.Clear(s, job.Ranges[i].Offset, job.Ranges[i].Length, 0); fail != nil {

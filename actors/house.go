@@ -52,6 +52,9 @@ type Config struct {
 	Policy eviction.Policy
 	// LoadWorkers read one model at once, Loads models at a time are read.
 	LoadWorkers, Loads int
+	// Blocking is told when so many goroutines begin (more than 0) or end (less) to sit in long
+	// system calls, from any goroutine; nil: nobody wants to know.
+	Blocking func(n int)
 	// Watch calls gone once when the process of a pidfd has exited.
 	Watch func(pidfd *os.File, gone func()) (stop func(), err error)
 	// Find opens a pidfd of a process known by pid and start time; os.ErrProcessDone if it has exited.
@@ -140,6 +143,9 @@ func (c *Config) defaults() {
 	}
 	if c.Crash == nil {
 		c.Crash = func(string) {}
+	}
+	if c.Blocking == nil {
+		c.Blocking = func(int) {}
 	}
 	if c.Exit == nil {
 		c.Exit = os.Exit

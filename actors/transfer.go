@@ -164,6 +164,8 @@ func (t *transferActor) load(f *fill) error {
 	if f.lent.fail != nil {
 		return f.lent.fail
 	}
+	t.house.cfg.Blocking(t.house.cfg.LoadWorkers)
+	defer t.house.cfg.Blocking(-t.house.cfg.LoadWorkers)
 	return weights.Load(f.ctx, f.source.model, f.source.layout, &sink{f.lent}, weights.LoadOptions{
 		Workers: t.house.cfg.LoadWorkers,
 		Progress: func(done int64) {

@@ -86,6 +86,9 @@ type Config struct {
 	// LoadWorkers read one model at a time, Loads models are read at a time, and
 	// CopyWorkers make and clear memory of one device.
 	LoadWorkers, Loads, CopyWorkers int
+	// Blocking, if set, is told when so many goroutines begin (more than 0) or end (less) to
+	// sit in long system calls; see Tune.
+	Blocking func(n int)
 
 	// ResumeGrace is how long a session may stay away after a take-over.
 	ResumeGrace time.Duration

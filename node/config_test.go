@@ -87,7 +87,7 @@ func TestEveryFieldIsSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	byProgram := []string{"Log", "Version", "VaultCommand", "NATSServerConfig"}
+	byProgram := []string{"Log", "Version", "VaultCommand", "NATSServerConfig", "Blocking"}
 	b, a := reflect.ValueOf(before), reflect.ValueOf(after)
 	for i := range b.NumField() {
 		f := b.Type().Field(i)

@@ -81,6 +81,3 @@ func (h bufferedHandler) WithAttrs(a []slog.Attr) slog.Handler {
 func (h bufferedHandler) WithGroup(name string) slog.Handler {
 	return bufferedHandler{h.Handler.WithGroup(name), h.buffer}
 }
-
-// commandRecord is the message of the one record that each command makes.
-const commandRecord = "command"

@@ -64,7 +64,9 @@ type Node struct {
 	bus     *bus.Bus
 	house   *actors.House
 	data    *dataplane.Server
-	info    Info
+	// commands has the outcomes that are still to be logged.
+	commands *commandLog
+	info     Info
 }
 
 // Open starts a node. Its errors say what to do about them.
@@ -76,6 +78,7 @@ func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	n.commands = &commandLog{log: n.log, clock: w.Clock}
 	begun := w.Clock.Now()
 	defer func() {
 		if err != nil {
@@ -168,7 +171,7 @@ func (n *Node) takeVault(ctx context.Context, w Hooks) (map[uint64]*os.File, err
 
 func (n *Node) openBus(boot string, w Hooks) error {
 	c := bus.Config{Node: n.cfg.Node, Version: n.cfg.Version, BootID: boot, Tenants: w.Tenants, History: n.cfg.History(),
-		Heartbeat: n.beat, Observe: n.observe, Clock: w.Clock, Log: n.log}
+		Heartbeat: n.beat, Observe: n.commands.add, Clock: w.Clock, Log: n.log}
 	c.OnHealth = func(ws []bus.Warning) {
 		for _, x := range ws {
 			n.log.Warn(x.Text, "code", x.Code, "subject", x.Subject, "fix", x.Fix)
@@ -204,7 +207,7 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 	c := actors.Config{
 		Node: n.cfg.Node, BootID: boot, Version: n.cfg.Version, DataSocket: n.cfg.DataSocket(), Clock: w.Clock, Log: n.log,
 		Publisher: n.bus.Publisher(), Keeper: n.keeper, KeeperPID: n.keeper.pid, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
-		LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
+		LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Blocking: n.cfg.Blocking, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
 		ResumeGrace: n.cfg.ResumeGrace, KeepAnswers: n.cfg.KeepAnswers, MaxAnswers: n.cfg.MaxAnswers, MaxSessions: n.cfg.MaxSessions,
 		UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit,
 	}
@@ -261,38 +264,6 @@ func findProcess(pid int, start uint64) (*os.File, error) {
 	return f, nil
 }
 
-// observe writes one record a command.
-func (n *Node) observe(o bus.Outcome) {
-	if !n.log.Enabled(context.Background(), slog.LevelInfo) {
-		return
-	}
-	code, outcome := string(o.Code), "done"
-	if code != "" {
-		outcome = "failed"
-	}
-	n.log.Info(commandRecord, "action", string(o.Command.Action), "request_id", o.Command.RequestID, "tenant", o.Command.Tenant,
-		"device", deviceOf(o.Command.Data), "outcome", outcome, "code", code, "duration_ms", float64(o.Took)/float64(time.Millisecond))
-}
-
-// deviceOf is the device that a request names, if it names one.
-func deviceOf(data any) string {
-	switch r := data.(type) {
-	case *schemas.AllocateRequest:
-		return r.DeviceID
-	case *schemas.LoadModelRequest:
-		return r.DeviceID
-	case *schemas.UnloadModelRequest:
-		return r.DeviceID
-	case *schemas.SetLimitsRequest:
-		return r.DeviceID
-	case *schemas.GetStatusRequest:
-		return r.DeviceID
-	case *schemas.GetPressureRequest:
-		return r.DeviceID
-	}
-	return ""
-}
-
 // Info describes the node.
 func (n *Node) Info() Info { return n.info }
 
@@ -321,6 +292,7 @@ func (n *Node) close(dropAll bool) error {
 	if n.bus != nil {
 		n.bus.Close(time.Second)
 	}
+	n.commands.flush()
 	if n.watcher != nil {
 		n.watcher.Close()
 	}
