@@ -23,6 +23,9 @@ type Request struct {
 	Already int64 // bytes on their way back; subtracted from Need
 	// MaxVictims bounds how many objects may go; 0 is no bound.
 	MaxVictims int
+	// Force takes what somebody reads as well, after everything that nobody does. What is
+	// pinned or excluded stays all the same.
+	Force      bool
 	Candidates []Candidate // in any order, each key once
 }
 
@@ -65,7 +68,7 @@ func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 	order := ranking{of: r.Candidates, items: make([]ranked, 0, len(r.Candidates))}
 	for i := range r.Candidates {
 		c := &r.Candidates[i]
-		if reason := unevictable(c); reason != "" {
+		if reason := unevictable(c, r.Force); reason != "" {
 			plan.Kept = append(plan.Kept, Skipped{c.Key, reason})
 			continue
 		}

@@ -197,7 +197,7 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 			case 4:
 				x.Priority = 1
 			}
-			if unevictable(&x) == "" {
+			if unevictable(&x, false) == "" {
 				evictable += x.Bytes
 			}
 			c = append(c, x)
@@ -212,8 +212,8 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 		var freed int64
 		for _, v := range p.Victims {
 			i := slices.IndexFunc(c, func(x Candidate) bool { return x.Key == v.Key })
-			if unevictable(&c[i]) != "" {
-				t.Fatalf("%s goes although: %s", v.Key, unevictable(&c[i]))
+			if unevictable(&c[i], false) != "" {
+				t.Fatalf("%s goes although: %s", v.Key, unevictable(&c[i], false))
 			}
 			if v.Reason == "" || v.Bytes != c[i].Bytes || v.Value != w[v.Key] {
 				t.Fatalf("victim %+v of %+v", v, c[i])
@@ -237,7 +237,7 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 		if r.MaxVictims > 0 && p.Shortfall > 0 { // then no choice of so many suffices
 			sizes := []int64{}
 			for _, x := range c {
-				if unevictable(&x) == "" {
+				if unevictable(&x, false) == "" {
 					sizes = append(sizes, -x.Bytes)
 				}
 			}

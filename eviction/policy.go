@@ -38,16 +38,28 @@ type Policy interface {
 // 100-byte keys about 2 MiB.
 const DefaultRemembered = 8192
 
-// Names lists the policies that New makes, the default one first.
-func Names() []string { return []string{"gdsf", "lru"} }
+// DefaultName is what the default policy is called: it weighs what a reload costs.
+const DefaultName = "cost"
 
-// New makes a policy by its name; "" is the default one.
+// Names lists the policies that New makes, the default one first.
+func Names() []string { return []string{DefaultName, "gdsf", "lru", "lfu", "fifo", "size"} }
+
+// New makes a policy by its name. "" and "cost" are a Panel: all policies at once, of
+// which the default decides unless another is chosen.
 func New(name string) (Policy, error) {
 	switch name {
-	case "", "gdsf":
+	case "", DefaultName:
+		return NewPanel(), nil
+	case "gdsf":
 		return NewGDSF(DefaultRemembered), nil
 	case "lru":
 		return NewLRU(), nil
+	case "lfu":
+		return NewLFU(), nil
+	case "fifo":
+		return NewFIFO(), nil
+	case "size":
+		return NewSize(), nil
 	}
 	return nil, fmt.Errorf("eviction policy %q is unknown, want one of %v", name, Names())
 }

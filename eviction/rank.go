@@ -9,7 +9,7 @@ import (
 // so that ten thousand of them are nothing for the garbage collector to walk.
 type ranked struct {
 	value float64
-	class int64 // priority, and above all priorities the last victim
+	class int64 // priority, above all priorities what is read, above that the last victim
 	index int32 // among the candidates
 	rank  int32 // 1 is the first to go; set when it is chosen
 }
@@ -24,6 +24,9 @@ type ranking struct {
 func (r *ranking) add(i int, value float64) {
 	c := &r.of[i]
 	class := int64(min(max(c.Priority, -1<<31), 1<<31))
+	if c.Readers > 0 {
+		class += 1 << 36 // only by force, and after everything that nobody reads
+	}
 	if c.LastVictim {
 		class += 1 << 40
 	}

@@ -7,16 +7,17 @@ import (
 	"github.com/isobar-project/isobar/clock"
 )
 
-// unevictable says why c may not go; empty if it may.
-func unevictable(c *Candidate) string {
+// unevictable says why c may not go; empty if it may. With force its
+// readers don't keep it.
+func unevictable(c *Candidate, force bool) string {
 	switch {
 	case c.Excluded != "":
 		return c.Excluded
 	case c.Pinned:
 		return "pinned"
-	case c.Readers == 1:
+	case c.Readers == 1 && !force:
 		return "in use by 1 reader"
-	case c.Readers > 1:
+	case c.Readers > 1 && !force:
 		return "in use by " + strconv.Itoa(c.Readers) + " readers"
 	case c.Bytes <= 0:
 		return "holds no bytes here"
@@ -27,8 +28,13 @@ func unevictable(c *Candidate) string {
 // why says in words why c goes: its rank among all that may go.
 func why(c *Candidate, rank, among int, now clock.Instant) string {
 	b := make([]byte, 0, 96)
-	b = append(b, "unread for "...)
-	b = appendAge(b, max(0, now.Sub(c.LastUsed)))
+	if c.Readers > 0 {
+		b = append(b, "forced while in use, readers: "...)
+		b = strconv.AppendInt(b, int64(c.Readers), 10)
+	} else {
+		b = append(b, "unread for "...)
+		b = appendAge(b, max(0, now.Sub(c.LastUsed)))
+	}
 	b = append(b, "; reload costs "...)
 	b = appendSeconds(b, c.Cost)
 	b = append(b, "; "...)

@@ -1,0 +1,72 @@
+package eviction
+
+import (
+	"github.com/isobar-project/isobar/clock"
+)
+
+// Panel is every policy at once: each hears of everything that happens, so that a client
+// can choose any of them when room is made. As a Policy it speaks for its default, which
+// is what decides where nobody chose.
+type Panel struct {
+	name    string
+	speaker Policy
+	members map[string]Policy
+	all     []Policy // each once, in a fixed order
+}
+
+var _ Policy = (*Panel)(nil)
+
+// NewPanel makes the panel of all policies. Its default goes by the name "cost": GDSF,
+// the policy that reloads least on the traces of package replay.
+func NewPanel() *Panel {
+	gdsf := NewGDSF(DefaultRemembered)
+	p := &Panel{name: DefaultName, speaker: gdsf, all: []Policy{gdsf, NewLRU(), NewLFU(), NewFIFO(), NewSize()}}
+	p.members = map[string]Policy{DefaultName: gdsf}
+	for _, m := range p.all {
+		p.members[m.Name()] = m
+	}
+	return p
+}
+
+// Choose returns the member of that name; "" is the default.
+func (p *Panel) Choose(name string) (Policy, bool) {
+	if name == "" {
+		return p.speaker, true
+	}
+	m, ok := p.members[name]
+	return m, ok
+}
+
+// Name implements Policy.
+func (p *Panel) Name() string { return p.name }
+
+// Loaded implements Policy.
+func (p *Panel) Loaded(o Object, now clock.Instant) {
+	for _, m := range p.all {
+		m.Loaded(o, now)
+	}
+}
+
+// Used implements Policy.
+func (p *Panel) Used(key string, now clock.Instant) {
+	for _, m := range p.all {
+		m.Used(key, now)
+	}
+}
+
+// Evicted implements Policy.
+func (p *Panel) Evicted(key string, now clock.Instant) {
+	for _, m := range p.all {
+		m.Evicted(key, now)
+	}
+}
+
+// Removed implements Policy.
+func (p *Panel) Removed(key string) {
+	for _, m := range p.all {
+		m.Removed(key)
+	}
+}
+
+// Value implements Policy: the default's.
+func (p *Panel) Value(key string, now clock.Instant) float64 { return p.speaker.Value(key, now) }
