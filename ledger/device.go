@@ -80,6 +80,7 @@ type Device struct {
 	pending  map[Ticket]*Request           // being prepared by workers
 	answers  map[string]*answerAt          // by request key
 	sessions map[SessionID]map[*Grant]bool // what each session owns or maps
+	trims    []*trim                       // under way
 	ended    map[SessionID]bool
 	endedAt  []SessionID
 

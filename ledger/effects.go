@@ -86,6 +86,7 @@ const (
 	OutcomeRefused                         // Err is set
 	OutcomeReleased                        // Freed, Zombie, Confirmed are set
 	OutcomeSealed                          // Grant is set
+	OutcomeTrimmed                         // Freed is set
 )
 
 // Outcome answers one request. Ref is the request's own.

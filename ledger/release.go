@@ -306,6 +306,7 @@ func (d *Device) Destroyed(id uuid.UUID, segs []Range, now Now) {
 			d.books.pooled -= s.bytes
 			d.books.doomed -= s.bytes
 			d.forget(tx, s)
+			d.trimmedOff(s)
 		}
 		must(tx.Commit())
 	}

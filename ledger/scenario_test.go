@@ -142,6 +142,8 @@ func (s *script) do(td *datadriven.TestData) error {
 			stay, n := s.Core.Drain(td.HasArg("all"), s.Now)
 			s.say("%d grants of %s stay", stay, size(n))
 		})
+	case "trim":
+		return s.call(func() { s.Core.Trim("trim", bytes(arg(td, 0)), s.Now) })
 	case "crash":
 		return s.crash(td)
 	case "show":
@@ -321,6 +323,8 @@ func (s *script) outcome(o ledger.Outcome) {
 		s.say("queued: %v at %d: %s", o.Ref, o.Position, o.Reason)
 	case ledger.OutcomeRefused:
 		s.say("refused: %v: %s: %s", o.Ref, o.Err.Code, o.Err.Message)
+	case ledger.OutcomeTrimmed:
+		s.say("trimmed: freed %s", size(o.Freed))
 	case ledger.OutcomeReleased:
 		s.say("released: %v: freed %s, zombie %s, confirmed %v", o.Ref, size(o.Freed), size(o.Zombie), o.Confirmed)
 	}
