@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/ledger/store"
@@ -138,39 +137,6 @@ func (c *Catalog) Revoking(device string) (bytes int64) {
 
 func (cp *Copy) evictable() bool {
 	return cp.State == Sealed && !cp.Model.Pinned && cp.Readers() == 0
-}
-
-// Want asks for a plan that frees bytes on a device.
-type Want struct {
-	Device     string
-	Bytes      int64
-	Already    int64
-	Excluded   map[string]string // copy key → reason
-	LastVictim string            // copy key
-	MaxVictims int
-}
-
-// Plan picks the cheapest set of copies that makes the room. It changes nothing, so that
-// a dry run and the real decision are the same call.
-func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, map[string]*Copy) {
-	byKey := map[string]*Copy{}
-	req := eviction.Request{Need: w.Bytes, Already: w.Already, MaxVictims: w.MaxVictims}
-	for _, cp := range c.grants {
-		if cp.Device != w.Device || cp.State != Sealed {
-			continue
-		}
-		key := cp.Key()
-		if byKey[key] != nil || cp.Model.Superseded {
-			key += "@" + cp.Model.VersionString()
-		}
-		byKey[key] = cp
-		req.Candidates = append(req.Candidates, eviction.Candidate{
-			Object: eviction.Object{Key: key, Bytes: cp.Granted, Cost: cp.Cost.Seconds()},
-			Pinned: cp.Model.Pinned, Readers: cp.Readers(), Priority: cp.Model.Priority,
-			LastUsed: cp.UsedAt, Excluded: w.Excluded[key], LastVictim: key == w.LastVictim,
-		})
-	}
-	return eviction.MakePlan(c.policy, req, now), byKey
 }
 
 // PolicyName is the eviction policy's name on the wire.

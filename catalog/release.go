@@ -116,10 +116,25 @@ func (c *Catalog) Evict(cp *Copy, why string, now ledger.Now) bool {
 	if !cp.evictable() {
 		return false
 	}
+	c.evict(cp, false, 0, why, now)
+	return true
+}
+
+// EvictByForce is Evict of a copy that somebody may read: its references end, and who maps
+// it is asked to let go by the deadline (0: the device's own). A pinned copy stays.
+func (c *Catalog) EvictByForce(cp *Copy, deadline time.Duration, why string, now ledger.Now) bool {
+	c.begin()
+	if cp.State != Sealed || cp.Model.Pinned {
+		return false
+	}
+	c.evict(cp, true, deadline, why, now)
+	return true
+}
+
+func (c *Catalog) evict(cp *Copy, force bool, deadline time.Duration, why string, now ledger.Now) {
 	c.policy.Evicted(cp.Key(), now.Boot)
 	cp.ordered = true
-	c.release(cp, false, 0, why, nil)
-	return true
+	c.release(cp, force, deadline, why, nil)
 }
 
 func (c *Catalog) release(cp *Copy, force bool, deadline time.Duration, why string, u *UnloadRequest) {
