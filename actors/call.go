@@ -25,6 +25,9 @@ type call struct {
 	handed bool
 	// outer is true while the goroutine that has the command is not an actor's.
 	outer bool
+	// offered is the file that the command brought, if any; it ends with the command at the
+	// latest, unless a load has taken it.
+	offered *offered
 	// session is the session that the command named, if any, looked up.
 	owner ledger.Owner
 }
@@ -35,6 +38,7 @@ func (c *call) done(data any, undo func()) {
 		panic("actors: a second answer to " + string(c.Action))
 	}
 	c.answered = true
+	c.offered.close()
 	s := c.house.sessions
 	switch {
 	case c.operation != "":
@@ -62,6 +66,7 @@ func (c *call) fail(err *schemas.Error) {
 		panic("actors: a second answer to " + string(c.Action))
 	}
 	c.answered = true
+	c.offered.close()
 	if c.operation == "" && c.key == "" {
 		c.Reply.Fail(err)
 		return

@@ -8,7 +8,8 @@ import (
 	"github.com/isobar-project/isobar/schemas"
 )
 
-// Submit implements Desk. A command whose outcome is remembered, or that names a session,
+// Submit implements Desk. A command whose outcome is remembered, or that names a session
+// or brings a file claim,
 // goes by the sessions actor; all others go straight to the actor that does them.
 func (h *House) Submit(cmd *Command) {
 	c := &call{Command: cmd, house: h, owner: ledger.Owner{Tenant: cmd.Tenant, User: cmd.User, UID: h.cfg.UID}}
@@ -18,7 +19,7 @@ func (h *House) Submit(cmd *Command) {
 		return
 	}
 	session := sessionOf(cmd.Data)
-	if !(spec.Changing && cmd.Chosen && !cmd.DryRun) && session == "" {
+	if !(spec.Changing && cmd.Chosen && !cmd.DryRun) && session == "" && fileClaimOf(cmd.Data) == "" {
 		c.outer = true
 		h.route(c)
 		return
@@ -69,6 +70,10 @@ func (s *sessionsActor) admit(c *call, spec *schemas.Spec, session ledger.Sessio
 			return
 		}
 		c.owner.Session, c.owner.PID, c.owner.UID = x.ID, x.Process.PID, x.Process.UID
+	}
+	if err := s.redeem(c); err != nil {
+		c.fail(err)
+		return
 	}
 	s.house.route(c)
 }

@@ -61,6 +61,9 @@ type Config struct {
 	Find func(pid int, start uint64) (*os.File, error)
 	// Random fills b with unguessable bytes; nil is the machine's.
 	Random func(b []byte)
+	// TenantOf is the tenant of a user of the data socket, to whom the files belong that he
+	// offers; ok is false for a user who has none. nil: everybody is of the default tenant.
+	TenantOf func(uid uint32) (tenant string, ok bool)
 	// UID is the node's user: who maps a grant that no session owns.
 	UID uint32
 	// ResumeGrace is how long a session of a living process may stay away after a
@@ -146,6 +149,9 @@ func (c *Config) defaults() {
 	}
 	if c.Blocking == nil {
 		c.Blocking = func(int) {}
+	}
+	if c.TenantOf == nil {
+		c.TenantOf = func(uint32) (string, bool) { return schemas.DefaultTenant, true }
 	}
 	if c.Exit == nil {
 		c.Exit = os.Exit
@@ -315,6 +321,7 @@ func (h *House) Close(ctx context.Context) error {
 	}
 	h.transfer.close()
 	err := h.system.Shutdown(ctx)
+	letGo(h.sessions.offers.Close())
 	for _, d := range h.devices {
 		d.driver.Close()
 	}

@@ -75,6 +75,10 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 	if in.TimeoutSeconds != nil {
 		r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
 	}
+	if c.offered != nil {
+		p.loadOffered(c, r)
+		return
+	}
 	p.loadWith(c, r)
 }
 

@@ -146,8 +146,7 @@ func (p *poolActor) step(s *catalog.Step) {
 	st := *s
 	switch st.Kind {
 	case catalog.StepInspect:
-		r := *st.Request
-		p.house.transfer.inspect(st.Copy, r)
+		p.inspect(st.Copy, *st.Request)
 	case catalog.StepAllocate:
 		p.allocate(st)
 	case catalog.StepFill:

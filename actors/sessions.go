@@ -25,6 +25,7 @@ type sessionsActor struct {
 	byReq    map[string]*operation // by answer key
 	ended    []*operation          // in the order of their end
 	conns    map[ledger.SessionID]*connection
+	offers   *ledger.Offers // of *offered
 	restored []ledger.Session
 }
 
@@ -66,7 +67,8 @@ func (h *House) openSessions() error {
 func (h *House) sessionsOf() *sessionsActor {
 	if h.sessions == nil {
 		h.sessions = &sessionsActor{house: h, answers: ledger.NewAnswers(h.cfg.KeepAnswers, h.cfg.MaxAnswers),
-			ops: map[string]*operation{}, byReq: map[string]*operation{}, conns: map[ledger.SessionID]*connection{}}
+			ops: map[string]*operation{}, byReq: map[string]*operation{}, conns: map[ledger.SessionID]*connection{},
+			offers: ledger.NewOffers(h.cfg.Random)}
 	}
 	return h.sessions
 }
@@ -123,6 +125,7 @@ func (s *sessionsActor) keepHouse() {
 		}
 	}
 	s.forgetOperations(now)
+	letGo(s.offers.Expire(now))
 	for _, id := range s.core.Overdue(now) {
 		s.house.log.Info("a session was not resumed in time", "session", id)
 		s.close(id)
@@ -156,6 +159,7 @@ func (s *sessionsActor) dead(id ledger.SessionID) {
 			c.conn.Close()
 		}
 	}
+	letGo(s.offers.SessionGone(id))
 	s.tellDevices(func(d *deviceActor) { d.sessionDead(id) })
 	s.house.pool.sessionGone(id)
 }
@@ -168,6 +172,7 @@ func (s *sessionsActor) close(id ledger.SessionID) {
 	if c := s.conns[id]; c != nil {
 		c.conn = nil
 	}
+	letGo(s.offers.SessionGone(id))
 	s.tellDevices(func(d *deviceActor) { d.sessionClosed(id) })
 	s.house.pool.sessionGone(id)
 }

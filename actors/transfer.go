@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -88,21 +89,34 @@ func (t *transferActor) inspect(cp *catalog.Copy, r catalog.LoadRequest) {
 			defer t.wg.Done()
 			src, desc, err := t.describe(r.Path)
 			p := t.house.pool
-			p.tell(seam.SystemLane, func() {
-				if !p.core.Inspected(cp, &r, desc, err, p.house.now()) && src != nil {
-					src.model.Close()
-				}
-				p.flush()
-			})
+			p.tell(seam.SystemLane, func() { p.inspected(cp, &r, src, desc, err) })
 		}()
 	})
 }
 
+// inspected is the outcome of looking at a model's files, on the pool's goroutine.
+func (p *poolActor) inspected(cp *catalog.Copy, r *catalog.LoadRequest, src *source, desc catalog.Description, err *schemas.Error) {
+	if !p.core.Inspected(cp, r, desc, err, p.house.now()) && src != nil {
+		src.model.Close()
+	}
+	p.flush()
+}
+
 func (t *transferActor) describe(path string) (*source, catalog.Description, *schemas.Error) {
+	if strings.HasPrefix(path, offeredPath) {
+		return nil, catalog.Description{}, schemas.Errorf(schemas.CodeFileNotReadable,
+			"%s: the model came as an open file, which the node no longer has: offer it again on the data socket, and give its file_claim", path).With("path", path)
+	}
 	m, err := weights.Inspect(t.ctx, path, weights.Options{Roots: t.house.cfg.Roots})
 	if err != nil {
 		return nil, catalog.Description{}, modelError(err)
 	}
+	src, d := describeModel(m, path)
+	return src, d, nil
+}
+
+// describeModel lays an inspected model out.
+func describeModel(m *weights.Model, path string) (*source, catalog.Description) {
 	l := m.Layout(weights.LayoutOptions{})
 	d := catalog.Description{Path: path, ContentID: m.ContentID, Bytes: m.TotalBytes, Source: &source{m, l}}
 	for _, s := range l.Segments {
@@ -112,7 +126,7 @@ func (t *transferActor) describe(path string) (*source, catalog.Description, *sc
 		tn := m.Tensors[i]
 		d.Tensors = append(d.Tensors, schemas.Tensor{Name: tn.Name, DType: tn.DType, Shape: tn.Shape, Segment: p.Segment, Offset: p.Offset, SizeBytes: tn.Bytes})
 	}
-	return &source{m, l}, d, nil
+	return d.Source.(*source), d
 }
 
 // modelError says on the wire what is wrong with a model or its files.

@@ -154,6 +154,9 @@ type LoadRequest struct {
 	// Changed says that the shell looked at the file of a resident model and found another
 	// than was loaded: it is loaded beside the old one, as a new version.
 	Changed bool
+	// Offered is the shell's: the open file of a request whose Path the shell made up for it.
+	// It comes back in StepInspect.
+	Offered any
 	// Keep leaves the model's type, pin, priority and sharing as they are: the request
 	// says nothing of them.
 	Keep bool

@@ -93,7 +93,8 @@ func TestEnvelope(t *testing.T) {
 		{"object not built", "set_limits", `{"device_id":"ram-0","tenant":{"name":"a"}}`, "NOT_IMPLEMENTED", "tenant"},
 		{"value not built", "unload_model", `{"name":"m","to":"RAM"}`, "NOT_IMPLEMENTED", "to"},
 		{"value built", "unload_model", `{"name":"m","to":"DROP"}`, "", nil},
-		{"file_claim", "load_model", `{"name":"m","file_claim":"c"}`, "NOT_IMPLEMENTED", "file_claim"},
+		{"file_claim", "load_model", `{"name":"m","file_claim":"c"}`, "", nil},
+		{"file_claim and path", "load_model", `{"name":"m","path":"/m","file_claim":"c"}`, "INVALID_REQUEST", "file_claim"},
 		{"tenant filter", "get_allocations", `{"tenant":"a"}`, "NOT_IMPLEMENTED", "tenant"},
 
 		{"alias", "allocate", `{"size_bytes":1,"memory_type":"vram"}`, "", nil},

@@ -138,7 +138,7 @@ func (c *conn) handle(f *fdwire.Frame) error {
 		c.fail(h.ID, schemas.Errorf(schemas.CodeInvalidRequest, "%.40q before hello was answered", h.Type))
 		return fmt.Errorf("%.40q before hello was answered", h.Type)
 	}
-	if err := c.dispatch(session, h, f.Body); err != nil {
+	if err := c.dispatch(session, h, f); err != nil {
 		c.fail(h.ID, err)
 	}
 	return nil
@@ -191,7 +191,8 @@ func (c *conn) welcome(id uint64, w Welcome, err error) {
 	})
 }
 
-func (c *conn) dispatch(session string, h fdwire.Header, body []byte) error {
+func (c *conn) dispatch(session string, h fdwire.Header, f *fdwire.Frame) error {
+	body := f.Body
 	switch h.Type {
 	case wire.TypePing:
 		if err := decode(body, &fdwire.Header{}); err != nil {
@@ -204,7 +205,7 @@ func (c *conn) dispatch(session string, h fdwire.Header, body []byte) error {
 	case wire.TypeUnmap, wire.TypeUnmapped:
 		return c.sayUnmap(session, h, body)
 	case wire.TypeOffer:
-		return schemas.Errorf(schemas.CodeNotImplemented, "offer is not built yet")
+		return c.sayOffer(session, h.ID, f)
 	case wire.TypeHello:
 		return schemas.Errorf(schemas.CodeInvalidRequest, "hello was said already")
 	case wire.TypePong, wire.TypeError:
@@ -294,6 +295,36 @@ func (c *conn) sayUnmap(session string, h fdwire.Header, body []byte) error {
 			return
 		}
 		c.send(&wire.Unmap{Type: wire.TypeUnmapped, ID: h.ID, AllocationID: m.AllocationID})
+	})
+	return nil
+}
+
+// sayOffer takes an open file. The descriptor stays the frame's, which closes it, until
+// nothing is wrong with the message.
+func (c *conn) sayOffer(session string, id uint64, f *fdwire.Frame) error {
+	var m wire.Offer
+	if err := decode(f.Body, &m); err != nil {
+		return err
+	}
+	if m.Name == "" {
+		return schemas.Errorf(schemas.CodeInvalidRequest, "name is missing: it is what people see of the file")
+	}
+	if err := checkNames(m.Name); err != nil {
+		return err
+	}
+	if len(f.FDs) != 1 {
+		return schemas.Errorf(schemas.CodeInvalidRequest, "an offer brings one descriptor, not %d: send the open file along as SCM_RIGHTS", len(f.FDs))
+	}
+	if err := c.begin(); err != nil {
+		return err
+	}
+	c.server.cfg.Desk.Offer(session, m.Name, f.FDs.File(0, m.Name), func(claim string, err error) {
+		c.end()
+		if err != nil {
+			c.fail(id, err)
+			return
+		}
+		c.send(&wire.Offered{Type: wire.TypeOffered, ID: id, FileClaim: claim})
 	})
 	return nil
 }

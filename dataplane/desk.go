@@ -20,6 +20,9 @@ type Desk interface {
 	// Unmap says that the client has unmapped a grant, of itself or because it was
 	// asked to.
 	Unmap(session, allocation string, done func(error))
+	// Offer takes an open file for load_model, with the client's own rights to it, and
+	// answers with a claim. The file is the Desk's from now on; it may be of any kind.
+	Offer(session, name string, file *os.File, done func(claim string, err error))
 	// Ended says that a session's connection is gone. A session that was resumed
 	// on a newer connection does not end with the older one: compare conn.
 	Ended(session string, conn Conn)

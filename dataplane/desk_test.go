@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"testing"
@@ -90,6 +91,19 @@ func (d *desk) Map(session, claim string, mode dataplane.Mode, done func(*datapl
 func (d *desk) Unmap(session, allocation string, done func(error)) {
 	d.heard <- fmt.Sprintf("unmap %s %s", session, allocation)
 	d.answer(func() { done(nil) })
+}
+
+// Offer reads what the file holds, as the desk of a node would.
+func (d *desk) Offer(session, name string, file *os.File, done func(string, error)) {
+	defer file.Close()
+	text := make([]byte, 32)
+	n, err := file.ReadAt(text, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		done("", schemas.Errorf(schemas.CodeFileNotReadable, "%v", err))
+		return
+	}
+	d.heard <- fmt.Sprintf("offer %s %s %q", session, name, text[:n])
+	d.answer(func() { done("file-claim-of-"+name, nil) })
 }
 
 func (d *desk) Ended(session string, conn dataplane.Conn) {

@@ -33,7 +33,8 @@
 //
 // The files of a Mapping belong to the server from the callback on, which closes them
 // when they are sent or the connection is gone. The pidfd of a Peer belongs to the
-// Desk from Hello on.
+// Desk from Hello on, and so does an offered file from Offer on; a descriptor that came
+// with any other message is closed.
 //
 // # Failure
 //

@@ -12,6 +12,7 @@ import (
 	"github.com/isobar-project/isobar/dataplane"
 	"github.com/isobar-project/isobar/dataplane/client"
 	"github.com/isobar-project/isobar/fdwire"
+	"github.com/isobar-project/isobar/schemas"
 )
 
 // oneGrant is a Desk that gives the same memory to whoever knows the claim.
@@ -37,6 +38,12 @@ func (d oneGrant) Map(_, _ string, _ dataplane.Mode, done func(*dataplane.Mappin
 }
 
 func (oneGrant) Unmap(_, _ string, done func(error)) { done(nil) }
+
+// Offer takes no files.
+func (oneGrant) Offer(_, _ string, file *os.File, done func(string, error)) {
+	file.Close()
+	done("", schemas.Errorf(schemas.CodeFileNotReadable, "no files here"))
+}
 
 func (oneGrant) Ended(string, dataplane.Conn) {}
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -274,4 +275,55 @@ func TestAClientDistrustsWhatItIsSent(t *testing.T) {
 	if now := openFDs(t); now != before {
 		t.Fatalf("%d descriptors, %d before", now, before)
 	}
+}
+
+func TestAnOfferedFileArrives(t *testing.T) {
+	h := serve(t, nil)
+	c := dial(t, h, nil)
+	h.want(t, "hello test held=[] alive=true self=true")
+	before := openFDs(t)
+	f := memfile(t, "the model")
+	claim, err := c.Offer(t.Context(), "m", f)
+	if err != nil || claim != "file-claim-of-m" {
+		t.Fatal(claim, err)
+	}
+	h.want(t, `offer s1 m "the model"`)
+	if _, err := f.WriteString("!"); err != nil {
+		t.Fatal("the file is not the caller's any more:", err)
+	}
+	if _, err := c.Offer(t.Context(), "", f); !errors.Is(err, schemas.Errorf(schemas.CodeInvalidRequest, "")) {
+		t.Fatal(err)
+	}
+	f.Close()
+	if _, err := c.Offer(t.Context(), "closed", f); err == nil {
+		t.Fatal("a closed file was offered")
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.server.Close() // what waits for a node is given up, and its descriptor closed
+	g := memfile(t, "never sent")
+	for {
+		if _, err := c.Offer(over, "late", g); errors.Is(err, context.Canceled) {
+			break
+		}
+	}
+	g.Close()
+	c.Close()
+	if now := openFDs(t); now > before {
+		t.Fatalf("%d descriptors, %d before", now, before)
+	}
+}
+
+func memfile(t *testing.T, content string) *os.File {
+	t.Helper()
+	fd, err := unix.MemfdCreate("offered", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "offered")
+	t.Cleanup(func() { f.Close() })
+	if _, err := f.WriteString(content); err != nil {
+		t.Fatal(err)
+	}
+	return f
 }

@@ -77,6 +77,15 @@ func TestErrorsOfTheContract(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, fd := range append(pipe[:], fd) {
+			unix.Close(fd)
+		}
+	})
 	long := strings.Repeat("x", 2000)
 	for i, tc := range []struct {
 		name string
@@ -96,7 +105,10 @@ func TestErrorsOfTheContract(t *testing.T) {
 		{"no allocation", map[string]any{"type": "unmap"}, nil, schemas.CodeInvalidRequest, "allocation_id"},
 		{"long allocation", map[string]any{"type": "unmap", "allocation_id": long}, nil, schemas.CodeInvalidRequest, "2000 bytes"},
 		{"hello twice", map[string]any{"type": "hello"}, nil, schemas.CodeInvalidRequest, "already"},
-		{"offer", map[string]any{"type": "offer", "name": "f"}, []int{fd}, schemas.CodeNotImplemented, "offer"},
+		{"offer without a name", map[string]any{"type": "offer"}, []int{fd}, schemas.CodeInvalidRequest, "name"},
+		{"offer with a long name", map[string]any{"type": "offer", "name": long}, []int{fd}, schemas.CodeInvalidRequest, "2000 bytes"},
+		{"offer without a file", map[string]any{"type": "offer", "name": "f"}, nil, schemas.CodeInvalidRequest, "descriptor"},
+		{"offer of a pipe", map[string]any{"type": "offer", "name": "f"}, []int{pipe[0]}, schemas.CodeFileNotReadable, "illegal seek"},
 		{"unknown type", map[string]any{"type": "what"}, nil, schemas.CodeInvalidRequest, "what"},
 		{"no type", map[string]any{}, nil, schemas.CodeInvalidRequest, "type"},
 		{"ping with a field", map[string]any{"type": "ping", "x": 1}, nil, schemas.CodeInvalidRequest, "x"},

@@ -173,9 +173,10 @@ type SetLimitsRequest struct {
 // LoadModelRequest loads a model, or joins its load, or takes what is loaded.
 type LoadModelRequest struct {
 	Name string `json:"name" check:"required"`
-	// Path may be empty for a model that the node knows.
-	Path               string `json:"path,omitempty" check:"bytes=4096"`
-	FileClaim          string `json:"file_claim,omitempty" check:"bytes=512" unbuilt:"true"`
+	// Path may be empty for a model that the node knows, and is with a FileClaim.
+	Path string `json:"path,omitempty" check:"bytes=4096"`
+	// FileClaim stands for a file that was offered on the data socket.
+	FileClaim          string `json:"file_claim,omitempty" check:"bytes=512"`
 	Type               string `json:"type,omitempty" check:"bytes=64"`
 	DeviceID           string `json:"device_id,omitempty" check:"bytes=128"`
 	EstimatedSizeBytes *int64 `json:"estimated_size_bytes,omitempty" mb:"estimated_size_mb" check:"min=0,max=1152921504606846976"`

@@ -45,6 +45,14 @@ func (r *GetHandleRequest) Validate() *Error {
 }
 
 // Validate implements Validator.
+func (r *LoadModelRequest) Validate() *Error {
+	if r.Path != "" && r.FileClaim != "" {
+		return fieldErrorf("file_claim", "path and file_claim exclude each other")
+	}
+	return nil
+}
+
+// Validate implements Validator.
 func (r *RenewRequest) Validate() *Error {
 	if len(r.AllocationIDs)+len(r.ReferenceIDs) == 0 {
 		return fieldErrorf("allocation_ids", "allocation_ids or reference_ids is required")

@@ -47,9 +47,13 @@ func Inspect(ctx context.Context, path string, o Options) (*Model, error) {
 
 // InspectFile describes a model of one file that the caller has already opened, as a
 // client may over the data socket: with that client's rights, whatever the roots. It
-// owns f from here on, also if it fails. name is for errors and File.Path.
+// owns f from here on, also if it fails. name is for errors and File.Path. Errors are
+// Inspect's, and those of CheckOffered.
 func InspectFile(ctx context.Context, f *os.File, name string, o Options) (*Model, error) {
 	o, err := o.complete()
+	if err == nil {
+		err = CheckOffered(f, name)
+	}
 	if err != nil {
 		return nil, closing(f, err)
 	}
@@ -96,10 +100,14 @@ func (a *assembly) model(f *os.File) (*Model, error) {
 
 // collect opens and parses all files that belong to the one that was named.
 func (a *assembly) collect(f *os.File) error {
-	if strings.HasSuffix(a.at.path(), ".json") && !a.alone {
+	add := func() error { return a.add(f, a.at.path()) }
+	switch {
+	case a.alone:
+		add = func() error { return a.single(f) }
+	case strings.HasSuffix(a.at.path(), ".json"):
 		return a.index(f)
 	}
-	if err := a.add(f, a.at.path()); err != nil {
+	if err := add(); err != nil {
 		return err
 	}
 	if a.parts[0].header.split.count > 1 {

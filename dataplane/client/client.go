@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/dataplane/internal/wire"
@@ -190,6 +193,60 @@ func (c *Client) Unmap(ctx context.Context, m *Mapping) error {
 	return nil
 }
 
+// Offer passes an open file to the node, with the rights that this process has to it, and
+// returns the claim for load_model's file_claim: good for one load, by the session's tenant,
+// within 60 seconds and while the session lasts. The file must be a regular one, open for
+// reading, and hold a whole model; it stays the caller's, who may close it at once but must
+// not change it until the model is loaded. name is what people see of it.
+func (c *Client) Offer(ctx context.Context, name string, f *os.File) (string, error) {
+	dup, err := duplicate(f)
+	if err != nil {
+		return "", fmt.Errorf("offer %s: %w", name, err)
+	}
+	sent, claim := false, ""
+	err = c.ask(ctx, func(id uint64) any {
+		sent = true
+		return &carried{message: &wire.Offer{Type: wire.TypeOffer, ID: id, Name: name}, fd: dup}
+	}, func(body []byte, _ fdwire.Descriptors) (bool, error) {
+		var m wire.Offered
+		if err := fdwire.Decode(body, &m); err != nil {
+			return false, err
+		}
+		if m.Type != wire.TypeOffered {
+			return false, fmt.Errorf("%q in answer to offer", m.Type)
+		}
+		claim = m.FileClaim
+		return false, nil
+	}, nil)
+	if !sent {
+		err = errors.Join(err, unix.Close(dup))
+	}
+	if err != nil {
+		return "", fmt.Errorf("offer %s: %w", name, err)
+	}
+	return claim, nil
+}
+
+// duplicate is another descriptor of the same open file: the sender's goroutine uses it
+// when the caller may have closed his.
+func duplicate(f *os.File) (int, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	if cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil {
+		return -1, cerr
+	}
+	return fd, err
+}
+
+// carried is a message with a descriptor, which is closed when the message has left.
+type carried struct {
+	message any
+	fd      int
+}
+
 // Ping asks the node for an answer.
 func (c *Client) Ping(ctx context.Context) error {
 	return c.ask(ctx, func(id uint64) any { return &fdwire.Header{Type: wire.TypePing, ID: id} }, only(wire.TypePong), nil)
@@ -318,12 +375,17 @@ func (c *Client) begin(ctx context.Context, r *request, make func(id uint64) any
 
 // send encodes and sends; a failure ends the connection, which the reader sees.
 func send(conn *fdwire.Conn, v any) {
-	p, err := fdwire.Encode(v)
-	if err != nil {
+	var m fdwire.Message
+	if c, ok := v.(*carried); ok {
+		v, m.FDs = c.message, []int{c.fd}
+	}
+	var err error
+	if m.Packet, err = fdwire.Encode(v); err != nil {
 		_ = conn.Close()
+		fdwire.Descriptors(m.FDs).Close()
 		return
 	}
-	_ = conn.Send(fdwire.Message{Packet: p})
+	_ = conn.Send(m)
 }
 
 // dial connects and says hello, with what is still held.

@@ -191,7 +191,6 @@ func TestNotBuilt(t *testing.T) {
 			in            obj
 		}{
 			{"allocate", "pid", obj{"device_id": "gpu-0", "size_bytes": 1, "class": "reservation", "pid": 1}},
-			{"load_model", "file_claim", obj{"name": "m", "file_claim": "x"}},
 			{"unload_model", "to", obj{"name": "m", "to": "ram"}},
 			{"set_limits", "tenant", obj{"device_id": "gpu-0", "tenant": obj{"name": "a"}}},
 		} {

@@ -12,6 +12,7 @@ const (
 	TypeUnmap    = "unmap"
 	TypeUnmapped = "unmapped"
 	TypeOffer    = "offer"
+	TypeOffered  = "offered"
 	TypePing     = "ping"
 	TypePong     = "pong"
 	TypeRevoke   = "revoke"
@@ -78,6 +79,13 @@ type Offer struct {
 	Type string `json:"type"`
 	ID   uint64 `json:"id"`
 	Name string `json:"name"`
+}
+
+// Offered answers Offer.
+type Offered struct {
+	Type      string `json:"type"`
+	ID        uint64 `json:"id"`
+	FileClaim string `json:"file_claim"`
 }
 
 // Revoke asks a client to give a grant back.
