@@ -2,7 +2,9 @@ package bus
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -35,7 +37,7 @@ func newDiscovery(node, version string, now time.Time) *discovery {
 func (d *discovery) subscribe(l Link, failed func(error)) (ends []func(), err error) {
 	for _, v := range []struct {
 		verb  micro.Verb
-		build func() any
+		build func(detail) any
 	}{{micro.PingVerb, d.ping}, {micro.InfoVerb, d.info}, {micro.StatsVerb, d.stats}} {
 		for _, at := range [][2]string{{"", ""}, {d.identity.Name, ""}, {d.identity.Name, d.identity.ID}} {
 			subject, err := micro.ControlSubject(v.verb, at[0], at[1])
@@ -46,11 +48,7 @@ func (d *discovery) subscribe(l Link, failed func(error)) (ends []func(), err er
 				if m.Reply == "" {
 					return
 				}
-				text, err := json.Marshal(v.build())
-				if err == nil {
-					err = l.Publish(m.Reply, "", nil, text)
-				}
-				if err != nil {
+				if err := publishFullest(l, m.Reply, v.build); err != nil {
 					failed(err)
 				}
 			})
@@ -63,27 +61,63 @@ func (d *discovery) subscribe(l Link, failed func(error)) (ends []func(), err er
 	return ends, nil
 }
 
+// detail is how much an answer says. A server may take less at once than our own does, and
+// many tenants make many endpoints.
+type detail int
+
+const (
+	everything     detail = iota
+	withoutSchemas        // metadata, but no schemas
+	subjectsOnly          // no metadata at all
+)
+
+// publishFullest publishes the fullest answer that the server takes.
+func publishFullest(l Link, to string, build func(detail) any) error {
+	for d := everything; ; d++ {
+		text, err := json.Marshal(build(d))
+		if err == nil {
+			err = l.Publish(to, "", nil, text)
+		}
+		if d == subjectsOnly || !errors.Is(err, nats.ErrMaxPayload) {
+			return err
+		}
+	}
+}
+
 func (d *discovery) add(e *endpoint) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.endpoints = append(d.endpoints, e)
 }
 
-func (d *discovery) ping() any {
+func (d *discovery) ping(detail) any {
 	return micro.Ping{ServiceIdentity: d.identity, Type: micro.PingResponseType}
 }
 
-func (d *discovery) info() any {
+func (d *discovery) info(how detail) any {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i := micro.Info{ServiceIdentity: d.identity, Type: micro.InfoResponseType, Description: d.description, Endpoints: []micro.EndpointInfo{}}
 	for _, e := range d.endpoints {
-		i.Endpoints = append(i.Endpoints, micro.EndpointInfo{Name: e.name, Subject: e.subject, QueueGroup: queueGroup, Metadata: e.metadata})
+		i.Endpoints = append(i.Endpoints, micro.EndpointInfo{Name: e.name, Subject: e.subject, QueueGroup: queueGroup, Metadata: e.shown(how)})
 	}
 	return i
 }
 
-func (d *discovery) stats() any {
+// shown is what INFO says of an endpoint besides its subject.
+func (e *endpoint) shown(how detail) map[string]string {
+	switch {
+	case how == subjectsOnly:
+		return nil
+	case how == withoutSchemas || e.schemas == nil:
+		return e.metadata
+	}
+	all := maps.Clone(e.metadata)
+	maps.Copy(all, e.schemas)
+	return all
+}
+
+func (d *discovery) stats(detail) any {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := micro.Stats{ServiceIdentity: d.identity, Type: micro.StatsResponseType, Started: d.started, Endpoints: []*micro.EndpointStats{}}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/schemas/jsonschema"
 )
 
 // ServiceName is the micro service's name.
@@ -114,7 +114,9 @@ type endpoint struct {
 	// action is ActionCommand where the envelope says it.
 	action        schemas.Action
 	name, subject string
-	metadata      map[string]string
+	// metadata is what discovery shows of it; nil for a tenant that is not the first, whose
+	// endpoints are the same. schemas are its request's and its reply's, where it shows them.
+	metadata, schemas map[string]string
 
 	requests, errors, took atomic.Int64 // took: ns from arrival to answer
 	lastError              atomic.Pointer[string]
@@ -159,35 +161,42 @@ func (s *Service) addEndpoints() error {
 		tenants = append(tenants, t)
 	}
 	slices.Sort(tenants)
-	for _, tenant := range tenants {
+	for i, tenant := range tenants {
 		for _, spec := range schemas.All() {
-			meta := metadata(spec)
+			var meta, shapes map[string]string
+			if i == 0 {
+				meta, shapes = metadata(spec), schemasOf(spec)
+			}
 			for _, name := range append([]schemas.Action{spec.Action}, spec.Aliases...) {
-				if err := s.addEndpoint(tenant, name, meta); err != nil {
+				if err := s.addEndpoint(tenant, name, meta, shapes); err != nil {
 					return err
 				}
 			}
 		}
 		meta := map[string]string{"description": "any action, named by its envelope"}
-		if err := s.addEndpoint(tenant, schemas.ActionCommand, meta); err != nil {
+		if err := s.addEndpoint(tenant, schemas.ActionCommand, meta, nil); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// addEndpoint serves one action of one tenant on both of its subjects.
-func (s *Service) addEndpoint(tenant string, name schemas.Action, meta map[string]string) error {
+// addEndpoint serves one action of one tenant on both of its subjects. The schemas are shown
+// once, at the subject of any node: two endpoints with the same would only be longer.
+func (s *Service) addEndpoint(tenant string, name schemas.Action, meta, shapes map[string]string) error {
 	prefix := s.cfg.Tenants[tenant]
 	label := string(name)
 	if prefix != "" {
 		label = tenant + "_" + label
 	}
-	for _, at := range []struct{ label, subject string }{
-		{label, prefix + schemas.CommandSubject(name)},
-		{label + "-" + s.cfg.Node, prefix + schemas.NodeCommandSubject(name, s.cfg.Node)},
+	for _, at := range []struct {
+		label, subject string
+		shapes         map[string]string
+	}{
+		{label, prefix + schemas.CommandSubject(name), shapes},
+		{label + "-" + s.cfg.Node, prefix + schemas.NodeCommandSubject(name, s.cfg.Node), nil},
 	} {
-		e := &endpoint{s: s, tenant: tenant, action: name, name: at.label, subject: at.subject, metadata: meta}
+		e := &endpoint{s: s, tenant: tenant, action: name, name: at.label, subject: at.subject, metadata: meta, schemas: at.shapes}
 		end, err := s.cfg.Link.Subscribe(at.subject, queueGroup, e.take)
 		if err != nil {
 			return fmt.Errorf("endpoint %s: %w", at.subject, err)
@@ -218,25 +227,21 @@ func (s *Service) Close() {
 	s.undone()
 }
 
-// metadata is what `nats micro info` shows of an action.
+// metadata is what `nats micro info` shows of an action, besides its schemas.
 func metadata(spec *schemas.Spec) map[string]string {
 	return map[string]string{
 		"description": spec.Summary,
 		"changing":    strconv.FormatBool(spec.Changing),
 		"built":       strconv.FormatBool(spec.Built),
 		"role":        string(spec.Role),
-		"request":     fields(spec.Request),
-		"reply":       fields(spec.Reply),
+		"schema":      jsonschema.ID(string(spec.Action)),
 	}
 }
 
-// fields lists the wire names of a type's fields, those of embedded types too.
-func fields(t reflect.Type) string {
-	var names []string
-	for _, f := range reflect.VisibleFields(t) {
-		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
-			names = append(names, name)
-		}
+// schemasOf are the schemas of an action's data and of its reply's, each on one line.
+func schemasOf(spec *schemas.Spec) map[string]string {
+	return map[string]string{
+		"request": jsonschema.Request(spec, nil).Compact(),
+		"reply":   jsonschema.Reply(spec, nil).Compact(),
 	}
-	return strings.Join(names, ",")
 }

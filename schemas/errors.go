@@ -3,6 +3,7 @@ package schemas
 import "fmt"
 
 //go:generate go run ./internal/gen
+//go:generate go run ./internal/gen/reference
 
 // Code is an error code of the contract. The constants, CodeInvalidRequest and so
 // on, are generated from errors.json.

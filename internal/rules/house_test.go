@@ -45,7 +45,7 @@ var house = map[string]room{
 			"fdwire"}, // for fdwire.Peer alone: who a client of the data socket is
 		tests: []string{"device/...", "weights/weightstest"},
 	},
-	"bus":        {imports: []string{"actors", "bus/conn", "schemas", "codec", "clock"}, tests: []string{"bus/..."}},
+	"bus":        {imports: []string{"actors", "bus/conn", "schemas/...", "codec", "clock"}, tests: []string{"bus/..."}},
 	"bus/conn":   {tests: []string{"bus"}},
 	"bus/client": {imports: []string{"bus/conn", "schemas", "codec"}, tests: []string{"bus", "actors", "clock"}},
 
