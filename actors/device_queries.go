@@ -140,13 +140,18 @@ type gather[T any] struct {
 // ask has each device make a part. end is called once, on one of the actors, with all
 // parts in the devices' order, or with the reason why one is missing.
 func ask[T any](h *House, devices []*deviceActor, part func(*deviceActor) T, end func([]T, *schemas.Error)) {
+	askOn(h, seam.QueryLane, devices, part, end)
+}
+
+// askOn is ask by another lane; on the system's no part is ever missing.
+func askOn[T any](h *House, lane seam.Lane, devices []*deviceActor, part func(*deviceActor) T, end func([]T, *schemas.Error)) {
 	g := &gather[T]{left: len(devices), parts: make([]T, len(devices)), end: end}
 	if len(devices) == 0 {
 		end(nil, nil)
 		return
 	}
 	for i, d := range devices {
-		err := d.tell(seam.QueryLane, func() {
+		err := d.tell(lane, func() {
 			p := part(d)
 			if len(g.parts) == 1 {
 				g.parts[0] = p

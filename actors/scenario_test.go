@@ -345,6 +345,12 @@ func (s *socket) Close()                               { close(s.closed) }
 // hello opens or resumes a session of this process.
 func (h *timed) hello(m dataplane.Hello) (dataplane.Welcome, error) {
 	h.t.Helper()
+	return h.helloOn(&socket{make(chan struct{})}, m)
+}
+
+// helloOn is hello on a connection of the test's own.
+func (h *timed) helloOn(conn dataplane.Conn, m dataplane.Hello) (dataplane.Welcome, error) {
+	h.t.Helper()
 	start, err := fdwire.StartTime(os.Getpid())
 	if err != nil {
 		h.t.Fatal(err)
@@ -359,8 +365,13 @@ func (h *timed) hello(m dataplane.Hello) (dataplane.Welcome, error) {
 	}
 	done := make(chan end, 1)
 	desk := h.DataDesk(func() string { return "nats://here" })
-	desk.Hello(fdwire.Peer{PID: os.Getpid(), UID: uint32(os.Getuid()), StartTime: start, PidFD: fd}, m, &socket{make(chan struct{})},
-		func(w dataplane.Welcome, err error) { done <- end{w, err} })
+	desk.Hello(fdwire.Peer{PID: os.Getpid(), UID: uint32(os.Getuid()), StartTime: start, PidFD: fd}, m, conn,
+		func(w dataplane.Welcome, err error) {
+			if l, ok := conn.(*listener); ok {
+				l.hears("welcome")
+			}
+			done <- end{w, err}
+		})
 	e := <-done
 	return e.w, e.err
 }

@@ -34,6 +34,10 @@ type connection struct {
 	conn  dataplane.Conn
 	pidfd *os.File
 	stop  func()
+	// welcomed is true once the client has been answered; what it is asked to let go of
+	// before that waits in early, because the answer is the first that it may hear.
+	welcomed bool
+	early    []ledger.Revoke
 }
 
 // housekeeping is how often outcomes and operations whose time has passed are dropped.
@@ -183,13 +187,34 @@ func (s *sessionsActor) tellDevices(f func(*deviceActor)) {
 	}
 }
 
-// revoke pushes a revocation to a session's client.
+// revoke pushes a revocation to a session's client. One that is away is asked by the
+// device when it comes back.
 func (s *sessionsActor) revoke(r ledger.Revoke) {
 	s.tell(seam.SystemLane, func() {
-		if c := s.conns[r.Session]; c != nil && c.conn != nil {
-			c.conn.Revoke(r.Grant.String(), max(0, r.Deadline.Sub(s.house.cfg.Clock.Now())), r.Reason)
+		switch c := s.conns[r.Session]; {
+		case c == nil || c.conn == nil:
+		case !c.welcomed:
+			c.early = append(c.early, r)
+		default:
+			s.push(c, r)
 		}
 	})
+}
+
+func (s *sessionsActor) push(c *connection, r ledger.Revoke) {
+	c.conn.Revoke(r.Grant.String(), max(0, r.Deadline.Sub(s.house.cfg.Clock.Now())), r.Reason)
+}
+
+// welcome answers a hello, and asks for what was to be revoked meanwhile.
+func (s *sessionsActor) welcome(c *connection, w dataplane.Welcome, done func(dataplane.Welcome, error)) {
+	done(w, nil)
+	c.welcomed = true
+	for _, r := range c.early {
+		if c.conn != nil {
+			s.push(c, r)
+		}
+	}
+	c.early = nil
 }
 
 // DataDesk is the house as the data socket sees it.
@@ -227,18 +252,15 @@ func (k *dataDesk) Hello(peer fdwire.Peer, hello dataplane.Hello, conn dataplane
 			old.conn.Close() // a newer connection speaks for the session
 		}
 		s.watch(x.ID, peer.PidFD)
-		s.conns[x.ID].conn = conn
-		if hello.Held == nil { // it says nothing of what it maps
-			done(w, nil)
+		c := s.conns[x.ID]
+		c.conn = conn
+		if hello.Held == nil && !w.Resumed { // it maps nothing, and says nothing of that
+			s.welcome(c, w, done)
 			return
 		}
-		s.lost(x.ID, hello.Held, w.Resumed, func(lost []string, fail *schemas.Error) {
-			if fail != nil {
-				done(dataplane.Welcome{}, fail)
-				return
-			}
+		s.lost(x.ID, hello.Held, w.Resumed, func(lost []string) {
 			w.Lost = lost
-			done(w, nil)
+			s.tell(seam.SystemLane, func() { s.welcome(c, w, done) })
 		})
 	})
 	if err != nil {
@@ -248,11 +270,14 @@ func (k *dataDesk) Hello(peer fdwire.Peer, hello dataplane.Hello, conn dataplane
 }
 
 // lost asks the devices which of a resuming session's grants are no longer its own, and
-// tells them that it maps no others.
-func (s *sessionsActor) lost(id ledger.SessionID, held []string, resumed bool, use func([]string, *schemas.Error)) {
+// tells them that it maps no others, unless held is nil.
+func (s *sessionsActor) lost(id ledger.SessionID, held []string, resumed bool, use func([]string)) {
 	find := func(d *deviceActor) map[string]bool {
 		mine := map[string]bool{}
-		maps := map[uuid.UUID]bool{}
+		var maps map[uuid.UUID]bool
+		if held != nil {
+			maps = map[uuid.UUID]bool{}
+		}
 		for _, h := range held {
 			u, err := uuid.Parse(h)
 			if err != nil {
@@ -269,7 +294,8 @@ func (s *sessionsActor) lost(id ledger.SessionID, held []string, resumed bool, u
 		}
 		return mine
 	}
-	ask(s.house, s.house.devices, find, func(parts []map[string]bool, err *schemas.Error) {
+	// Not to be refused: the client's old token is void already.
+	askOn(s.house, seam.SystemLane, s.house.devices, find, func(parts []map[string]bool, _ *schemas.Error) {
 		lost := []string{}
 		for _, h := range held {
 			found := false
@@ -280,7 +306,7 @@ func (s *sessionsActor) lost(id ledger.SessionID, held []string, resumed bool, u
 				lost = append(lost, h)
 			}
 		}
-		use(lost, err)
+		use(lost)
 	})
 }
 

@@ -161,12 +161,18 @@ func (d *Device) unmapped(g *Grant, m *Mapper, now Now) {
 }
 
 // Resumed is the word of a session that comes back on what it still maps: of everything
-// else it let go, or never got it, while nobody could hear of it.
+// else it let go, or never got it, while nobody could hear of it. A nil held says nothing
+// of that. What is being released it is asked to let go of once more: whoever asked it
+// before may have spoken to nobody.
 func (d *Device) Resumed(s SessionID, held map[uuid.UUID]bool, now Now) {
 	d.begin()
 	for _, g := range d.of(s) {
-		if m := g.mapper(s); m != nil && !held[g.ID] {
+		switch m := g.mapper(s); {
+		case m == nil:
+		case held != nil && !held[g.ID]:
 			d.unmapped(g, m, now)
+		case g.release != nil && !d.ended[s]:
+			d.askBack(g, s)
 		}
 	}
 	d.pump(now)

@@ -161,9 +161,14 @@ func (d *Device) beginRelease(g *Grant, why string, wait time.Duration, ref any,
 func (d *Device) revoke(g *Grant) {
 	for _, m := range g.Mappers {
 		if !d.ended[m.Session] {
-			d.out.Revokes = append(d.out.Revokes, Revoke{Session: m.Session, Grant: g.ID, Deadline: g.release.deadline, Reason: g.release.why})
+			d.askBack(g, m.Session)
 		}
 	}
+}
+
+// askBack asks a session to let go of a grant that is being released.
+func (d *Device) askBack(g *Grant, s SessionID) {
+	d.out.Revokes = append(d.out.Revokes, Revoke{Session: s, Grant: g.ID, Deadline: g.release.deadline, Reason: g.release.why})
 }
 
 // needsRecord tells whether a release can be interrupted: a grant whose bytes are free

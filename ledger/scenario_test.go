@@ -97,6 +97,17 @@ func (s *script) do(td *datadriven.TestData) error {
 		return s.with(&err, func() { err = s.Core.Unmap(session, s.grants[arg(td, 0)], s.Now) })
 	case "close":
 		return s.call(func() { s.Core.SessionClosed(ledger.SessionID(arg(td, 0)), s.Now) })
+	case "resume":
+		held := map[uuid.UUID]bool{}
+		for _, a := range td.CmdArgs[1:] {
+			held[s.grants[a.Key]] = true
+		}
+		for name, id := range s.grants {
+			if !held[id] {
+				s.LetGo(ledger.SessionID(arg(td, 0)), s.segments(name))
+			}
+		}
+		return s.call(func() { s.Core.Resumed(ledger.SessionID(arg(td, 0)), held, s.Now) })
 	case "die":
 		s.Kill(ledger.SessionID(arg(td, 0)))
 		return s.call(func() { s.Core.SessionDead(ledger.SessionID(arg(td, 0)), s.Now) })
