@@ -308,6 +308,9 @@ func (d *deviceActor) export(job ledger.Job, segs []device.Segment) {
 	job.Ref.(*mapping).exported(d, job, files, fail, sent)
 }
 
+// errEnded is why a load fails whose grant was released under it, by a drain perhaps.
+var errEnded = errors.New("the grant ended meanwhile")
+
 func (d *deviceActor) seal(job ledger.Job, segs []device.Segment) {
 	var fail error
 	for _, s := range segs {
@@ -317,7 +320,7 @@ func (d *deviceActor) seal(job ledger.Job, segs []device.Segment) {
 	}
 	d.tell(seam.SystemLane, func() {
 		if fail == nil && !d.core.SealDone(job.Grant, d.house.now()) {
-			fail = errors.New("the grant ended meanwhile")
+			fail = errEnded
 		}
 		d.house.pool.sealed(job.Grant, fail)
 		d.flush()

@@ -153,7 +153,12 @@ func (p *poolActor) step(s *catalog.Step) {
 		p.house.byID[st.Copy.Device].lend(st.Grant, func(l lent) { p.house.transfer.fill(st.Copy, st.Source, l) })
 	case catalog.StepSeal:
 		d := p.house.byID[st.Copy.Device]
-		d.tell(seam.SystemLane, func() { d.core.Seal(st.Grant); d.flush() })
+		d.tell(seam.SystemLane, func() {
+			if !d.core.Seal(st.Grant) {
+				p.sealed(st.Grant, errEnded)
+			}
+			d.flush()
+		})
 	case catalog.StepRelease:
 		p.release(st)
 	case catalog.StepAbandon:
@@ -296,7 +301,7 @@ func (p *poolActor) sealed(grant uuid.UUID, fail error) {
 		}
 		var err *schemas.Error
 		if fail != nil {
-			err = schemas.Errorf(schemas.CodeInternalError, "the model could not be sealed: %v", fail)
+			err = p.house.loadError(fmt.Errorf("the model could not be sealed: %w", fail))
 		}
 		p.house.cfg.Crash("model.commit.before")
 		p.core.SealDone(cp, err, p.house.now())

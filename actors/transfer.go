@@ -16,6 +16,7 @@ import (
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/catalog"
 	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/schemas"
 	"github.com/isobar-project/isobar/weights"
 )
@@ -73,8 +74,8 @@ func (t *transferActor) close() {
 func (d *deviceActor) lend(grant uuid.UUID, use func(lent)) {
 	d.tell(seam.SystemLane, func() {
 		g, ok := d.core.Grant(grant)
-		if !ok {
-			use(lent{fail: errors.New("the grant is gone")})
+		if !ok || g.Status != ledger.StatusActive {
+			use(lent{fail: errEnded})
 			return
 		}
 		use(lent{driver: d.driver, segments: d.handles(g.Blocks)})
@@ -127,6 +128,14 @@ func describeModel(m *weights.Model, path string) (*source, catalog.Description)
 		d.Tensors = append(d.Tensors, schemas.Tensor{Name: tn.Name, DType: tn.DType, Shape: tn.Shape, Segment: p.Segment, Offset: p.Offset, SizeBytes: tn.Bytes})
 	}
 	return d.Source.(*source), d
+}
+
+// loadError is modelError for a load under way, whose memory a drain may have taken.
+func (h *House) loadError(err error) *schemas.Error {
+	if h.draining.Load() && (errors.Is(err, errEnded) || errors.Is(err, device.ErrDestroyed)) {
+		return schemas.Errorf(schemas.CodeDraining, "the node is stopping: the memory of the load is released")
+	}
+	return modelError(err)
 }
 
 // modelError says on the wire what is wrong with a model or its files.
@@ -201,7 +210,7 @@ func (t *transferActor) ended(f *fill, err error) {
 	p.tell(seam.SystemLane, func() {
 		var fail *schemas.Error
 		if err != nil {
-			fail = modelError(err)
+			fail = t.house.loadError(err)
 		}
 		p.core.Filled(f.copy, fail, p.house.now())
 		p.flush()

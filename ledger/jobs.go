@@ -146,12 +146,16 @@ func (d *Device) Scrubbed(id heap.SegmentID, fail error, now Now) {
 	d.pump(now)
 }
 
-// Seal asks for a filled weights grant to be write-sealed.
-func (d *Device) Seal(id uuid.UUID) {
+// Seal asks for a filled weights grant to be write-sealed. It reports false, and asks for
+// nothing, where the grant has ended or is being released meanwhile.
+func (d *Device) Seal(id uuid.UUID) bool {
 	d.begin()
-	if g, ok := d.grants[id]; ok && g.release == nil {
-		d.out.Jobs = append(d.out.Jobs, Job{Kind: JobSeal, Grant: id, Ranges: d.ranges(g), Weights: true})
+	g, ok := d.grants[id]
+	if !ok || g.release != nil {
+		return false
 	}
+	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobSeal, Grant: id, Ranges: d.ranges(g), Weights: true})
+	return true
 }
 
 // SealDone is the outcome of JobSeal. It reports whether the grant is sealed and on record.
