@@ -117,6 +117,8 @@ func (d *Device) prepare(r *Request, t Ticket) {
 	r.ticket = t
 	r.domain = d.domain(r.Owner)
 	switch r.Class {
+	case "":
+		r.Class = ClassScratch // the contract's default
 	case ClassState:
 		r.Persistent = true
 	case ClassWeights:
@@ -142,6 +144,10 @@ func (d *Device) inadmissible(r *Request) *schemas.Error {
 		return draining()
 	case r.Size < 1:
 		return schemas.Errorf(schemas.CodeInvalidRequest, "a request for %d bytes", r.Size).With("field", "size_bytes")
+	case !r.Class.known():
+		return schemas.Errorf(schemas.CodeInvalidRequest, "no class %q: scratch, state or reservation", r.Class).With("field", "class")
+	case r.Lease < 0:
+		return schemas.Errorf(schemas.CodeInvalidRequest, "a lease of %v", r.Lease).With("field", "lease_seconds")
 	case r.Owner.Session != "" && d.ended[r.Owner.Session]:
 		return schemas.Errorf(schemas.CodeStaleHandle, "the session has ended")
 	}

@@ -76,12 +76,9 @@ func checkAnswers(answers []AnswerRecord, recs []store.RecID) error {
 // impossible says what is wrong with a grant's record, or nothing.
 func (g *Grant) impossible(segments map[heap.SegmentID]*segment) string {
 	reservation := g.Class == ClassReservation
-	switch g.Class {
-	case ClassScratch, ClassState, ClassWeights, ClassReservation:
-	default:
-		return fmt.Sprintf("class %q", g.Class)
-	}
 	switch {
+	case !g.Class.known():
+		return fmt.Sprintf("class %q", g.Class)
 	case g.Status != StatusActive && (reservation || g.Status != StatusRevoking && g.Status != StatusZombie):
 		return fmt.Sprintf("a %s in status %q", g.Class, g.Status)
 	case g.Size < 1 || g.Granted < 1 || g.Size > maxBytes || g.Granted > maxBytes:

@@ -55,6 +55,8 @@ func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
 		return schemas.Errorf(schemas.CodeStaleHandle, "the session has ended")
 	case g.Class != ClassWeights && !r.Root && r.UID != g.Owner.UID:
 		return schemas.Errorf(schemas.CodeForbidden, "the allocation belongs to another user: allocate with session_id to own what you map")
+	case r.Mode != ReadOnly && r.Mode != ReadWrite:
+		return schemas.Errorf(schemas.CodeInvalidRequest, "no mode %q: ro or rw", r.Mode).With("field", "mode")
 	case g.Class == ClassWeights && r.Mode == ReadWrite:
 		return schemas.Errorf(schemas.CodeInvalidRequest, "weights are read-only: map them with mode ro").With("field", "mode")
 	case g.Class == ClassWeights && !g.Sealed:
@@ -292,6 +294,9 @@ func (d *Device) Renew(id uuid.UUID, tenant string, lease time.Duration, now Now
 	}
 	if g.release != nil {
 		return nil, schemas.Errorf(schemas.CodeStaleHandle, "allocation %s is being released", id)
+	}
+	if lease <= 0 {
+		return nil, schemas.Errorf(schemas.CodeInvalidRequest, "a lease of %v", lease).With("field", "lease_seconds")
 	}
 	if !d.ballast.Hold() {
 		return nil, d.ballast.Refusal()

@@ -27,6 +27,15 @@ const (
 	ClassReservation Class = "reservation" // counted, not backed
 )
 
+// known reports whether it is one of the contract's: no other may come on record.
+func (c Class) known() bool {
+	switch c {
+	case ClassScratch, ClassState, ClassWeights, ClassReservation:
+		return true
+	}
+	return false
+}
+
 // Status is where a grant stands in its life.
 type Status string
 
