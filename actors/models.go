@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/catalog"
 	"github.com/isobar-project/isobar/codec"
@@ -114,14 +116,15 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 		if o.Hit {
 			r.LoadTimeMs = millis(p.house.cfg.Clock.Wall().Sub(a.begun))
 		}
-		d := p.house.byID[o.Copy.Device]
+		d, name := p.house.byID[o.Copy.Device], o.Copy.Model.Name
 		c.handed = true
 		d.claim(o.Copy.Grant, o.Copy.Model.Tenant, func(h *schemas.Handle, err *schemas.Error) {
 			// The device answers on its own goroutine, and the call is still the pool's,
 			// which may be about to follow it.
 			p.tell(seam.SystemLane, func() {
 				if err != nil {
-					c.fail(err)
+					p.forgetAnswer(c)
+					c.fail(handleGone(name, err))
 					return
 				}
 				r.Handle = h
@@ -345,6 +348,41 @@ func (p *poolActor) getHandle(c *call, in *schemas.GetHandleRequest) {
 		}
 		c.done(&schemas.GetHandleReply{Handle: *h}, nil)
 	})
+}
+
+// handleOf makes a fresh claim on a copy that a tenant has loaded, and gives it to use. A
+// copy that has gone since has none; name is of the model, for the message.
+func (p *poolActor) handleOf(grant uuid.UUID, tenant, name string, use func(*schemas.Handle, *schemas.Error)) {
+	p.tell(seam.SystemLane, func() {
+		cp, ok := p.core.ByGrant(grant)
+		if !ok || cp.State != catalog.Sealed || cp.Model.Tenant != tenant && !cp.Model.Shared {
+			use(nil, handleGone(name, nil))
+			return
+		}
+		p.house.byID[cp.Device].claim(grant, cp.Model.Tenant, func(h *schemas.Handle, err *schemas.Error) {
+			if err != nil {
+				err = handleGone(name, err)
+			}
+			use(h, err)
+		})
+	})
+}
+
+// handleGone is what is said of a loaded model whose memory cannot be had any more. A
+// ledger that is full for the moment says so itself.
+func handleGone(name string, err *schemas.Error) *schemas.Error {
+	if err != nil && err.Code == schemas.CodeBusy {
+		return err
+	}
+	return schemas.Errorf(schemas.CodeStaleHandle, "model %q was released before its handle was fetched: load it again", name).With("name", name)
+}
+
+// forgetAnswer drops the record of an outcome that was not told after all.
+func (p *poolActor) forgetAnswer(c *call) {
+	if c.record.Key != "" {
+		c.record = ledger.AnswerRecord{}
+		p.core.ForgetAnswers([]string{c.key})
+	}
 }
 
 // progressed tells those who follow a load how far it has come.

@@ -274,43 +274,53 @@ func (s *sessionsActor) answerOperation(op *operation, w *waiter) {
 		reply()
 		return
 	}
-	first := !op.fetched
 	op.fetched = true
-	s.withClaim(op, first, func(result any) {
+	s.withClaim(op, func(result any, err *schemas.Error) {
 		r.Result = result
+		if err != nil {
+			r.Status, r.Reason, r.Error = schemas.StatusFailed, err.Message, operationError(err)
+		}
 		reply()
 	})
 }
 
-// withClaim gives an operation's result to use, with a fresh claim where it has a handle.
-// Whoever fetches first gets the claim that was made with the grant.
-func (s *sessionsActor) withClaim(op *operation, first bool, use func(any)) {
-	fresh := func(id string, set func(*schemas.Handle) any) {
-		d, grant, err := s.house.deviceOfID(id)
-		if err != nil {
-			use(set(nil))
-			return
-		}
-		d.claim(grant, op.c.Tenant, func(h *schemas.Handle, _ *schemas.Error) { use(set(h)) })
-	}
+// withClaim gives an operation's result to use, with a fresh claim where it has a handle. A
+// model that has gone since has none, and then the error says so: a load that is answered
+// as completed can be mapped.
+func (s *sessionsActor) withClaim(op *operation, use func(any, *schemas.Error)) {
 	switch r := op.result.(type) {
 	case *schemas.AllocateReply:
 		copied := *r
-		if r.Handle == nil {
-			use(&copied)
+		d, grant, err := s.house.deviceOfID(r.AllocationID)
+		if r.Handle == nil || err != nil {
+			use(&copied, nil)
 			return
 		}
-		fresh(r.AllocationID, func(h *schemas.Handle) any { copied.Handle = h; return &copied })
+		d.claim(grant, op.c.Tenant, func(h *schemas.Handle, _ *schemas.Error) {
+			copied.Handle = h // none if the grant has ended: that was the outcome
+			use(&copied, nil)
+		})
 	case *schemas.LoadModelReply:
 		copied := *r
-		if r.Handle == nil || len(r.AllocationIDs) == 0 {
-			use(&copied)
-			return
+		grant, err := uuid.Parse(r.AllocationIDs[0])
+		if err != nil {
+			panic("actors: a load answered with the allocation " + r.AllocationIDs[0])
 		}
-		fresh(r.AllocationIDs[0], func(h *schemas.Handle) any { copied.Handle = h; return &copied })
+		s.house.pool.handleOf(grant, op.c.Tenant, r.Model.Name, func(h *schemas.Handle, err *schemas.Error) {
+			if err != nil {
+				use(nil, err)
+				return
+			}
+			copied.Handle = h
+			use(&copied, nil)
+		})
 	default:
-		use(op.result)
+		use(op.result, nil)
 	}
+}
+
+func operationError(err *schemas.Error) *schemas.OperationError {
+	return &schemas.OperationError{ErrorCode: err.Code, ErrorMessage: err.Message, StatusCode: err.Status, Details: err.Details}
 }
 
 // render is the contract's operation type, without its result.
@@ -331,7 +341,7 @@ func (s *sessionsActor) render(op *operation) schemas.Operation {
 		r.ProgressPercentage = 100
 	}
 	if op.err != nil {
-		r.Error = &schemas.OperationError{ErrorCode: op.err.Code, ErrorMessage: op.err.Message, StatusCode: op.err.Status, Details: op.err.Details}
+		r.Error = operationError(op.err)
 	}
 	return r
 }

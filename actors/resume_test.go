@@ -26,8 +26,10 @@ func (l *listener) hears(s string) {
 	l.heard = append(l.heard, s)
 }
 
-func (l *listener) Revoke(allocation string, _ time.Duration, _ string) { l.hears("revoke " + allocation) }
-func (l *listener) Close()                                              {}
+func (l *listener) Revoke(allocation string, _ time.Duration, _ string) {
+	l.hears("revoke " + allocation)
+}
+func (l *listener) Close() {}
 
 // A session that was away while its grant was to be released is asked for it when it comes
 // back: after the welcome, which is the first thing that a client may hear.

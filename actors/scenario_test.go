@@ -21,6 +21,7 @@ import (
 // timed is a house whose time moves only when a test says so.
 type timed struct {
 	*house
+	roots  string
 	t      *testing.T
 	clock  *clock.Manual
 	ledger map[string][]byte
@@ -38,7 +39,11 @@ func openTimed(t *testing.T, before *timed, change ...func(*actors.Config)) *tim
 	if err != nil {
 		t.Fatal(err)
 	}
-	roots, err := weights.NewRoots(t.TempDir())
+	dir := t.TempDir()
+	if before != nil {
+		dir = before.roots
+	}
+	roots, err := weights.NewRoots(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +76,7 @@ func openTimed(t *testing.T, before *timed, change ...func(*actors.Config)) *tim
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.house = &house{House: inner, events: ev}
+	h.house, h.roots = &house{House: inner, events: ev, roots: dir}, dir
 	t.Cleanup(h.close)
 	h.pass(0)
 	return h

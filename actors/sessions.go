@@ -429,13 +429,16 @@ func (s *sessionsActor) replay(c *call, rec ledger.AnswerRecord) {
 		r.SetReplayed()
 	}
 	load, ok := data.(*schemas.LoadModelReply)
-	d, id, err := s.house.deviceOfID(rec.Grant.String())
-	if !ok || err != nil {
+	if !ok {
 		c.Reply.Done(data, nil)
 		return
 	}
-	d.claim(id, c.Tenant, func(h *schemas.Handle, _ *schemas.Error) {
-		load.Handle = h // none if the model has gone since: that was the outcome
+	s.house.pool.handleOf(rec.Grant, c.Tenant, load.Model.Name, func(h *schemas.Handle, err *schemas.Error) {
+		if err != nil {
+			c.Reply.Fail(err)
+			return
+		}
+		load.Handle = h
 		c.Reply.Done(data, nil)
 	})
 }

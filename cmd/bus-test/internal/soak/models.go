@@ -102,13 +102,12 @@ func (s *soak) readOne(ctx context.Context, r *rand.Rand, t *tenant, d *data.Cli
 	patience := int64(3)
 	if s.command(t, schemas.ActionLoadModel, &schemas.LoadModelRequest{Name: m.name, Path: m.path, DeviceID: s.devices[0], TimeoutSeconds: &patience}, &got,
 		schemas.CodeOutOfMemory, schemas.CodeModelInUse, schemas.CodeModelNotFound,
-		schemas.CodeCancelled) != nil { // an unload by another ends a load
+		schemas.CodeCancelled,            // an unload by another ends a load
+		schemas.CodeStaleHandle) != nil { // or comes before its outcome is fetched
 		return
 	}
 	if got.Handle == nil {
-		// Whoever waits for an operation gets a fresh claim, and none if the model has
-		// been unloaded by then.
-		s.truth.count("load_model", "gone again")
+		s.truth.violate("models", "%s was loaded, and there is no handle", m.name)
 		return
 	}
 	begun := time.Now()
