@@ -39,6 +39,7 @@ func (c *call) done(data any, undo func()) {
 	}
 	c.answered = true
 	c.offered.close()
+	defer c.house.cfg.Observer.Completed(c.Command, data, "")
 	s := c.house.sessions
 	switch {
 	case c.operation != "":
@@ -67,6 +68,7 @@ func (c *call) fail(err *schemas.Error) {
 	}
 	c.answered = true
 	c.offered.close()
+	defer c.house.cfg.Observer.Completed(c.Command, nil, err.Code)
 	if c.operation == "" && c.key == "" {
 		c.Reply.Fail(err)
 		return

@@ -3,6 +3,7 @@ package actors
 import (
 	"time"
 
+	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -41,6 +42,10 @@ type Command struct {
 	Wait   time.Duration // how long the answer may take; then it is «queued» or «running»
 	DryRun bool
 	Reply  Reply
+	// Arrived is when the command came, 0 if nobody looked.
+	Arrived clock.Instant
+	// Trace is nil for a command that is not traced.
+	Trace *Trace
 }
 
 // Desk takes commands. Submit never blocks; it may be called from any goroutine. A node

@@ -338,10 +338,10 @@ func (h *House) getStatus(c *call, in *schemas.GetStatusRequest) {
 		}
 		h.pool.fillStatus(ds, parts, func() {
 			if in.DeviceID != schemas.DeviceIDAll {
-				c.done(&schemas.GetStatusReply{DeviceStatus: parts[0]}, nil)
+				c.done(&schemas.GetStatusReply{DeviceStatus: parts[0], Warnings: h.warningsFor(c.Tenant, in.DeviceID)}, nil)
 				return
 			}
-			c.done(&schemas.GetStatusReply{DeviceStatus: sumStatus(parts), Devices: parts}, nil)
+			c.done(&schemas.GetStatusReply{DeviceStatus: sumStatus(parts), Devices: parts, Warnings: h.warningsFor(c.Tenant, "")}, nil)
 		})
 	})
 }

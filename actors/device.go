@@ -41,6 +41,7 @@ type deviceActor struct {
 	sampling sampling
 	beat     atomic.Pointer[schemas.DeviceBeat]
 	health   device.Health
+	ails     *ailment                  // what the observer was last told
 	state    atomic.Pointer[condition] // of health, for other goroutines
 	draining chan Stays                // of a drain under way
 }
@@ -176,6 +177,7 @@ func (d *deviceActor) flush() {
 		d.dispatch(&e.Jobs[i])
 	}
 	for i := range e.Outcomes {
+		d.house.granted(d.id, &e.Outcomes[i])
 		e.Outcomes[i].Ref.(asker).outcome(d, &e.Outcomes[i])
 	}
 	if len(e.Events) > 0 {
@@ -283,6 +285,7 @@ func (d *deviceActor) sampled(s device.Sample, err error, epoch uint64, wall tim
 		d.checkDrift(s, epoch)
 	}
 	d.house.monitor.stale(d, stale)
+	d.warn(stale)
 	f := d.core.Figures()
 	// What others use counts only once it has filled what the limit leaves over: so much
 	// longer may they grow before it matters.

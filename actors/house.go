@@ -52,6 +52,11 @@ type Config struct {
 	Policy eviction.Policy
 	// LoadWorkers read one model at once, Loads models at a time are read.
 	LoadWorkers, Loads int
+	// Observer is told of grants, ends of commands and warnings; nil: nobody wants to know.
+	Observer Observer
+	// Warnings are those in force on the node, the worst first, for get_status. It is called
+	// on an actor's goroutine and must not block; nil: none are shown.
+	Warnings func() []schemas.HealthWarning
 	// Blocking is told when so many goroutines begin (more than 0) or end (less) to sit in long
 	// system calls, from any goroutine; nil: nobody wants to know.
 	Blocking func(n int)
@@ -107,6 +112,7 @@ type House struct {
 	transfer *transferActor
 	started  time.Time
 	draining atomic.Bool
+	pulse    pulse
 	// stored, where a test set Config.Crash, is called after every store to the ledger.
 	stored func()
 	// bearers are the sessions that restored grants speak of.
@@ -147,6 +153,12 @@ func (c *Config) defaults() {
 	if c.Crash == nil {
 		c.Crash = func(string) {}
 	}
+	if c.Observer == nil {
+		c.Observer = nobody{}
+	}
+	if c.Warnings == nil {
+		c.Warnings = func() []schemas.HealthWarning { return nil }
+	}
 	if c.Blocking == nil {
 		c.Blocking = func(int) {}
 	}
@@ -167,6 +179,7 @@ func Open(cfg Config) (*House, error) {
 	crash := cfg.Crash
 	cfg.defaults()
 	h := &House{cfg: cfg, bearers: map[ledger.SessionID]bool{}, log: cfg.Log, byID: map[string]*deviceActor{}, started: cfg.Clock.Wall()}
+	h.pulse.asked = map[string]chan struct{}{}
 	h.system = seam.NewSystem(cfg.Log, seam.WithExit(cfg.Exit))
 	if crash != nil {
 		h.stored = func() { crash("ledger.store") }
@@ -289,6 +302,7 @@ func (i *inbox) offer(l seam.Lane, c *call, f func()) error {
 
 func (h *House) spawn(name string, i *inbox, stateful bool) {
 	i.ref = h.system.Spawn(seam.Config{Name: name, Stateful: stateful}, i)
+	h.pulse.add(name, i)
 }
 
 // Restored says what a take-over found.

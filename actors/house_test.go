@@ -94,6 +94,11 @@ func memory(t *testing.T) func(string) ([]byte, bool, error) {
 
 func open(t *testing.T, devices ...device.Driver) *house {
 	t.Helper()
+	return openWith(t, func(*actors.Config) {}, devices...)
+}
+
+func openWith(t *testing.T, change func(*actors.Config), devices ...device.Driver) *house {
+	t.Helper()
 	dir := t.TempDir()
 	roots, err := weights.NewRoots(dir)
 	if err != nil {
@@ -109,6 +114,7 @@ func open(t *testing.T, devices ...device.Driver) *house {
 	for _, d := range devices {
 		cfg.Devices = append(cfg.Devices, actors.DeviceConfig{Driver: d, PoolBytes: 64 * mib, Warm: []ledger.WarmClass{{Bytes: 4 * mib, Keep: 2}}})
 	}
+	change(&cfg)
 	h, err := actors.Open(cfg)
 	if err != nil {
 		t.Fatal(err)

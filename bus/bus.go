@@ -39,6 +39,9 @@ type Config struct {
 	Heartbeat func() schemas.Heartbeat
 	// Observe is as in ServiceConfig.
 	Observe func(Outcome)
+	// Trace is as in ServiceConfig, Left as in OutboxConfig.
+	Trace func(traceparent string) *actors.Trace
+	Left  func(waited time.Duration)
 	// OnHealth, if set, is told of every change of health. It must not block.
 	OnHealth func([]Warning)
 	// Clock is nil for the machine's.
@@ -122,7 +125,7 @@ func (b *Bus) open() error {
 	}
 	b.outbox = NewOutbox(OutboxConfig{
 		History: LinkOf(b.history), Pressure: b.pressure, Confirm: b.server == nil, Node: c.Node, BootID: c.BootID,
-		Heartbeat: c.Heartbeat, Clock: c.Clock, Log: c.Log,
+		Heartbeat: c.Heartbeat, Clock: c.Clock, Log: c.Log, Left: c.Left,
 	})
 	b.keepHistory()
 	return nil
@@ -172,7 +175,7 @@ func (b *Bus) link(c conn.Config, name string) (Link, error) {
 func (b *Bus) Serve(desk actors.Desk) error {
 	s, err := NewService(ServiceConfig{
 		Link: b.commands, Node: b.cfg.Node, Version: b.cfg.Version, Tenants: b.cfg.Tenants,
-		Desk: desk, Events: b.outbox, Observe: b.cfg.Observe, Clock: b.cfg.Clock, Log: b.cfg.Log,
+		Desk: desk, Events: b.outbox, Observe: b.cfg.Observe, Trace: b.cfg.Trace, Clock: b.cfg.Clock, Log: b.cfg.Log,
 	})
 	if err != nil {
 		return err
@@ -203,6 +206,14 @@ func (b *Bus) URL() string {
 
 // Health lists what is wrong, by code; nothing means all is well.
 func (b *Bus) Health() []Warning { return b.health.list() }
+
+// Connected tells whether commands can arrive and answers leave at this moment.
+func (b *Bus) Connected() bool {
+	return b.commands != nil && b.commands.Connected() && b.history.IsConnected() && b.pressure.Connected()
+}
+
+// EventStats counts events since the start.
+func (b *Bus) EventStats() OutboxStats { return b.outbox.Stats() }
 
 // StopTaking takes no more commands; answers and events still go out.
 func (b *Bus) StopTaking() {

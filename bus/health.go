@@ -4,23 +4,22 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/isobar-project/isobar/schemas"
 )
 
-// WarningCode names a kind of warning.
-type WarningCode string
-
-// The warnings of the bus.
+// The warnings of the bus, as the contract spells them.
 const (
-	WarnNoHistory    WarningCode = "no_history"
-	WarnDisconnected WarningCode = "nats_disconnected"
-	WarnDenied       WarningCode = "nats_permission_denied"
-	WarnOverrun      WarningCode = "commands_lost"
+	WarnNoHistory    = schemas.WarnNoHistory
+	WarnDisconnected = schemas.WarnDisconnected
+	WarnDenied       = schemas.WarnDenied
+	WarnOverrun      = schemas.WarnOverrun
 )
 
 // Warning says that something about the bus is not as it should be, while the
 // node goes on.
 type Warning struct {
-	Code WarningCode
+	Code schemas.WarningCode
 	// Subject tells warnings of one code apart: a connection or a NATS subject.
 	Subject string
 	Text    string
@@ -62,9 +61,11 @@ func (h *health) set(w Warning) {
 	})
 }
 
-func (h *health) clear(code WarningCode) { h.remove(func(w Warning) bool { return w.Code == code }) }
+func (h *health) clear(code schemas.WarningCode) {
+	h.remove(func(w Warning) bool { return w.Code == code })
+}
 
-func (h *health) clearSubject(code WarningCode, subject string) {
+func (h *health) clearSubject(code schemas.WarningCode, subject string) {
 	h.remove(func(w Warning) bool { return w.Code == code && w.Subject == subject })
 }
 

@@ -3,6 +3,7 @@ package bus
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -319,10 +320,24 @@ func (l *lane) send(group []entry, buf []byte) ([]byte, bool) {
 	l.mu.Lock()
 	l.sent += uint64(weight)
 	l.mu.Unlock()
+	if l.o.cfg.Left != nil {
+		now := l.o.cfg.Clock.Wall()
+		for i := range group {
+			l.o.cfg.Left(now.Sub(happened(&group[i].event)))
+		}
+	}
 	if cap(buf) > 1<<16 {
 		buf = nil
 	}
 	return buf, true
+}
+
+// happened is when the first of what an event tells of took place.
+func happened(e *schemas.Event) time.Time {
+	if items, ok := batchItems(e.Data); ok && len(items) > 0 && !items[0].Timestamp.IsZero() {
+		return items[0].Timestamp
+	}
+	return e.Timestamp
 }
 
 func (l *lane) publish(e *schemas.Event, buf *[]byte) error {

@@ -44,6 +44,9 @@ type OutboxConfig struct {
 	// Heartbeat supplies the data of each heartbeat; nil sends none. It is called
 	// from a timer's goroutine and must not block.
 	Heartbeat func() schemas.Heartbeat
+	// Left, if set, is told of every event that was given to NATS how long it had waited
+	// since it happened, from the outbox's own goroutines; it must not block.
+	Left func(waited time.Duration)
 	// BatchWindow, BatchItems and Backlog: 0 is the default.
 	BatchWindow         time.Duration
 	BatchItems, Backlog int

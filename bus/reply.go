@@ -40,6 +40,9 @@ type answer struct {
 	given   atomic.Bool
 }
 
+// headerTrace is W3C trace context's header, in its own spelling: NATS tells letter cases apart.
+const headerTrace = "traceparent"
+
 // take decodes one message and submits the command. It runs on a goroutine of the link,
 // and does not wait.
 func (e *endpoint) take(m *nats.Msg) {
@@ -54,7 +57,10 @@ func (e *endpoint) take(m *nats.Msg) {
 		r.RequestID = uuid.NewString() // what the client chose cannot be read
 	}
 	a.command = actors.Command{Action: r.Action, Tenant: e.tenant, RequestID: r.RequestID, Chosen: r.Chosen, Data: r.Data,
-		Wait: r.Wait, DryRun: r.DryRun, Reply: a}
+		Wait: r.Wait, DryRun: r.DryRun, Reply: a, Arrived: a.arrived}
+	if s.cfg.Trace != nil {
+		a.command.Trace = s.cfg.Trace(m.Header.Get(headerTrace))
+	}
 	if failure != nil {
 		a.Fail(failure)
 		return

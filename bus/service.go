@@ -52,6 +52,9 @@ type ServiceConfig struct {
 	// Observe, if set, is told of every command that was answered, from the goroutine
 	// that answered; it must not block.
 	Observe func(Outcome)
+	// Trace, if set, says which trace a command belongs to that came with this traceparent
+	// header ("" without one); nil for a command that is not traced. It must not block.
+	Trace func(traceparent string) *actors.Trace
 	// Clock is nil for the machine's.
 	Clock clock.Clock
 	Log   *slog.Logger

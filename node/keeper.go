@@ -15,6 +15,7 @@ import (
 // a vault that died is replaced by one that holds the same.
 type keeper struct {
 	connect func(context.Context) (vault.Keeper, []vault.Entry, error)
+	health  func(why string) // is told whether a vault holds what must survive: "" if so
 	log     *slog.Logger
 	ctx     context.Context
 	stop    context.CancelFunc
@@ -27,12 +28,12 @@ type keeper struct {
 }
 
 // openKeeper takes the vault and returns what it held.
-func openKeeper(ctx context.Context, connect func(context.Context) (vault.Keeper, []vault.Entry, error), log *slog.Logger) (*keeper, []vault.Entry, error) {
+func openKeeper(ctx context.Context, connect func(context.Context) (vault.Keeper, []vault.Entry, error), health func(why string), log *slog.Logger) (*keeper, []vault.Entry, error) {
 	at, entries, err := connect(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	k := &keeper{connect: connect, log: log, at: at, next: make(chan struct{}), held: map[uint64]vault.Entry{}, done: make(chan struct{})}
+	k := &keeper{connect: connect, health: health, log: log, at: at, next: make(chan struct{}), held: map[uint64]vault.Entry{}, done: make(chan struct{})}
 	k.ctx, k.stop = context.WithCancel(context.Background())
 	for _, e := range entries {
 		k.held[e.ID] = e
@@ -112,7 +113,15 @@ func (k *keeper) watch() {
 			return
 		}
 		k.log.Error("the vault died: starting another", "fix", "look into the vault's log, and whether the kernel killed it for want of memory")
-		if err := k.replace(); err != nil {
+		k.health("the vault died, and another is being started")
+		err := k.replace()
+		if k.ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			k.health("")
+		} else {
+			k.health("there is no vault, and none can be started: " + err.Error())
 			// Without a vault nothing new can be granted; what is granted goes on.
 			k.log.Error("no vault can be started: nothing survives this node until it is restarted", "error", err)
 			return

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,6 +23,7 @@ import (
 	"github.com/isobar-project/isobar/device/hostram"
 	"github.com/isobar-project/isobar/device/sim"
 	"github.com/isobar-project/isobar/fdwire"
+	"github.com/isobar-project/isobar/health"
 	"github.com/isobar-project/isobar/schemas"
 	"github.com/isobar-project/isobar/vault"
 	"github.com/isobar-project/isobar/weights"
@@ -48,7 +50,8 @@ type Info struct {
 	Devices                                    []schemas.Device
 	// Restored says what a take-over found; its Segments are 0 where there was nothing.
 	Restored schemas.Restored
-	Warnings []bus.Warning
+	// Warnings are those that were in force when it began to serve.
+	Warnings []schemas.HealthWarning
 	// StartMs is how long it took from Open to serving.
 	StartMs float64
 }
@@ -67,6 +70,12 @@ type Node struct {
 	// commands has the outcomes that are still to be logged.
 	commands *commandLog
 	info     Info
+
+	ctx    context.Context // of the node's life, for records
+	board  *health.Board
+	outlet atomic.Pointer[bus.Bus] // bus, for who may run before it stands
+	// lostEvents is looked at by heartbeats, one at a time.
+	lostEvents drops
 }
 
 // Open starts a node. Its errors say what to do about them.
@@ -79,6 +88,8 @@ func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	n.commands = &commandLog{log: n.log, clock: w.Clock}
+	n.ctx = context.WithoutCancel(ctx)
+	n.board = health.NewBoard(w.Clock, n.warned)
 	begun := w.Clock.Now()
 	defer func() {
 		if err != nil {
@@ -110,7 +121,7 @@ func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
 	if err := n.bus.Serve(n.house); err != nil {
 		return nil, err
 	}
-	n.info.URL, n.info.Devices, n.info.Restored, n.info.Warnings = n.bus.URL(), n.house.Devices(), n.house.Restored(), n.bus.Health()
+	n.info.URL, n.info.Devices, n.info.Restored, n.info.Warnings = n.bus.URL(), n.house.Devices(), n.house.Restored(), n.board.List()
 	n.info.StartMs = float64(w.Clock.Now().Sub(begun)) / 1e6
 	n.announce()
 	debug.FreeOSMemory() // what the start needed is not needed again
@@ -159,7 +170,7 @@ func (n *Node) takeVault(ctx context.Context, w Hooks) (map[uint64]*os.File, err
 	if n.cfg.VaultOff {
 		connect = func(context.Context) (vault.Keeper, []vault.Entry, error) { return vault.Off(), nil, nil }
 	}
-	k, entries, err := openKeeper(ctx, connect, n.log)
+	k, entries, err := openKeeper(ctx, connect, n.vaultHealth, n.log)
 	if err != nil {
 		return nil, err
 	}
@@ -172,11 +183,7 @@ func (n *Node) takeVault(ctx context.Context, w Hooks) (map[uint64]*os.File, err
 func (n *Node) openBus(boot string, w Hooks) error {
 	c := bus.Config{Node: n.cfg.Node, Version: n.cfg.Version, BootID: boot, Tenants: w.Tenants, History: n.cfg.History(),
 		Heartbeat: n.beat, Observe: n.commands.add, Clock: w.Clock, Log: n.log}
-	c.OnHealth = func(ws []bus.Warning) {
-		for _, x := range ws {
-			n.log.Warn(x.Text, "code", x.Code, "subject", x.Subject, "fix", x.Fix)
-		}
-	}
+	c.OnHealth = n.busHealth
 	if n.cfg.NATSURL != "" {
 		c.Conn = conn.Config{URL: n.cfg.NATSURL, CredentialsFile: n.cfg.NATSCredentials, Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword}
 	} else {
@@ -188,11 +195,13 @@ func (n *Node) openBus(boot string, w Hooks) error {
 		return err
 	}
 	n.bus = b
+	n.outlet.Store(b)
 	return nil
 }
 
 // beat may be asked before the house stands.
 func (n *Node) beat() schemas.Heartbeat {
+	n.checkEvents()
 	if n.house == nil {
 		return schemas.Heartbeat{}
 	}
@@ -209,7 +218,7 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 		Publisher: n.bus.Publisher(), Keeper: n.keeper, KeeperPID: n.keeper.pid, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
 		LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Blocking: n.cfg.Blocking, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
 		ResumeGrace: n.cfg.ResumeGrace, KeepAnswers: n.cfg.KeepAnswers, MaxAnswers: n.cfg.MaxAnswers, MaxSessions: n.cfg.MaxSessions,
-		UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit,
+		UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit, Observer: &observer{n}, Warnings: n.board.List,
 	}
 	drivers := w.Drivers
 	specs := n.cfg.Devices

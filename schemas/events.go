@@ -67,6 +67,9 @@ const (
 	EventDeviceLost EventKind = "device_lost"
 	EventDraining   EventKind = "draining"
 	EventStopped    EventKind = "stopped"
+	// A warning came into force, or is over; NodeEvent.Warning says which.
+	EventWarningRaised  EventKind = "warning_raised"
+	EventWarningCleared EventKind = "warning_cleared"
 
 	// On any kept subject; Data is Gap.
 	EventGap EventKind = "gap"
@@ -173,6 +176,8 @@ type NodeEvent struct {
 	// Restored is for restored and stopped: what was, or stays, kept.
 	Restored *Restored `json:"restored,omitempty"`
 	Devices  []Device  `json:"devices,omitempty"`
+	// Warning is for warning_raised and warning_cleared.
+	Warning *HealthWarning `json:"warning,omitempty"`
 }
 
 // Restored says what a take-over kept and lost.

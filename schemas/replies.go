@@ -51,6 +51,9 @@ type DeviceStatus struct {
 type GetStatusReply struct {
 	DeviceStatus
 	Devices []DeviceStatus `json:"devices,omitempty"`
+	// Warnings are those in force, the worst first; tenants other than the default one
+	// are told only of devices.
+	Warnings []HealthWarning `json:"warnings"`
 }
 
 // DeviceUsage says who uses how much of one device.

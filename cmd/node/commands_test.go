@@ -303,7 +303,7 @@ func TestRun(t *testing.T) {
 		cfg.Log.Info("a record")
 		ready(node.Info{Node: "here", URL: "nats://127.0.0.1:4222", DataSocket: cfg.DataSocket(), Devices: []schemas.Device{
 			{DeviceID: "ram-0", Type: schemas.DeviceTypeRAM, Name: "main memory"}, {DeviceID: "gpu-0", Type: schemas.DeviceTypeVRAM, Name: "simulated GPU", Simulated: true}},
-			Restored: schemas.Restored{Grants: 3, GrantedBytes: 1 << 30, Models: 1}, Warnings: []bus.Warning{{Text: "events are not kept", Fix: "make room"}}})
+			Restored: schemas.Restored{Grants: 3, GrantedBytes: 1 << 30, Models: 1}, Warnings: []schemas.HealthWarning{{Text: "events are not kept", Fix: "make room"}}})
 		<-ctx.Done()
 		<-f.exits // the second signal
 		return nil

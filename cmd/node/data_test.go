@@ -54,6 +54,11 @@ func house() map[schemas.Action]any {
 			Devices: []schemas.DeviceStatus{
 				{DeviceID: "ram-0", MemoryInfo: memory("ram-0", schemas.DeviceTypeRAM, 1<<30, 8<<30), UsageStats: &schemas.UsageStats{AllocationCount: 21}},
 				{DeviceID: "gpu-0", MemoryInfo: memory("gpu-0", schemas.DeviceTypeVRAM, 880<<20, 1<<30), UsageStats: &schemas.UsageStats{}},
+			},
+			Warnings: []schemas.HealthWarning{
+				{Code: schemas.WarnDisconnected, Severity: schemas.SeverityCritical, Subject: "events", Text: "the connection to NATS is lost and being made anew",
+					Fix: "see whether the server runs", Since: then.Add(-5 * time.Second)},
+				{Code: schemas.WarnDeviceDegraded, Severity: schemas.SeverityWarning, DeviceID: "gpu-0", Text: "copies are slow", Fix: "look at its log", Since: then.Add(-time.Hour)},
 			}},
 		schemas.ActionGetModelInfo: &schemas.GetModelInfoReply{Models: []schemas.Model{{Name: "encoder", State: schemas.ModelSealed, SizeBytes: 440 << 20,
 			TensorCount: 101, Readers: 2, LastUsed: then.Add(-time.Hour), Pinned: true, Shared: true, Tenant: "default",

@@ -231,6 +231,9 @@ func nodeText(kind schemas.EventKind, n *schemas.NodeEvent) string {
 		}
 		s += " with " + strings.Join(ids, ", ")
 	}
+	if n.Warning != nil {
+		return fmt.Sprintf("%s %s %s: %s (fix: %s)", s, n.Warning.Severity, n.Warning.Code, warningText(n.Warning), n.Warning.Fix)
+	}
 	if n.DeviceID != "" {
 		s += " " + n.DeviceID
 	}

@@ -116,18 +116,19 @@ func (s *nodeStatus) write(w io.Writer, now time.Time) {
 	s.writeGrants(w, now)
 	s.writeQueue(w, now)
 	s.writePressure(w)
-	if warnings := s.warnings(); len(warnings) > 0 {
-		fmt.Fprintln(w, "\nWARNINGS")
-		for _, text := range warnings {
-			fmt.Fprintln(w, "  "+text)
-		}
-	}
+	s.writeWarnings(w, now)
 }
 
 func (s *nodeStatus) writeDevices(w io.Writer) {
 	t := table{indent: "  "}
-	t.head("device", "type", "pressure", "used", "of limit", "", "available", "free", "warm", "models", "others", "allocations", "health")
+	t.head("device", "type", "pressure", "used", "of limit", "", "available", "free", "warm", "models", "others", "allocations", "health", "")
 	t.alignRight(3, 4, 5, 6, 7, 8, 9, 10, 11)
+	simulated := map[string]string{}
+	for _, d := range s.Devices.Devices {
+		if d.Simulated {
+			simulated[d.DeviceID] = "simulated: its bytes are main memory"
+		}
+	}
 	for _, d := range s.Status.Devices {
 		m := d.MemoryInfo
 		grants := "-"
@@ -136,7 +137,7 @@ func (s *nodeStatus) writeDevices(w io.Writer) {
 		}
 		t.row(d.DeviceID, string(m.Type), s.level(d.DeviceID), node.HumanSize(m.UsedMemory), node.HumanSize(m.TotalMemory),
 			fmt.Sprintf("%.0f %%", m.UsagePercentage), node.HumanSize(m.AvailableMemory), node.HumanSize(m.FreeMemory),
-			node.HumanSize(m.PooledMemory), node.HumanSize(m.ModelMemory), node.HumanSize(m.ForeignMemory), grants, string(m.Health))
+			node.HumanSize(m.PooledMemory), node.HumanSize(m.ModelMemory), node.HumanSize(m.ForeignMemory), grants, string(m.Health), simulated[d.DeviceID])
 	}
 	t.write(w)
 }
@@ -299,30 +300,25 @@ func sizeOrNothing(n int64) string {
 	return node.HumanSize(n)
 }
 
-// warnings is what somebody should look at.
-func (s *nodeStatus) warnings() []string {
-	var out []string
-	for _, d := range s.Devices.Devices {
-		if d.Simulated {
-			out = append(out, d.DeviceID+" is simulated: its bytes are main memory")
-		}
-		for _, reason := range d.HealthReasons {
-			out = append(out, d.DeviceID+": "+reason)
-		}
+// writeWarnings lists what somebody should look at, each with what to do about it.
+func (s *nodeStatus) writeWarnings(w io.Writer, now time.Time) {
+	if len(s.Status.Warnings) == 0 {
+		return
 	}
-	for _, d := range s.Status.Devices {
-		m := d.MemoryInfo
-		if m.ZombieMemory > 0 {
-			out = append(out, fmt.Sprintf("%s: %s are released but still held by a process (zombie)", d.DeviceID, node.HumanSize(m.ZombieMemory)))
-		}
-		if m.DriftBytes != 0 {
-			out = append(out, fmt.Sprintf("%s: ledger and driver differ by %s", d.DeviceID, node.HumanSize(m.DriftBytes)))
-		}
+	fmt.Fprintln(w, "\nWARNINGS")
+	for _, x := range s.Status.Warnings {
+		fmt.Fprintf(w, "  %-8s  %s (%s, since %s)\n            fix: %s\n", x.Severity, warningText(&x), x.Code, ago(now, x.Since), x.Fix)
 	}
-	for _, p := range s.pressures() {
-		if p.Quality == schemas.QualityStale {
-			out = append(out, p.DeviceID+": the figures of what others use are stale")
-		}
+}
+
+// warningText is a warning's text with what it is about.
+func warningText(x *schemas.HealthWarning) string {
+	about := x.DeviceID
+	if about == "" {
+		about = x.Subject
 	}
-	return out
+	if about == "" {
+		return x.Text
+	}
+	return about + ": " + x.Text
 }

@@ -18,6 +18,8 @@ var house = map[string]room{
 	"clock":   {},
 	"weights": {},
 
+	"health": {imports: []string{"schemas", "clock"}},
+
 	// The outer forms of what schemas declares.
 	"codec":     {imports: []string{"schemas"}},
 	"fdwire":    {imports: []string{"codec", "clock"}},

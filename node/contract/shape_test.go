@@ -56,10 +56,12 @@ var shapes = map[string]string{
 		fragmentation:fragmentation? model_memory:model_memory health_score:f last_updated:t`,
 	"device_usage": `device_id:s memory_info:memory_info peak_memory:i allocation_count:i model_count:i by_class:[]share by_tenant:[]share
 		by_process:[]process`,
+	"warning": "code:s severity:s device_id:s? subject:s? text:s fix:s since:t",
 	"history": `event:s allocation_id:s device_id:s tenant:s size_bytes:i granted_bytes:i? class:s? reason:s? timestamp:t`,
 
 	"reply/get_status": `device_id:s memory_info:memory_info usage_stats:usage_stats? allocations:[]allocation next_cursor:s?
-		fragmentation:fragmentation? model_memory:model_memory health_score:f last_updated:t devices:[]device_status?`,
+		fragmentation:fragmentation? model_memory:model_memory health_score:f last_updated:t devices:[]device_status?
+		warnings:[]warning`,
 	"reply/get_usage":       "devices:[]device_usage",
 	"reply/get_allocations": "allocations:[]allocation next_cursor:s?",
 	"reply/get_allocation":  "allocation:allocation history:[]history?",
