@@ -60,6 +60,7 @@ func (c *collector) take(m *nats.Msg) {
 	}
 	kind, seq, payload := text(env, "event"), num(env, "sequence"), env["data"]
 	c.check(m, env, kind, seq)
+	validEvent(c.t, m.Subject, env)
 	parts := strings.Split(m.Subject, ".")
 	if s := misfit("event/"+parts[2], m.Subject, payload); s != "" {
 		c.t.Errorf("%s: %s", kind, s)

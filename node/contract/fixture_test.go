@@ -201,6 +201,7 @@ func (c *caller) read(subject string, m *nats.Msg) answer {
 	if !ok {
 		c.t.Fatalf("%s answered %v", subject, v)
 	}
+	validReply(c.t, subject, env)
 	a := answer{}
 	a.ok, _ = env["success"].(bool)
 	if s := misfitKind("t", "timestamp", env["timestamp"]); s != "" || env["node"] != "test" || env["request_id"] == "" {
