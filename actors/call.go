@@ -23,7 +23,7 @@ type call struct {
 	// handed is set by an actor that has given the command to another, which answers it:
 	// from then on the first looks at nothing else of it.
 	handed bool
-	// outer is true while the goroutine that has the command is not an actor's.
+	// outer is true while the goroutine that has the command is not an actor's and may run one.
 	outer bool
 	// offered is the file that the command brought, if any; it ends with the command at the
 	// latest, unless a load has taken it.

@@ -38,7 +38,10 @@ type Command struct {
 	// Set where Chosen and the action changes something.
 	Digest [32]byte
 	// Data is a pointer to the action's request type, *schemas.AllocateRequest and so on.
-	Data   any
+	Data any
+	// Lent says that the goroutine that submits the command has nothing better to do than to
+	// run the actor that does it, if that actor is idle.
+	Lent   bool
 	Wait   time.Duration // how long the answer may take; then it is «queued» or «running»
 	DryRun bool
 	Reply  Reply

@@ -20,7 +20,7 @@ func (h *House) Submit(cmd *Command) {
 	}
 	session := sessionOf(cmd.Data)
 	if !(spec.Changing && cmd.Chosen && !cmd.DryRun) && session == "" && fileClaimOf(cmd.Data) == "" {
-		c.outer = true
+		c.outer = cmd.Lent
 		h.route(c)
 		return
 	}

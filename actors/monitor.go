@@ -92,7 +92,8 @@ func (s *gaugeSlot) put(m *monitorActor, g gauge, told bool) {
 	}
 	s.mu.Unlock()
 	if !quiet {
-		m.tell(seam.SystemLane, func() { m.gauge(g) })
+		told := g // else every change would be on the heap
+		m.tell(seam.SystemLane, func() { m.gauge(told) })
 	}
 }
 

@@ -158,7 +158,7 @@ func (b *Bus) link(c conn.Config, name string) (Link, error) {
 	}
 	l, err := local.Dial(local.Config{Server: b.server, Username: c.Username, Password: c.Password,
 		Name: fmt.Sprintf("isobar %s %s", b.cfg.Node, name), Clock: b.cfg.Clock,
-		Notify: func(e conn.Event) { b.notify(name, e) }, Log: b.cfg.Log})
+		Urgent: name == "pressure", Notify: func(e conn.Event) { b.notify(name, e) }, Log: b.cfg.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,8 @@ type topic struct {
 	seq     uint64 // of its last event
 	// batch is an allocation event that still takes items.
 	batch []schemas.AllocationItem
+	// usual is how many items the last batch had, which the next is likely to have.
+	usual int
 	// lost is the range of sequences dropped and not yet told; To is 0 for none.
 	lost schemas.Gap
 }
@@ -102,6 +104,7 @@ func (l *lane) join(s *topic, items []schemas.AllocationItem) {
 	}
 	if len(s.batch) == 0 {
 		l.open = append(l.open, s)
+		s.batch = make([]schemas.AllocationItem, 0, s.usual)
 	}
 	s.batch = append(s.batch, items...)
 	if len(s.batch) >= l.o.cfg.BatchItems {
@@ -135,6 +138,7 @@ func (l *lane) sealAll() {
 }
 
 func (l *lane) seal(s *topic) {
+	s.usual = len(s.batch)
 	// One caller may hand in more than fits a message.
 	for len(s.batch) > maxBatchItems {
 		l.sealItems(s, s.batch[:maxBatchItems:maxBatchItems])

@@ -16,6 +16,8 @@ type Link interface {
 	// Subscribe runs f for each message, which is f's until it returns. The function that
 	// is returned ends the subscription.
 	Subscribe(subject, queue string, f func(*nats.Msg)) (func(), error)
+	// Idle tells a handler whether its goroutine has nothing to do after it. For handlers only.
+	Idle() bool
 	// Flush returns when the server has everything that was published before.
 	Flush(timeout time.Duration) error
 	// Connected tells whether the connection stands, Closed that it never will again.
@@ -60,6 +62,9 @@ func (l natsLink) Subscribe(subject, queue string, f func(*nats.Msg)) (func(), e
 	// closed connection, where there is nothing to end.
 	return func() { _ = sub.Drain() }, nil
 }
+
+// Idle implements Link: each subscription has a goroutine of its own.
+func (l natsLink) Idle() bool { return true }
 
 // Flush implements Link.
 func (l natsLink) Flush(timeout time.Duration) error { return l.nc.FlushTimeout(timeout) }

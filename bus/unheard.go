@@ -16,8 +16,9 @@ const (
 	// being reconnected to.
 	unheardFor = 10 * time.Second
 	// unheardMax bounds the answers watched at once. Beyond it the oldest counts as
-	// heard: so many answers later, the server's word on it would have come.
-	unheardMax = 1 << 16
+	// heard: so many answers later, the server's word on it would have come. Few enough
+	// that the ring stays in a processor's cache.
+	unheardMax = 1 << 12
 	// unheardSweep is how often the old ones are dropped.
 	unheardSweep = time.Second
 )

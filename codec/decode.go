@@ -33,6 +33,7 @@ func under(outer string, err *schemas.Error) *schemas.Error {
 // true for the request's data itself.
 func (d *decoding) object(p *plan, v reflect.Value, top bool) *schemas.Error {
 	var seen, given uint64
+	v.Set(p.defaults)
 	r := d.r
 	c := r.enter()
 	for r.more(&c) {
@@ -72,16 +73,11 @@ func (d *decoding) object(p *plan, v reflect.Value, top bool) *schemas.Error {
 			given = was
 		}
 	}
-	for i := range p.fields {
-		f := &p.fields[i]
-		if given&f.bit != 0 {
-			continue
-		}
-		if f.required {
-			return fieldErrorf(f.name, "%s is required", f.name)
-		}
-		if f.fallback.IsValid() {
-			f.target(v).Set(f.fallback)
+	if given&p.required != p.required {
+		for i := range p.fields {
+			if f := &p.fields[i]; f.required && given&f.bit == 0 {
+				return fieldErrorf(f.name, "%s is required", f.name)
+			}
 		}
 	}
 	return nil
@@ -144,6 +140,13 @@ func (d *decoding) emptyString() (absent, ok bool) {
 		return false, true
 	}
 	at := r.at
+	if !r.msgpack {
+		if r.b[at+1] == '"' { // the guard saw a whole string
+			r.skip()
+			return true, true
+		}
+		return false, false
+	}
 	if s, _ := r.bytes(); len(s) == 0 {
 		return true, true
 	}

@@ -46,6 +46,11 @@ const (
 type plan struct {
 	names  map[string]name
 	fields []fieldPlan
+	// required are the bits of the fields that must be given.
+	required uint64
+	// defaults is a value with nothing given. What its pointers point to is shared by all
+	// requests, and never written.
+	defaults reflect.Value
 	// scalar is the name of the field that a bare number stands for, or empty.
 	scalar string
 	// wait is the index of the type's own wait_ms, or -1.
@@ -125,7 +130,16 @@ func makePlan(t reflect.Type) *plan {
 		if mb := t.Field(i).Tag.Get("mb"); mb != "" {
 			p.addName(mb, name{field: i, form: formMegabytes})
 		}
+		if f.required {
+			p.required |= f.bit
+		}
 		p.fields = append(p.fields, f)
+	}
+	p.defaults = reflect.New(t).Elem()
+	for i := range p.fields {
+		if f := &p.fields[i]; f.fallback.IsValid() {
+			f.target(p.defaults).Set(f.fallback)
+		}
 	}
 	return p
 }

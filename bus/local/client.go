@@ -48,6 +48,8 @@ type Config struct {
 	Username, Password string
 	// Name tells people which connection this is.
 	Name string
+	// Urgent is for few messages that must leave at once: each is written by who publishes it.
+	Urgent bool
 	// Notify, if set, is told what happens to the connection, from its own goroutine; it
 	// must not block.
 	Notify func(conn.Event)
@@ -67,7 +69,7 @@ type Client struct {
 	pending    []byte // frames not yet written
 	spare      []byte
 	writing    bool // somebody is writing
-	corked     bool // the reader has more messages at hand, whose answers go in one write
+	idle       bool // the reader is in a handler and has no other message at hand
 	subs       map[int]*subscription
 	lastSub    int
 	pongs      []chan struct{}
@@ -107,7 +109,7 @@ func (l *Client) connect() (*reader, error) {
 		return nil, err
 	}
 	late := l.cfg.Clock.AfterFunc(connectTimeout, func() { wire.Close() })
-	r := newReader(wire, l.uncork)
+	r := newReader(wire, l.rest)
 	max, err := l.shakeHands(wire, r)
 	if !late.Stop() && err == nil {
 		err = nats.ErrTimeout

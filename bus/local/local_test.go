@@ -150,7 +150,7 @@ func TestPublishesKeepTheirOrder(t *testing.T) {
 
 // Answers that handlers gave while more messages were at hand do not stay behind when the
 // reader waits again, even where the last message has no answer.
-func TestNothingStaysCorked(t *testing.T) {
+func TestNothingStaysBehind(t *testing.T) {
 	s := start(t, bus.ServerConfig{})
 	l := dial(t, s, nil)
 	release := make(chan struct{})

@@ -2,6 +2,7 @@ package local
 
 import (
 	"errors"
+	"runtime"
 	"strconv"
 
 	"github.com/nats-io/nats.go"
@@ -9,8 +10,8 @@ import (
 
 var errBacklog = errors.New("local: the server has not taken 16 MiB of what was sent to it")
 
-// Publish sends one message, from the caller's goroutine where nobody else is writing.
-// reply and header may be empty. Errors: nats.ErrBadSubject, nats.ErrMaxPayload,
+// Publish sends one message. An answer to the only message at hand is written by the caller;
+// of many the answers gather, and go together from the client's own goroutine. reply and header may be empty. Errors: nats.ErrBadSubject, nats.ErrMaxPayload,
 // ErrDisconnected, nats.ErrConnectionClosed; then nothing was sent.
 func (l *Client) Publish(subject, reply string, header nats.Header, payload []byte) error {
 	if subject == "" || !plainToken(subject) || !plainToken(reply) {
@@ -47,14 +48,13 @@ func (l *Client) Publish(subject, reply string, header nats.Header, payload []by
 	}
 	b = append(strconv.AppendInt(b, int64(len(text)+len(payload)), 10), "\r\n"...)
 	l.pending = append(append(append(b, text...), payload...), "\r\n"...)
-	if !l.corked || len(l.pending) >= corkBytes {
+	if l.idle || l.cfg.Urgent {
 		l.drain()
+	} else {
+		l.kick()
 	}
 	return nil
 }
-
-// corkBytes is how much waits for more at most.
-const corkBytes = 16 << 10
 
 // drain writes what is pending, and what others add meanwhile, unless somebody is at it.
 // The lock is held, and let go of during each write.
@@ -86,6 +86,9 @@ func (l *Client) drain() {
 }
 
 // writeRest writes what callers of Publish left to it.
+//
+// Whoever else is ready to run may add to it first: under load this makes one write of many
+// answers; an idle process returns from Gosched at once.
 func (l *Client) writeRest() {
 	defer l.wg.Done()
 	for {
@@ -94,6 +97,7 @@ func (l *Client) writeRest() {
 		case <-l.done:
 			return
 		}
+		runtime.Gosched()
 		l.mu.Lock()
 		l.drain()
 		l.mu.Unlock()

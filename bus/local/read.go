@@ -202,7 +202,7 @@ func (l *Client) read(r *reader) {
 			return
 		}
 		l.wire.Close()
-		l.wire, l.pending, l.pongs, l.corked = nil, nil, nil, false
+		l.wire, l.pending, l.pongs, l.idle = nil, nil, nil, false
 		l.mu.Unlock()
 		l.notify(conn.Event{Kind: conn.Lost, Err: err})
 		if r = l.reconnect(); r == nil {
@@ -237,7 +237,7 @@ func (l *Client) serve(r *reader) error {
 			return err
 		}
 		l.mu.Lock()
-		l.corked = r.more() // until the reader has nothing more at hand, see uncork
+		l.idle = !r.more()
 		var s *subscription
 		switch f.op {
 		case opMsg:
@@ -260,11 +260,19 @@ func (l *Client) serve(r *reader) error {
 	}
 }
 
-// uncork lets everything go that waited for more to go with it. The reader calls it
-// before it waits.
-func (l *Client) uncork() {
+// Idle tells a handler whether nothing more is at hand for its goroutine: it may then do
+// itself what it would else hand to another. For handlers only.
+func (l *Client) Idle() bool {
 	l.mu.Lock()
-	l.corked = false
+	defer l.mu.Unlock()
+	return l.idle
+}
+
+// rest notes that the reader is in no handler, and lets go what it left: a PONG, or what a
+// handler published that had more messages behind it.
+func (l *Client) rest() {
+	l.mu.Lock()
+	l.idle = false
 	l.drain()
 	l.mu.Unlock()
 }

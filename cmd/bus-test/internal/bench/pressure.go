@@ -225,6 +225,14 @@ func (c *clients) begin(pace time.Duration) {
 		c.wg.Go(func() {
 			var turn <-chan time.Time
 			if pace > 0 {
+				// The clients know nothing of each other: their turns are spread over the pace.
+				first := time.NewTimer(pace * time.Duration(i) / time.Duration(len(c.conns)))
+				defer first.Stop()
+				select {
+				case <-quit:
+					return
+				case <-first.C:
+				}
 				tick := time.NewTicker(pace)
 				defer tick.Stop()
 				turn = tick.C
