@@ -39,6 +39,7 @@ type deviceActor struct {
 
 	gauges   gaugeSlot
 	sampling sampling
+	follows  follows
 	beat     atomic.Pointer[schemas.DeviceBeat]
 	health   device.Health
 	ails     *ailment                  // what the observer was last told
@@ -163,6 +164,7 @@ func (h *House) noteRestored(d *deviceActor, rep ledger.Report) {
 // begin carries out what the core wants done after opening, and starts sampling.
 func (d *deviceActor) begin() {
 	d.flush()
+	d.resumeFollows()
 	d.figures(&ledger.Effects{Cause: "foreign"}) // so that there is a level before anything happens
 	d.sample()
 }
@@ -181,6 +183,9 @@ func (d *deviceActor) flush() {
 		e.Outcomes[i].Ref.(asker).outcome(d, &e.Outcomes[i])
 	}
 	if len(e.Events) > 0 {
+		if len(d.follows.by) > 0 {
+			d.endFollows(e.Events)
+		}
 		d.announce(e.Events, e.Outcomes)
 	}
 	for _, r := range e.Revokes {
@@ -260,14 +265,19 @@ func causeOf(s string) pressure.Cause {
 // sample has the driver's figures read on the control goroutine, between its other calls.
 func (d *deviceActor) sample() {
 	epoch := d.sampling.epoch
+	looker := d.looker()
 	d.work.control.put(func() {
+		var l *look
+		if looker != nil {
+			l = looker()
+		}
 		s, err := d.driver.Sample()
 		wall := d.house.cfg.Clock.Wall()
-		d.tell(seam.SystemLane, func() { d.sampled(s, err, epoch, wall) })
+		d.tell(seam.SystemLane, func() { d.sampled(s, l, err, epoch, wall) })
 	})
 }
 
-func (d *deviceActor) sampled(s device.Sample, err error, epoch uint64, wall time.Time) {
+func (d *deviceActor) sampled(s device.Sample, l *look, err error, epoch uint64, wall time.Time) {
 	now := d.house.now()
 	stale := err != nil
 	switch {
@@ -280,6 +290,7 @@ func (d *deviceActor) sampled(s device.Sample, err error, epoch uint64, wall tim
 		d.sampling.rejected = 0
 		d.sampling.at = wall
 		d.feels(s.Health, s.Reasons)
+		d.looked(l)
 		d.core.SetOutside(s.OutsideBytes(), s.PhysicalBytes-d.cfg.Reserve, now)
 		d.flush()
 		d.checkDrift(s, epoch)

@@ -25,8 +25,9 @@ func busy(who string) *schemas.Error {
 
 // grantCall is an allocate command in the core's hands.
 type grantCall struct {
-	c     *call
-	begun time.Duration
+	c      *call
+	begun  time.Duration
+	follow *follow // the process of a reservation that follows one
 }
 
 func (d *deviceActor) allocate(c *call) {
@@ -47,6 +48,16 @@ func (d *deviceActor) allocate(c *call) {
 		if in.LeaseSeconds != nil {
 			r.Lease = time.Duration(*in.LeaseSeconds) * time.Second
 		}
+		if in.PID != nil {
+			f, err := d.follow(*in.PID)
+			if err != nil {
+				c.fail(err)
+				return
+			}
+			if ask.follow, r.Follows = f, f.process; c.DryRun {
+				d.unfollow(f)
+			}
+		}
 		if c.DryRun {
 			d.planAllocate(c, r)
 			return
@@ -61,6 +72,9 @@ func (d *deviceActor) allocate(c *call) {
 		begun := d.house.cfg.Clock.Now()
 		ask.begun = time.Duration(begun)
 		ticket := d.core.Allocate(r, d.house.now())
+		if ask.follow != nil {
+			ask.follow.ticket = ticket
+		}
 		d.flush()
 		if !c.answered && c.operation == "" {
 			c.follow(schemas.StatusRunning, 0, "memory is being prepared", d.canceller(ticket))
@@ -87,10 +101,16 @@ func (a *grantCall) outcome(d *deviceActor, o *ledger.Outcome) {
 	case ledger.OutcomeGranted:
 		took := time.Duration(d.house.cfg.Clock.Now()) - a.begun
 		id, tenant := o.Grant.ID, o.Grant.Owner.Tenant
+		if a.follow != nil {
+			d.followed(a.follow, id)
+		}
 		a.c.done(d.allocated(o.Grant, o.Claim, took, time.Duration(o.Queued), o.Evicted), func() { d.undo(id, tenant, false) })
 	case ledger.OutcomeQueued:
 		a.c.follow(schemas.StatusQueued, o.Position, o.Reason, d.canceller(o.Ticket))
 	case ledger.OutcomeRefused:
+		if a.follow != nil {
+			d.unfollow(a.follow)
+		}
 		a.c.fail(o.Err)
 	}
 }

@@ -52,15 +52,19 @@ func (d *deviceActor) usage() schemas.DeviceUsage {
 		if g.Class == ledger.ClassWeights {
 			u.ModelCount++
 		}
-		add(class, string(g.Class), g.Granted)
-		add(tenant, g.Owner.Tenant, g.Granted)
-		if pid := int(g.Owner.PID); pid != 0 {
+		add(class, string(g.Class), g.Counted())
+		add(tenant, g.Owner.Tenant, g.Counted())
+		pid := int(g.Owner.PID)
+		if g.Follows.PID != 0 {
+			pid = int(g.Follows.PID)
+		}
+		if pid != 0 {
 			p, ok := process[pid]
 			if !ok {
 				p = &schemas.ProcessShare{PID: pid}
 				process[pid] = p
 			}
-			p.Bytes += g.Granted
+			p.Bytes += g.Counted()
 			p.Count++
 		}
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/proctree"
 	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/ledger/store"
@@ -64,6 +65,11 @@ type Config struct {
 	Watch func(pidfd *os.File, gone func()) (stop func(), err error)
 	// Find opens a pidfd of a process known by pid and start time; os.ErrProcessDone if it has exited.
 	Find func(pid int, start uint64) (*os.File, error)
+	// Process opens a running process: its pidfd, and what it is called for ever; an error
+	// that wraps os.ErrProcessDone where there is none. Processes looks at all of
+	// them, from any goroutine. nil is this machine's, for both.
+	Process   func(pid int) (*os.File, proctree.Process, error)
+	Processes func() (proctree.Table, error)
 	// Random fills b with unguessable bytes; nil is the machine's.
 	Random func(b []byte)
 	// TenantOf is the tenant of a user of the data socket, to whom the files belong that he
@@ -129,6 +135,12 @@ func (c *Config) defaults() {
 	}
 	if c.Random == nil {
 		c.Random = machineRandom
+	}
+	if c.Process == nil {
+		c.Process = func(pid int) (*os.File, proctree.Process, error) { return proctree.Open("/proc", pid) }
+	}
+	if c.Processes == nil {
+		c.Processes = func() (proctree.Table, error) { return proctree.Read("/proc") }
 	}
 	if c.Policy == nil {
 		c.Policy, _ = eviction.New("") // the default policy always exists

@@ -21,11 +21,14 @@ func (h *House) wallAt(i clock.Instant) time.Time { return clock.WallAt(h.cfg.Cl
 // allocation renders a grant.
 func (d *deviceActor) allocation(g *ledger.Grant) schemas.Allocation {
 	a := schemas.Allocation{
-		AllocationID: g.ID.String(), Node: d.house.cfg.Node, DeviceID: d.id, SizeBytes: g.Size, GrantedBytes: g.Granted,
+		AllocationID: g.ID.String(), Node: d.house.cfg.Node, DeviceID: d.id, SizeBytes: g.Size, GrantedBytes: g.Counted(),
 		AllocationType: d.kind, Class: schemas.Class(g.Class), Alignment: g.Align, Purpose: g.Purpose, Persistent: g.Persistent,
 		Priority: g.Priority, Status: schemas.AllocationStatus(g.Status),
 		Owner:     schemas.Owner{Tenant: g.Owner.Tenant, User: g.Owner.User, SessionID: string(g.Owner.Session), PID: int(g.Owner.PID)},
 		ModelName: g.Model, CreatedAt: g.Created, Timestamp: g.Created, LastUsed: g.LastUsed,
+	}
+	if a.Owner.PID == 0 {
+		a.Owner.PID = int(g.Follows.PID)
 	}
 	for _, m := range g.Mappers {
 		a.MappedBy = append(a.MappedBy, schemas.Mapper{PID: int(m.PID), SessionID: string(m.Session), Mode: schemas.MapMode(m.Mode)})

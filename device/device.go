@@ -186,6 +186,16 @@ type Sample struct {
 // OutsideBytes is the use that is not ours, never negative.
 func (s Sample) OutsideBytes() int64 { return max(0, s.UsedBytes-s.OursBytes) }
 
+// ProcessUser is a driver that can say how much of the device processes use by
+// themselves, beside what they map of our segments.
+type ProcessUser interface {
+	// UsedBy sums what the given processes use, in bytes; what they share among each
+	// other counts once. Processes that have exited count nothing. It may take
+	// milliseconds a process and is called from the thread that calls Sample, just
+	// before it.
+	UsedBy(pids []int) (int64, error)
+}
+
 // Driver owns the bytes of one device. The package comment says who may call
 // what, and when.
 type Driver interface {

@@ -21,6 +21,8 @@ type Request struct {
 	Priority   int
 	Lease      time.Duration
 	Clear      bool
+	// Follows is the process that a reservation follows; its zero value is none.
+	Follows Process
 	// Patience is the longest stay in the queue; 0: do not queue (room that can be made
 	// by letting go of models nobody reads is still waited for).
 	Patience time.Duration

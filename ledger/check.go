@@ -26,10 +26,12 @@ func (d *Device) Check() error {
 
 func (d *Device) checkBooks() error {
 	want := books{limit: d.limit(), foreign: d.books.foreign}
+	absorbed := int64(0)
 	for _, g := range d.grants {
 		switch {
 		case g.Class == ClassReservation:
-			want.reserved += g.Granted
+			want.reserved += g.Counted()
+			absorbed += g.Uses
 		case g.Status == StatusActive:
 			want.granted += g.Granted
 		case g.Status == StatusRevoking:
@@ -90,6 +92,9 @@ func (d *Device) checkBooks() error {
 				return fmt.Errorf("segment %d of %s has no block", id, info.Owner)
 			}
 		}
+	}
+	if absorbed != d.absorbed {
+		return fmt.Errorf("reservations absorb %d bytes, should be %d", d.absorbed, absorbed)
 	}
 	if want != d.books {
 		return fmt.Errorf("the books are %+v, should be %+v", d.books, want)
@@ -282,7 +287,7 @@ func (d *Device) checkRecord(kind store.Kind, payload []byte, name string) error
 			return err
 		}
 		is := d.grants[g.ID]
-		if is == nil || is.Owner != g.Owner || is.Class != g.Class || is.Status != g.Status || is.Granted != g.Granted ||
+		if is == nil || is.Owner != g.Owner || is.Class != g.Class || is.Status != g.Status || is.Granted != g.Granted || is.Follows != g.Follows ||
 			is.Sealed != g.Sealed || is.Bound != g.Bound || is.LeaseEnds != g.LeaseEnds || is.Persistent != g.Persistent || is.Model != g.Model {
 			if is == nil || d.needsRecord(is) || is.Status == StatusActive {
 				return fmt.Errorf("grant %+v is %+v", g, is)

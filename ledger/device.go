@@ -105,8 +105,12 @@ type Device struct {
 	seq       uint64
 	// reclaimable is what the pool says unread models hold here.
 	reclaimable int64
-	out         Effects
-	taken       bool // out has been taken
+	// outside is the newest sample of what others use; absorbed is what of it the trees
+	// of reservations are known to use; paired is true while both are of one moment.
+	outside, absorbed int64
+	paired            bool
+	out               Effects
+	taken             bool // out has been taken
 }
 
 // DeviceStats counts what happened since the node started.
@@ -230,11 +234,11 @@ func (d *Device) SetOutside(outside, ceiling int64, now Now) {
 		d.changed("limit_change", nil)
 		d.expel()
 	}
-	foreign := max(0, outside-(d.cfg.Physical-d.books.limit))
-	if foreign != d.books.foreign {
-		d.books.foreign = foreign
+	d.outside = outside
+	if d.weigh() {
 		d.changed("foreign", nil)
 	}
+	d.paired = false
 	d.pump(now)
 }
 

@@ -13,7 +13,7 @@ func (d *Device) grant(r *Request, now Now) {
 		ID: d.cfg.NewID(), Owner: r.Owner, Class: r.Class, Status: StatusActive,
 		Size: r.Size, Granted: r.Size, Align: r.Align, Purpose: r.Purpose, Persistent: r.Persistent,
 		Priority: r.Priority, Type: d.cfg.Type, Model: r.Model, Created: now.Wall, LastUsed: now.Wall,
-		Lease: r.Lease, Bound: r.Owner.Session != "" && !r.Persistent,
+		Lease: r.Lease, Follows: r.Follows, Bound: r.Owner.Session != "" && !r.Persistent,
 	}
 	if r.Class != ClassReservation {
 		g.Blocks, g.Granted = append(g.few.blocks[:0], r.blocks...), 0

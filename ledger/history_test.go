@@ -123,6 +123,9 @@ func (h *history) allocate() {
 		RequestID: fmt.Sprint(h.n),
 	}
 	r.Owner.Session = h.session()
+	if r.Class == ledger.ClassReservation && rapid.Bool().Draw(t, "follows") {
+		r.Follows = ledger.Process{PID: int32(h.n), Start: 9}
+	}
 	if r.Class == ledger.ClassWeights {
 		r.Model, r.Unclaimed, r.Owner.Session = fmt.Sprint("m", h.n), true, ""
 		for left := r.Size; left > 0; left -= 100000 {
@@ -282,7 +285,18 @@ func (h *history) rest() {
 		h.must(h.CallOver(func() { h.Core.SetLimits(&l, &models, nil, h.Now) }))
 	case 3:
 		o := rapid.SampledFrom([]int64{0, 30000, limit / 3}).Draw(t, "outside")
-		h.must(h.CallOver(func() { h.Core.SetOutside(o, limit, h.Now) }))
+		var uses []ledger.Use
+		for _, g := range h.Grants() {
+			if g.Class == ledger.ClassReservation && rapid.Bool().Draw(t, "uses") {
+				uses = append(uses, ledger.Use{Grant: g.ID, Bytes: rapid.SampledFrom([]int64{0, 5000, limit / 4}).Draw(t, "use")})
+			}
+		}
+		h.must(h.CallOver(func() {
+			if len(uses) > 0 {
+				h.Core.Absorb(uses)
+			}
+			h.Core.SetOutside(o, limit, h.Now)
+		}))
 	case 4:
 		if g := h.pickGrant(); g != nil {
 			h.must(h.Call(func() { h.Core.Renew(g.ID, g.Owner.Tenant, time.Minute, h.Now) }))

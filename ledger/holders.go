@@ -27,7 +27,7 @@ type Holding struct {
 func (d *Device) Holders(n int) []Holding {
 	sums := map[string]int64{}
 	for _, g := range d.grants {
-		sums[g.holder()] += g.Granted
+		sums[g.holder()] += g.Counted()
 	}
 	if d.books.promised > 0 {
 		sums["requests being prepared"] += d.books.promised
@@ -49,6 +49,8 @@ func (g *Grant) holder() string {
 	switch {
 	case g.Model != "":
 		return "model " + g.Model
+	case g.Follows.PID != 0:
+		return fmt.Sprintf("pid %d of tenant %s", g.Follows.PID, g.Owner.Tenant)
 	case g.Owner.PID != 0:
 		return fmt.Sprintf("pid %d of tenant %s", g.Owner.PID, g.Owner.Tenant)
 	case g.Purpose != "":

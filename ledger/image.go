@@ -85,6 +85,8 @@ func (g *Grant) impossible(segments map[heap.SegmentID]*segment) string {
 		return fmt.Sprintf("%d bytes granted of %d", g.Granted, g.Size)
 	case reservation != (len(g.Blocks) == 0):
 		return fmt.Sprintf("a %s of %d blocks", g.Class, len(g.Blocks))
+	case g.Follows.PID < 0 || g.Follows.PID != 0 && !reservation:
+		return fmt.Sprintf("a %s that follows process %d", g.Class, g.Follows.PID)
 	case g.Lease < 0 || g.LeaseEnds < 0:
 		return "a negative lease"
 	case g.Bound && g.Owner.Session == "":

@@ -136,7 +136,7 @@ func encodeGrant(b []byte, g *Grant) []byte {
 	e.i64(g.Align)
 	e.str(g.Purpose)
 	e.str(g.Model)
-	e.u32(bit(g.Persistent, 0) | bit(g.Sealed, 1) | bit(g.Bound, 2))
+	e.u32(bit(g.Persistent, 0) | bit(g.Sealed, 1) | bit(g.Bound, 2) | bit(g.Follows.PID != 0, 3))
 	e.i64(int64(g.Priority))
 	e.at(g.Created)
 	e.at(g.LastUsed)
@@ -159,6 +159,11 @@ func encodeGrant(b []byte, g *Grant) []byte {
 		e.str(string(m.Session))
 		e.u32(uint32(m.PID))
 		e.str(string(m.Mode))
+	}
+	if p := g.Follows; p.PID != 0 {
+		e.u32(uint32(p.PID))
+		e.i64(int64(p.Start))
+		e.u32(p.UID)
 	}
 	return e.b
 }
@@ -187,6 +192,9 @@ func decodeGrant(b []byte) (*Grant, error) {
 	}
 	for n := d.count(12); n > 0; n-- {
 		g.Mappers = append(g.Mappers, Mapper{Session: SessionID(d.str()), PID: int32(d.u32()), Mode: Mode(d.str())})
+	}
+	if flags&8 != 0 {
+		g.Follows = Process{PID: int32(d.u32()), Start: uint64(d.i64()), UID: d.u32()}
 	}
 	return g, d.end()
 }

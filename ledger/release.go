@@ -131,7 +131,7 @@ func (d *Device) beginRelease(g *Grant, why string, wait time.Duration, ref any,
 		g.Claims = nil
 		g.note("revoking", now.Wall, why)
 		if g.Class == ClassReservation {
-			d.books.reserved -= g.Granted
+			d.letGo(g)
 			d.drop(g)
 			d.answerRelease(g, ref, g.Granted, true)
 			return
@@ -400,6 +400,7 @@ const (
 	WhyUnloaded    = "unloaded by a client"
 	WhyLoadFailed  = "its load did not finish"
 	WhyDrain       = "the node stops and nobody holds it"
+	WhyProcess     = "the process that it follows has ended"
 	WhyLost        = "part of its memory is gone"
 )
 

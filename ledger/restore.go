@@ -300,7 +300,7 @@ func (d *Device) adopt(g *Grant, now Now) error {
 	g.note("restored", now.Wall, "")
 	g.Shared = len(g.Blocks) > 0
 	if g.Class == ClassReservation {
-		d.books.reserved += g.Granted
+		d.books.reserved += g.Counted()
 	} else {
 		d.count(g, g.Granted)
 	}
@@ -397,7 +397,7 @@ func (d *Device) Drain(all bool, now Now) (stay int, bytes int64) {
 
 // stays reports whether a grant outlives a clean stop.
 func (d *Device) stays(g *Grant, now Now) bool {
-	return g.Persistent || g.Live() || g.Class == ClassWeights || g.LeaseEnds > now.Boot || g.Bound && !d.ended[g.Owner.Session]
+	return g.Persistent || g.Live() || g.Follows.PID != 0 || g.Class == ClassWeights || g.LeaseEnds > now.Boot || g.Bound && !d.ended[g.Owner.Session]
 }
 
 // Idle reports whether nothing is under way: no request being prepared, no release that

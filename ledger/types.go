@@ -120,6 +120,10 @@ type Grant struct {
 	Shared bool
 	// Bound is true when the grant ends with its owner's session.
 	Bound bool
+	// Follows is the process whose tree a reservation follows; its zero value is none.
+	// Uses is what that tree uses here, in bytes: known of this process only.
+	Follows Process
+	Uses    int64
 
 	history []HistoryItem
 	seq     uint64 // order of arrival in this process

@@ -21,7 +21,10 @@ const (
 // otherVariables begin with our prefix and are not settings.
 var otherVariables = []string{
 	ConfigEnv,
-	"ISOBAR_VAULT_LISTENER",   // vault.Spawn to the vault
+	"ISOBAR_VAULT_LISTENER", // vault.Spawn to the vault
+	"ISOBAR_RESERVATION",    // isobar exec to its program
+	"ISOBAR_RESERVATION_DEVICE",
+	"ISOBAR_RESERVATION_BYTES",
 	"ISOBAR_PYTHON",           // tests: the interpreter with their packages
 	"ISOBAR_CONFORMANCE_ROLE", // tests: the driver suite to its other process
 }

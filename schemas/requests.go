@@ -78,7 +78,7 @@ type AllocateRequest struct {
 	// Bind the grant to this session of the data socket.
 	SessionID string `json:"session_id,omitempty" check:"bytes=128"`
 	// PID is the process whose tree a reservation follows.
-	PID *int `json:"pid,omitempty" check:"min=1,max=4194304" unbuilt:"true"`
+	PID *int `json:"pid,omitempty" check:"min=1,max=4194304"`
 	// Fill with zeros even what was the owner's own before; memory from another owner is always zero.
 	Clear bool `json:"clear,omitempty"`
 }

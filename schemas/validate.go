@@ -33,6 +33,9 @@ func (r *AllocateRequest) Validate() *Error {
 	if r.DeviceID == DeviceIDAll {
 		return fieldErrorf("device_id", "an allocation needs one device")
 	}
+	if r.PID != nil && r.Class != ClassReservation {
+		return fieldErrorf("pid", "pid is the process that a reservation follows: class=reservation is required with it")
+	}
 	if r.Class == ClassState {
 		r.Persistent = true
 	}

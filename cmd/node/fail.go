@@ -34,6 +34,10 @@ func (p *program) fail(err error) int {
 	if err == nil {
 		return exitDone
 	}
+	var child *childExit
+	if errors.As(err, &child) {
+		return child.code
+	}
 	text, code := explain(err)
 	fmt.Fprintln(p.err, "isobar: "+text)
 	return code
@@ -47,6 +51,7 @@ func explain(err error) (text string, exit int) {
 		misused *usageError
 		connect *conn.ConnectError
 		start   *bus.StartError
+		unrun   *notRun
 	)
 	switch {
 	case errors.As(err, &misused):
@@ -56,6 +61,8 @@ func explain(err error) (text string, exit int) {
 			return "configuration: " + config.Problems[0].String(), exitUsage
 		}
 		return "configuration:\n  " + strings.ReplaceAll(config.Error(), "\n", "\n  "), exitUsage
+	case errors.As(err, &unrun):
+		return unrun.text, unrun.code
 	case errors.As(err, &wire):
 		exit = exitRefused
 		if wire.Code == schemas.CodeNoNode {

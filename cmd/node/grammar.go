@@ -22,6 +22,7 @@ type grammar struct {
 	Run     runCommand     `cmd:"" help:"Run the node of this host."`
 	Vault   vaultCommand   `cmd:"" help:"Run the vault, which keeps memory while no node runs. A node starts one by itself."`
 	Call    callCommand    `cmd:"" help:"Give a node one command: isobar call ACTION key=value…"`
+	Exec    execCommand    `cmd:"" help:"Run a program inside a reservation: isobar exec --reserve 20GiB --device gpu-0 -- COMMAND"`
 	Status  statusCommand  `cmd:"" help:"Show devices, models, grants, queue and pressure of a node."`
 	Watch   watchCommand   `cmd:"" help:"Follow events, one line each."`
 	Config  configCommand  `cmd:"" help:"Show the configuration in force, and where each value came from."`

@@ -6,7 +6,7 @@
 // how to use it.
 //
 // Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration; 3 no node
-// answers.
+// answers. `isobar exec` has the code of the program that it ran.
 package main
 
 import (
@@ -35,6 +35,7 @@ func main() {
 		outTerminal: terminal(os.Stdout), errTerminal: terminal(os.Stderr),
 		world: node.Machine(), version: buildVersion(version), interrupts: interrupts, exit: os.Exit,
 		now: time.Now, connect: client.Connect, executable: os.Executable,
+		signals: childSignals, adopt: adoptOrphans,
 		node: node.Run, vault: vault.Run, findModel: findModel,
 	}
 	os.Exit(p.main(context.Background(), os.Args[1:]))
@@ -52,6 +53,10 @@ type program struct {
 	// interrupts are SIGINT and SIGTERM.
 	interrupts <-chan os.Signal
 	exit       func(code int) // ends the process at once
+	// signals are those that a program run by exec gets too, until stop is called; adopt
+	// makes its orphans ours: see adoptOrphans.
+	signals    func() (signals <-chan os.Signal, stop func())
+	adopt      func() (begin func(child int) (settle func()))
 	now        func() time.Time
 	connect    func(client.Options) (*client.Client, error)
 	executable func() (string, error)

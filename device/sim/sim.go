@@ -51,6 +51,7 @@ type Driver struct {
 
 	mu      sync.Mutex
 	foreign int64
+	own     map[int]int64           // use of other processes that is told apart, by pid
 	late    map[*returning]struct{} // bytes of destroyed segments on their way back
 }
 
@@ -60,7 +61,10 @@ type returning struct {
 	timer clock.Timer
 }
 
-var _ device.Driver = (*Driver)(nil)
+var (
+	_ device.Driver      = (*Driver)(nil)
+	_ device.ProcessUser = (*Driver)(nil)
+)
 
 // New makes a device of the declared size.
 func New(c Config) (*Driver, error) {
@@ -118,6 +122,35 @@ func (d *Driver) SetForeign(bytes int64) {
 	d.foreign = max(0, bytes)
 }
 
+// SetProcess plays a process that uses so many bytes of the device by itself, beside
+// what SetForeign says; 0 is one that uses none any more.
+func (d *Driver) SetProcess(pid int, bytes int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if bytes <= 0 {
+		delete(d.own, pid)
+		return
+	}
+	if d.own == nil {
+		d.own = map[int]int64{}
+	}
+	d.own[pid] = bytes
+}
+
+// UsedBy implements device.ProcessUser.
+func (d *Driver) UsedBy(pids []int) (int64, error) {
+	if d.faults.isLost() {
+		return 0, fmt.Errorf("%s: %w", d.info.ID, device.ErrLost)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var sum int64
+	for _, pid := range pids {
+		sum += d.own[pid]
+	}
+	return sum, nil
+}
+
 // Info implements device.Driver.
 func (d *Driver) Info() device.Info { return d.info }
 
@@ -161,6 +194,9 @@ func (d *Driver) outside() int64 {
 
 func (d *Driver) outsideLocked() int64 {
 	n := d.foreign
+	for _, bytes := range d.own {
+		n += bytes
+	}
 	for r := range d.late {
 		n += r.bytes
 	}

@@ -42,7 +42,7 @@ var house = map[string]room{
 	// Shells.
 	"actors/seam": {tests: []string{"clock"}},
 	"actors": {
-		imports: []string{"actors/seam", "schemas", "codec", "clock", "device", "weights", "heap", "ledger/...",
+		imports: []string{"actors/seam", "schemas", "codec", "clock", "device", "device/proctree", "weights", "heap", "ledger/...",
 			"catalog", "pressure", "eviction", "vault", "dataplane",
 			"fdwire"}, // for fdwire.Peer alone: who a client of the data socket is
 		tests: []string{"device/...", "weights/weightstest"},

@@ -190,7 +190,6 @@ func TestNotBuilt(t *testing.T) {
 			action, field string
 			in            obj
 		}{
-			{"allocate", "pid", obj{"device_id": "gpu-0", "size_bytes": 1, "class": "reservation", "pid": 1}},
 			{"unload_model", "to", obj{"name": "m", "to": "ram"}},
 			{"set_limits", "tenant", obj{"device_id": "gpu-0", "tenant": obj{"name": "a"}}},
 		} {
