@@ -119,10 +119,11 @@ func (a *grantCall) outcome(d *deviceActor, o *ledger.Outcome) {
 func (d *deviceActor) allocated(g *ledger.Grant, claim string, took, queued time.Duration, evicted []ledger.Evicted) *schemas.AllocateReply {
 	f := d.core.Figures()
 	r := &schemas.AllocateReply{
-		Finished: schemas.Done(), Success: true, DeviceID: d.id, AllocationID: g.ID.String(), Allocation: d.allocation(g),
+		Finished: schemas.Done(), Success: true, DeviceID: d.id, Allocation: d.allocation(g),
 		AllocationTimeMs: millis(took), QueuedMs: millis(queued), Evicted: evictions(evicted),
 		AvailableMemoryBytes: f.Available, UtilizationPercentage: percent(f.Used, f.Limit), Message: "granted", AllocatedAt: g.Created,
 	}
+	r.AllocationID = r.Allocation.AllocationID
 	if claim != "" {
 		r.Handle = d.handle(g, claim)
 	}

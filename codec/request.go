@@ -2,7 +2,9 @@ package codec
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"time"
@@ -35,7 +37,7 @@ func DecodeRequest(payload []byte, f Format, subject schemas.Action) (Request, *
 	req := Request{Action: subject}
 	err := req.decode(payload, f)
 	if req.RequestID == "" {
-		req.RequestID = uuid.NewString()
+		req.RequestID = newRequestID()
 	}
 	return req, err
 }
@@ -58,6 +60,17 @@ func (req *Request) decode(payload []byte, f Format) *schemas.Error {
 		return schemas.Errorf(schemas.CodeNotImplemented, "%s is not built yet", req.Action).With("action", string(req.Action))
 	}
 	return req.decodeData(env.data, f)
+}
+
+// newRequestID names a command whose client did not. It is told to that client and stands in
+// events and logs; nobody gets anything for knowing it, so it need not be unguessable.
+func newRequestID() string {
+	var id uuid.UUID
+	binary.BigEndian.PutUint64(id[:8], rand.Uint64())
+	binary.BigEndian.PutUint64(id[8:], rand.Uint64())
+	id[6] = id[6]&0x0f | 0x40 // version 4
+	id[8] = id[8]&0x3f | 0x80
+	return id.String()
 }
 
 // resolve finds the action from the subject's and the envelope's, which must agree.
