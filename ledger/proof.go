@@ -67,7 +67,9 @@ func (d *Device) Proved(id uuid.UUID, clear bool, now Now) {
 		d.toZombie(g, now)
 	}
 	d.at(timer{at: now.Boot.Add(rel.retry), kind: timerProof, grant: g.ID})
-	rel.retry = min(2*rel.retry, d.cfg.ProofMax)
+	// By a quarter: a kernel that takes some ten milliseconds to tear a dead process down is
+	// overslept by a quarter of that, and some ninety attempts fill a minute.
+	rel.retry = min(rel.retry+rel.retry/4, d.cfg.ProofMax)
 }
 
 // toZombie counts bytes that someone pins after release, and tells those who waited.
