@@ -9,6 +9,7 @@ func (h *Heap) Check() error {
 	var want sums
 	refs := map[*owner]int{}
 	free := map[*owner]int{}
+	has := map[*owner]int64{}
 	shelved, sized := map[*bucket]int{}, map[*bucket]int{}
 	for id, s := range h.segments {
 		want.bytes += s.bytes
@@ -31,6 +32,7 @@ func (h *Heap) Check() error {
 			continue
 		}
 		refs[s.owner]++
+		has[s.owner] += s.bytes
 		n, err := h.checkSpans(s, &want)
 		if err != nil {
 			return err
@@ -39,8 +41,8 @@ func (h *Heap) Check() error {
 		want.free += n
 	}
 	for name, o := range h.owners {
-		if o.name != name || o.segments != refs[o] || o.segments == 0 {
-			return fmt.Errorf("heap: owner %q counts %d segments, has %d", name, o.segments, refs[o])
+		if o.name != name || o.segments != refs[o] || o.segments == 0 || o.bytes != has[o] {
+			return fmt.Errorf("heap: owner %q counts %d segments and %d bytes, has %d and %d", name, o.segments, o.bytes, refs[o], has[o])
 		}
 		if err := h.checkOwner(o, free[o]); err != nil {
 			return err

@@ -149,6 +149,7 @@ func (h *Heap) Config() Config {
 type owner struct {
 	name     string
 	segments int    // it has, or was the last to have
+	bytes    int64  // of the segments it has
 	free     uint32 // root of its free ranges, by size
 	pooled   []list // idle segments that hold its bytes, one list for each size
 }
@@ -174,7 +175,7 @@ func (h *Heap) leave(o *owner) {
 		return
 	}
 	delete(h.owners, o.name)
-	o.name, o.pooled = "", o.pooled[:0]
+	o.name, o.bytes, o.pooled = "", 0, o.pooled[:0]
 	h.spare = append(h.spare, o)
 }
 

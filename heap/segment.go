@@ -209,6 +209,7 @@ func (h *Heap) Segment(id SegmentID) (info SegmentInfo, ok bool) {
 func (h *Heap) give(s *segment, o *owner) {
 	s.owner = o
 	o.segments++
+	o.bytes += s.bytes
 	s.root = h.spans.make(s, 0, s.units, false)
 	h.linkFree(s.root)
 }
@@ -217,6 +218,7 @@ func (h *Heap) give(s *segment, o *owner) {
 func (h *Heap) ungive(s *segment) {
 	h.unlinkFree(s.root)
 	h.spans.drop(s.root)
+	s.owner.bytes -= s.bytes
 	s.root, s.owner = 0, nil
 }
 

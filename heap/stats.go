@@ -49,6 +49,15 @@ func (h *Heap) Stats() Stats {
 	return s
 }
 
+// OwnerBytes are the bytes of an owner's segments: what it has in blocks, and what nobody
+// else can have beside them.
+func (h *Heap) OwnerBytes(owner string) int64 {
+	if o := h.owners[owner]; o != nil {
+		return o.bytes
+	}
+	return 0
+}
+
 func (h *Heap) largest() (n uint32) {
 	for _, o := range h.owners {
 		x := o.free

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/isobar-project/isobar/clock"
@@ -51,6 +52,7 @@ type Request struct {
 	reason   string
 	attempts int  // times the driver was out of memory
 	gone     bool // refused or cancelled, perhaps while workers were at it
+	held     bool // waits for its tenant's quota
 
 	// What it has got so far, while workers prepare the rest.
 	blocks    []heap.Block
@@ -156,7 +158,7 @@ func (d *Device) inadmissible(r *Request) *schemas.Error {
 	if err := d.never(r); err != nil {
 		return err
 	}
-	if len(d.queue) >= d.cfg.MaxQueue && !d.first(r) && !d.harmless(r) {
+	if len(d.queue)+len(d.held) >= d.cfg.MaxQueue && !d.first(r) && !d.harmless(r) {
 		return schemas.Errorf(schemas.CodeBusy, "the queue of %s is full (%d requests)", d.cfg.Device, len(d.queue)).With("retry_after_ms", 100)
 	}
 	return nil
@@ -168,7 +170,10 @@ func (d *Device) never(r *Request) *schemas.Error {
 	if need <= maxBytes && r.Class != ClassReservation {
 		need = d.least(r)
 	}
-	limit, of := d.books.limit, "limit of "
+	if err := d.overHard(r, need); err != nil {
+		return err
+	}
+	limit, of := d.books.limit-d.otherFloors(r.Owner.Tenant), "limit of "
 	if r.Class == ClassWeights && d.limits.models > 0 && d.limits.models < limit {
 		limit, of = d.limits.models, "limit for models on "
 	}
@@ -202,6 +207,12 @@ func (d *Device) expel() {
 		}
 		i++
 	}
+	for _, r := range slices.Clone(d.held) {
+		if err := d.never(r); err != nil {
+			d.unqueue(r)
+			d.refuse(r, err)
+		}
+	}
 }
 
 // first reports whether a request would be the head of the line.
@@ -227,8 +238,11 @@ func (d *Device) placement(r *Request) (p heap.Placement, need int64) {
 	default:
 		p = d.heap.Place(r.domain, r.Size, r.Align)
 		// A slab larger than the request is a convenience that nobody makes room for.
-		if exact := roundUp(r.Size, d.granule); p.Kind == heap.Create && len(p.Create) == 1 && p.Create[0] > max(exact, d.books.free()) {
+		if exact := roundUp(r.Size, d.granule); p.Kind == heap.Create && len(p.Create) == 1 && p.Create[0] > max(exact, min(d.books.free(), d.allowance(r))) {
 			p.Create[0] = exact
+		} else if p.Kind == heap.Pooled && d.growth(&p, 0) > max(exact, d.allowance(r)) {
+			// The pool's segment is more than the quotas leave this tenant, what is needed is not.
+			p = heap.Placement{Kind: heap.Create, Create: d.exactly(r), Whole: p.Whole}
 		}
 	}
 	for _, n := range p.Create {
@@ -241,7 +255,12 @@ func (d *Device) placement(r *Request) (p heap.Placement, need int64) {
 // (granted, refused, or with the workers) and false when it has to wait.
 func (d *Device) admit(r *Request, now Now) bool {
 	p, need := d.placement(r)
-	if need > 0 && !d.room(r, need) {
+	grow := d.growth(&p, need)
+	if d.quotas[r.Owner.Tenant] != nil && d.exceeds(r, grow) {
+		d.hold(r, grow, now)
+		return true
+	}
+	if (need > 0 || grow > 0 && d.floors(r.Owner.Tenant) > 0) && !d.room(r, need, grow) {
 		return r.gone
 	}
 	if r.Class == ClassReservation {
@@ -356,10 +375,13 @@ type shortage struct {
 	models int64 // bytes over the limit for models
 }
 
-func (d *Device) shortage(r *Request, need int64) (s shortage) {
+func (d *Device) shortage(r *Request, need, grow int64) (s shortage) {
 	s.now = need - d.books.free()
 	s.idle = s.now - d.books.doomed - d.books.warming - d.books.aside
 	s.lasts = need - d.books.spare()
+	if floors := d.floors(r.Owner.Tenant); floors > 0 && grow > 0 {
+		s.lasts = grow - d.books.spare() + floors
+	}
 	if r.Class == ClassWeights && d.limits.models > 0 {
 		s.models = d.books.models + need - d.limits.models
 	}
@@ -369,10 +391,13 @@ func (d *Device) shortage(r *Request, need int64) (s shortage) {
 // room reports whether need bytes of new memory are free now. If not, it sees to it that
 // they become so: idle segments are given up, and what is still lacking is asked of
 // the optimizer, the only party that takes memory from anybody.
-func (d *Device) room(r *Request, need int64) bool {
+func (d *Device) room(r *Request, need, grow int64) bool {
 	r.need = need
-	s := d.shortage(r, need)
-	if s.now <= 0 && s.models <= 0 {
+	if d.floors(r.Owner.Tenant) > 0 {
+		r.need = grow
+	}
+	s := d.shortage(r, need, grow)
+	if s.now <= 0 && s.lasts <= 0 && s.models <= 0 {
 		return true
 	}
 	if s.lasts <= d.books.revoking+d.reclaimable {
@@ -385,7 +410,7 @@ func (d *Device) room(r *Request, need int64) bool {
 		r.reason = "idle segments are being given back"
 		return false
 	}
-	d.ask(r, need, max(s.lasts-d.books.revoking, s.models-d.books.leaving))
+	d.ask(r, r.need, max(s.lasts-d.books.revoking, s.models-d.books.leaving))
 	return false
 }
 
@@ -405,7 +430,7 @@ func (d *Device) ask(r *Request, need, short int64) {
 	case r.wanted < short:
 		r.wanted = short
 		r.reason = fmt.Sprintf("lacks %d bytes: looking for models to release", short)
-		d.out.Wants = append(d.out.Wants, Want{Ticket: r.ticket, Bytes: short, Model: r.Model,
+		d.out.Wants = append(d.out.Wants, Want{Ticket: r.ticket, Bytes: short, Model: r.Model, Tenant: r.Owner.Tenant,
 			Reason: fmt.Sprintf("a request for %d bytes lacks %d", need, short)})
 	}
 }

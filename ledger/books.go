@@ -55,17 +55,21 @@ type Figures struct {
 // Figures reports the sums of now.
 func (d *Device) Figures() Figures {
 	b := &d.books
-	used := b.used()
+	// What is kept for floors counts as reserved. The pool is given up for them as for
+	// anybody: so much of it is not shown twice.
+	floors := d.floors("")
+	used := b.used() + floors
+	pooled := b.pooled + b.slack + b.warming - min(max(0, floors-max(0, b.free())), b.pooled+b.warming)
 	h := d.heap.Stats()
 	return Figures{
-		Limit: b.limit, Physical: d.cfg.Physical, Used: used, Free: b.free(),
+		Limit: b.limit, Physical: d.cfg.Physical, Used: used, Free: b.limit - used - pooled,
 		Available: max(0, b.limit-used+d.reclaimable),
-		Granted:   b.granted, Reserved: b.reserved + b.promised, Revoking: b.revoking,
-		Zombie: b.zombie, Foreign: b.foreign, Pooled: b.pooled + b.slack + b.warming,
+		Granted:   b.granted, Reserved: b.reserved + b.promised + floors, Revoking: b.revoking,
+		Zombie: b.zombie, Foreign: b.foreign, Pooled: pooled,
 		Reclaimable: d.reclaimable, Models: b.models,
-		Largest: max(0, b.spare()), Deficit: d.deficit(),
+		Largest: max(0, b.spare()-floors), Deficit: d.deficit(),
 		Segments: h.SegmentBytes + b.doomed,
-		Waiting:  len(d.queue), Grants: len(d.grants),
+		Waiting:  len(d.queue) + len(d.held), Grants: len(d.grants),
 		Fragmentation: h.FragmentationPercentage,
 	}
 }
@@ -75,5 +79,6 @@ func (d *Device) deficit() int64 {
 	if len(d.queue) == 0 {
 		return 0
 	}
-	return max(0, d.queue[0].need-d.books.spare())
+	r := d.queue[0]
+	return max(0, r.need-d.spareFor(r))
 }

@@ -16,7 +16,7 @@ func (d *Device) Check() error {
 	if err := d.heap.Check(); err != nil {
 		return err
 	}
-	for _, check := range []func() error{d.checkBooks, d.checkBlocks, d.checkFigures, d.checkIndexes, d.checkQueue, d.checkRegion} {
+	for _, check := range []func() error{d.checkBooks, d.checkQuotas, d.checkBlocks, d.checkFigures, d.checkIndexes, d.checkQueue, d.checkRegion} {
 		if err := check(); err != nil {
 			return fmt.Errorf("ledger: %w", err)
 		}
@@ -252,6 +252,9 @@ func (d *Device) checkRegion() error {
 	if d.limits.rec != 0 {
 		want[d.limits.rec] = key{kindLimits, ""}
 	}
+	for t, q := range d.quotas {
+		want[q.rec] = key{kindQuota, t}
+	}
 	if d.ballast.rec != 0 {
 		want[d.ballast.rec] = key{kindBallast, ""}
 	}
@@ -305,6 +308,11 @@ func (d *Device) checkRecord(kind store.Kind, payload []byte, name string) error
 		a, err := DecodeAnswer(payload)
 		if err != nil || a.Key != name {
 			return fmt.Errorf("answer %q is recorded as %q: %v", name, a.Key, err)
+		}
+	case kindQuota:
+		q, err := decodeQuota(payload)
+		if err != nil || q.Quota != d.quotas[name].Quota {
+			return fmt.Errorf("the quota of %s is %+v, recorded %+v: %v", name, d.quotas[name], q, err)
 		}
 	case kindLimits:
 		l, err := decodeLimits(payload)

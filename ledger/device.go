@@ -86,6 +86,9 @@ type Device struct {
 
 	books   books
 	limits  limits
+	quotas  map[string]*quota // by tenant
+	shares  map[string]*Share // by tenant
+	held    []*Request        // waiting for their tenant's quota, best first
 	ticket  Ticket
 	nextSeg heap.SegmentID
 	warming map[int64]int // segments of a class on their way
@@ -139,7 +142,7 @@ func newDevice(cfg DeviceConfig, region *store.Region, im *Image) *Device {
 		grants: map[uuid.UUID]*Grant{}, claims: map[[32]byte]*Grant{},
 		pending: map[Ticket]*Request{}, answers: map[string]*answerAt{}, sessions: map[SessionID]map[*Grant]bool{},
 		ended: map[SessionID]bool{}, warming: map[int64]int{}, domains: map[trust]string{},
-		nextSeg: FirstSegment,
+		nextSeg: FirstSegment, quotas: map[string]*quota{}, shares: map[string]*Share{},
 	}
 	d.limits.set = cfg.Limit
 	d.books.limit = d.limit()
@@ -252,6 +255,7 @@ func (d *Device) SetReclaimable(bytes int64, now Now) {
 		for _, r := range d.queue {
 			r.wanted = 0
 		}
+		d.askAnew()
 	}
 	d.pump(now)
 }
@@ -283,10 +287,14 @@ func (d *Device) Grants(f func(*Grant)) {
 	}
 }
 
-// Waiting calls f for each waiting request in the order in which they will be served.
+// Waiting calls f for each waiting request in the order in which they will be served, then
+// for each that waits for its tenant's quota, whose position counts its tenant's alone.
 func (d *Device) Waiting(f func(position int, r *Request)) {
 	for i, r := range d.queue {
 		f(i+1, r)
+	}
+	for i, r := range d.held {
+		f(d.turn(i), r)
 	}
 }
 

@@ -156,6 +156,9 @@ type Want struct {
 	Ticket Ticket
 	Bytes  int64
 	Model  string // the model whose load wants it, the plan's last victim
+	// Tenant needs it. With Own, for the sake of its quota: only its own models may go.
+	Tenant string
+	Own    bool
 	Reason string
 }
 

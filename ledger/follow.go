@@ -33,7 +33,7 @@ func (d *Device) Absorb(uses []Use) {
 		d.absorbed += u.Bytes - g.Uses
 		g.Uses = u.Bytes
 		if by := g.Counted() - before; by != 0 {
-			d.books.reserved += by
+			d.reserve(g, by)
 			d.changed("reservation", nil)
 		}
 	}
@@ -60,7 +60,7 @@ func (d *Device) weigh() bool {
 // letGo ends a reservation's count: what its tree still uses is other people's from now
 // on, until a sample shows that it is gone.
 func (d *Device) letGo(g *Grant) {
-	d.books.reserved -= g.Counted()
+	d.reserve(g, -g.Counted())
 	d.absorbed -= g.Uses
 	if g.Uses > 0 {
 		d.weigh()

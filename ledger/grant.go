@@ -42,9 +42,9 @@ func (d *Device) grant(r *Request, now Now) {
 	d.granted = now.Boot
 	d.index(g)
 	if r.Class == ClassReservation {
-		d.books.reserved += g.Granted
+		d.reserve(g, g.Granted)
 	} else {
-		d.books.granted += g.Granted
+		d.count(g, g.Granted)
 	}
 	if r.Class == ClassWeights {
 		d.books.models += g.Granted

@@ -10,10 +10,10 @@ import (
 
 // outOfMemory is the refusal that says what is lacking and who holds it.
 func (d *Device) outOfMemory(r *Request, need int64) *schemas.Error {
-	f := d.Figures()
+	f, largest := d.Figures(), max(0, d.spareFor(r))
 	return schemas.Errorf(schemas.CodeOutOfMemory, "%s has no room for %d bytes: %s", d.cfg.Device, r.Size, d.topHolders()).
 		With("required_bytes", need).With("available_bytes", f.Available).
-		With("shortfall_bytes", max(0, need-f.Largest)).With("largest_grantable_bytes", f.Largest).
+		With("shortfall_bytes", max(0, need-largest)).With("largest_grantable_bytes", largest).
 		With("holders", d.Holders(5)).With("position", len(d.queue)+1)
 }
 

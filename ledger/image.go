@@ -59,6 +59,9 @@ func (im *Image) check() error {
 	if l := im.limits; l.set < 0 || l.reserve < 0 || l.models < 0 {
 		return &ImageError{l.rec, "negative limits"}
 	}
+	if err := checkQuotas(im.quotas); err != nil {
+		return err
+	}
 	return checkAnswers(im.answers, im.recs)
 }
 

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/isobar-project/isobar/schemas"
@@ -13,10 +14,7 @@ func before(a, b *Request) bool {
 
 // enqueue puts a request in line: by priority, then age.
 func (d *Device) enqueue(r *Request, now Now) {
-	i := sort.Search(len(d.queue), func(i int) bool { return before(r, d.queue[i]) })
-	d.queue = append(d.queue, nil)
-	copy(d.queue[i+1:], d.queue[i:])
-	d.queue[i] = r
+	i := d.insert(r)
 	d.at(timer{at: r.deadline, kind: timerQueue, ticket: r.ticket})
 	if i > 0 {
 		r.reason = waitsBehind(i)
@@ -34,7 +32,18 @@ func (d *Device) enqueue(r *Request, now Now) {
 	d.changed("grant", r)
 }
 
+// insert gives a request its place in line, and returns how many are before it.
+func (d *Device) insert(r *Request) int {
+	i := sort.Search(len(d.queue), func(i int) bool { return before(r, d.queue[i]) })
+	d.queue = slices.Insert(d.queue, i, r)
+	return i
+}
+
 func (d *Device) unqueue(r *Request) {
+	if r.held {
+		d.unhold(r)
+		return
+	}
 	for i, q := range d.queue {
 		if q == r {
 			d.queue = append(d.queue[:i], d.queue[i+1:]...)
@@ -50,17 +59,25 @@ func (d *Device) waits(t Ticket) *Request {
 			return r
 		}
 	}
+	for _, r := range d.held {
+		if r.ticket == t {
+			return r
+		}
+	}
 	return nil
 }
 
 // pump serves those who wait, strictly in order, as far as there is room.
 func (d *Device) pump(now Now) {
+	d.letBack()
 	for len(d.queue) > 0 {
 		head := d.queue[0]
 		if !d.admit(head, now) {
 			break
 		}
-		d.unqueue(head) // a refused head has left already; this is then a no-op
+		if !head.held { // beside the line it stays
+			d.unqueue(head) // a refused head has left already; this is then a no-op
+		}
 		d.changed("", nil)
 	}
 	d.dismiss()
@@ -74,7 +91,7 @@ func (d *Device) pump(now Now) {
 func (d *Device) prompt(n int) bool {
 	left := d.books.spare()
 	for _, q := range d.queue[:n] {
-		if left -= d.least(q); left < 0 && q.Patience > 0 {
+		if left -= d.least(q); left < d.floors(q.Owner.Tenant) && q.Patience > 0 {
 			return false
 		}
 	}
@@ -86,7 +103,7 @@ func (d *Device) dismiss() {
 	left := d.books.spare()
 	for i := 0; i < len(d.queue); i++ {
 		q := d.queue[i]
-		if left -= d.least(q); left >= 0 || q.Patience == 0 {
+		if left -= d.least(q); left >= d.floors(q.Owner.Tenant) || q.Patience == 0 {
 			continue
 		}
 		for i++; i < len(d.queue); {
@@ -123,6 +140,10 @@ func (d *Device) Cancel(t Ticket, err *schemas.Error, now Now) bool {
 // when more becomes reclaimable.
 func (d *Device) NoRoom(t Ticket, now Now) {
 	d.begin()
+	if d.noneOfItsOwn(t) {
+		d.pump(now)
+		return
+	}
 	for i, r := range d.queue {
 		if r.ticket != t {
 			continue
@@ -162,6 +183,8 @@ type Plan struct {
 	Position int
 	Reason   string
 	Lacks    int64 // bytes that would have to be released
+	Tenant   string // whose need it is
+	Own      bool   // only models of that tenant may go
 	Err      *schemas.Error
 }
 
@@ -172,7 +195,11 @@ func (d *Device) Plan(r *Request, now Now) Plan {
 	if err := d.inadmissible(r); err != nil {
 		return Plan{Outcome: "refused", Reason: err.Message, Err: err}
 	}
-	_, need := d.placement(r)
+	place, need := d.placement(r)
+	grow := d.growth(&place, need)
+	if p, ok := d.planQuota(r, grow); ok {
+		return p
+	}
 	if !d.first(r) && !d.harmless(r) {
 		i := sort.Search(len(d.queue), func(i int) bool { return before(r, d.queue[i]) })
 		p := Plan{Outcome: "queued", Position: i + 1, Reason: waitsBehind(i)}
@@ -181,15 +208,15 @@ func (d *Device) Plan(r *Request, now Now) Plan {
 		}
 		return p
 	}
-	s := d.shortage(r, need)
-	if need == 0 || s.lasts <= 0 && s.models <= 0 {
+	s := d.shortage(r, need, grow)
+	if grow == 0 || need == 0 && d.floors(r.Owner.Tenant) == 0 || s.lasts <= 0 && s.models <= 0 {
 		return Plan{Outcome: "granted", Reason: "there is room"}
 	}
 	lacks := max(s.lasts-d.books.revoking, s.models-d.books.leaving)
 	if lacks <= 0 {
 		return Plan{Outcome: "queued", Position: 1, Reason: "bytes that are being released will be enough"}
 	}
-	return Plan{Outcome: "queued", Position: 1, Lacks: lacks, Err: d.outOfMemory(r, need),
+	return Plan{Outcome: "queued", Position: 1, Lacks: lacks, Tenant: r.Owner.Tenant, Err: d.outOfMemory(r, need),
 		Reason: fmt.Sprintf("lacks %d bytes; %s", lacks, d.topHolders())}
 }
 

@@ -20,6 +20,7 @@ const (
 	kindLimits  store.Kind = 4
 	kindSession store.Kind = 5
 	kindBallast store.Kind = 6
+	kindQuota   store.Kind = 7
 )
 
 var errShort = errors.New("record is too short")

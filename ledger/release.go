@@ -35,6 +35,10 @@ type ReleaseRequest struct {
 	Force    bool          // also when sessions still map it
 	Deadline time.Duration // how long they have to let go; 0: the default
 	Why      string
+	// Evict is true where the optimizer orders it, for the need of tenant For (empty:
+	// of nobody in particular): then the owner's floor is respected.
+	Evict bool
+	For   string
 	// Key and Answer make the command idempotent, as in Request. The answer is kept when
 	// the release is decided, not when it is confirmed.
 	Key    string
@@ -52,6 +56,9 @@ func (d *Device) Release(r ReleaseRequest, now Now) {
 			err = schemas.Errorf(schemas.CodeAllocationInUse, "%d sessions map allocation %s: let them unmap it, or use force", n, g.ID).
 				With("mapped_by", mapperPIDs(g))
 		}
+	}
+	if err == nil && g.release == nil && r.Evict {
+		err = d.protected(g, r.For)
 	}
 	if err != nil {
 		if r.Ref != nil {
@@ -196,6 +203,7 @@ func (d *Device) setStatus(g *Grant, s Status) {
 // count adds bytes to the sum of a grant's status.
 func (d *Device) count(g *Grant, bytes int64) {
 	*d.sum(g.Status) += bytes
+	d.share(g).add(g, bytes)
 	if g.Status == StatusRevoking && g.Class == ClassWeights {
 		d.books.leaving += bytes
 	}

@@ -19,6 +19,7 @@ type Image struct {
 	answers  []AnswerRecord
 	recs     []store.RecID // of answers
 	limits   limits
+	quotas   []*quota
 	ballast  store.RecID
 }
 
@@ -80,6 +81,12 @@ func ReadImage(mem []byte) (*Image, error) {
 			}
 			im.limits, err = decodeLimits(payload)
 			im.limits.rec = rec
+		case kindQuota:
+			var q *quota
+			if q, err = decodeQuota(payload); err == nil {
+				q.rec = rec
+				im.quotas = append(im.quotas, q)
+			}
 		case kindBallast:
 			if im.ballast != 0 {
 				err = errors.New("ballast is recorded twice")
@@ -149,6 +156,9 @@ func Restore(cfg DeviceConfig, im *Image, missing map[heap.SegmentID]bool, now N
 	d := newDevice(cfg, im.region, im)
 	if im.limits.rec != 0 {
 		d.limits = im.limits
+	}
+	for _, q := range im.quotas {
+		d.quotas[q.Tenant] = q
 	}
 	d.books.limit = d.limit()
 	rep := Report{Sessions: map[SessionID]bool{}, Answers: im.answers}
@@ -284,6 +294,7 @@ func (d *Device) adoptSegments(im *Image, owners map[heap.SegmentID]string, miss
 // adopt puts a recorded grant back into the heap and the books.
 func (d *Device) adopt(g *Grant, now Now) error {
 	g.Type = d.cfg.Type
+	d.domain(g.Owner) // known from now on
 	for _, b := range g.Blocks {
 		if err := d.heap.Restore(b); err != nil {
 			return &ImageError{g.rec, err.Error()}
@@ -300,7 +311,7 @@ func (d *Device) adopt(g *Grant, now Now) error {
 	g.note("restored", now.Wall, "")
 	g.Shared = len(g.Blocks) > 0
 	if g.Class == ClassReservation {
-		d.books.reserved += g.Counted()
+		d.reserve(g, g.Counted())
 	} else {
 		d.count(g, g.Granted)
 	}
@@ -374,6 +385,11 @@ func (d *Device) Drain(all bool, now Now) (stay int, bytes int64) {
 	d.draining = true
 	for len(d.queue) > 0 {
 		r := d.queue[0]
+		d.unqueue(r)
+		d.refuse(r, draining())
+	}
+	for len(d.held) > 0 {
+		r := d.held[0]
 		d.unqueue(r)
 		d.refuse(r, draining())
 	}

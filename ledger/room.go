@@ -7,6 +7,7 @@ func (d *Device) LookAgain(now Now) {
 	for _, r := range d.queue {
 		r.wanted = 0
 	}
+	d.askAnew()
 	d.pump(now)
 }
 

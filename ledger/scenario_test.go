@@ -68,9 +68,14 @@ func (s *script) do(td *datadriven.TestData) error {
 		return s.device(td)
 	case "allocate", "plan":
 		return s.allocate(td)
+	case "quota":
+		return s.quota(td)
+	case "tenants":
+		s.tenants()
+		return nil
 	case "release":
 		r := ledger.ReleaseRequest{Ref: "release of " + arg(td, 0), Grant: s.grants[arg(td, 0)], Tenant: text(td, "tenant", "red"),
-			Force: td.HasArg("force"), Deadline: span(td, "deadline", 0), Why: text(td, "why", ledger.WhyDeallocated)}
+			Force: td.HasArg("force"), Evict: td.HasArg("evict"), For: text(td, "for", ""), Deadline: span(td, "deadline", 0), Why: text(td, "why", ledger.WhyDeallocated)}
 		if td.HasArg("key") {
 			r.Key = text(td, "key", "")
 			r.Answer = func(g *ledger.Grant) ledger.AnswerRecord {

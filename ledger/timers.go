@@ -101,8 +101,11 @@ func (d *Device) at(x timer) {
 	if len(d.timers.h) < max(minSweep, d.timers.sweep) {
 		return
 	}
-	waiting := make(map[Ticket]bool, len(d.queue))
+	waiting := make(map[Ticket]bool, len(d.queue)+len(d.held))
 	for _, r := range d.queue {
+		waiting[r.ticket] = true
+	}
+	for _, r := range d.held {
 		waiting[r.ticket] = true
 	}
 	d.timers.keep(func(x timer) bool {
@@ -132,8 +135,13 @@ func (d *Device) Tick(now Now) {
 		case timerQueue:
 			d.pump(now) // what has ended in this very tick counts too
 			if r := d.waits(t.ticket); r != nil {
+				held := r.held
 				d.unqueue(r)
-				d.refuse(r, d.outOfMemory(r, max(r.need, r.Size)))
+				if held {
+					d.refuse(r, d.quotaExceeded(r, r.need))
+				} else {
+					d.refuse(r, d.outOfMemory(r, max(r.need, r.Size)))
+				}
 				d.pump(now)
 			}
 		case timerLease:

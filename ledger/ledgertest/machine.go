@@ -64,6 +64,7 @@ type Machine struct {
 
 	random uint64
 	before []waiting
+	bound  map[string]int64 // of each tenant with a quota
 	free   int64
 }
 
@@ -145,9 +146,15 @@ func (m *Machine) CallOver(f func()) error { return m.call(f, true) }
 func (m *Machine) call(f func(), over bool) error {
 	m.before = m.before[:0]
 	m.Core.Waiting(func(_ int, r *ledger.Request) {
-		m.before = append(m.before, waiting{r.Ticket(), r.Priority})
+		if !r.Held() { // those do not stand in line
+			m.before = append(m.before, waiting{r.Ticket(), r.Priority})
+		}
 	})
 	m.free = m.Core.Figures().Free
+	m.bound = map[string]int64{}
+	for _, t := range m.Core.Tenants() {
+		m.bound[t.Tenant] = t.Used
+	}
 	f()
 	return m.After(over)
 }
@@ -159,7 +166,8 @@ func (m *Machine) call(f func(), over bool) error {
 //   - a grant holds another owner's bytes, or what another has open;
 //   - memory is given up while somebody has it open;
 //   - a request is served before one that is before it in line;
-//   - a request is refused for want of room that is there.
+//   - a request is refused for want of room that is there;
+//   - a tenant gets past its hard quota, or another what is kept for its floor.
 func (m *Machine) After(over bool) error {
 	e := m.Core.Take()
 	m.Outcomes = append([]ledger.Outcome(nil), e.Outcomes...)
@@ -198,6 +206,9 @@ func (m *Machine) After(over bool) error {
 	if !over && f.Free < min(0, m.free) {
 		return fmt.Errorf("%d bytes were free, now %d: over the limit", m.free, f.Free)
 	}
+	if err := m.quotas(f, over); err != nil {
+		return err
+	}
 	exist := int64(0)
 	for _, s := range m.Segments {
 		exist += s.Bytes
@@ -207,6 +218,23 @@ func (m *Machine) After(over bool) error {
 	}
 	if err := m.inOrder(); err != nil {
 		return err
+	}
+	return nil
+}
+
+// quotas checks that nobody passed a hard quota, and that what the tenants have, and what
+// is kept for them, is in the sums. What is kept for floors is part of what is used, so
+// that the check of the free bytes is one of the floors too.
+func (m *Machine) quotas(f ledger.Figures, over bool) error {
+	var kept int64
+	for _, t := range m.Core.Tenants() {
+		if had, ok := m.bound[t.Tenant]; ok && !over && t.Hard > 0 && t.Used > max(t.Hard, had) {
+			return fmt.Errorf("tenant %s has %d bytes, may have %d, and had %d", t.Tenant, t.Used, t.Hard, had)
+		}
+		kept += max(0, t.Floor-t.Used)
+	}
+	if f.Reserved < kept {
+		return fmt.Errorf("%d bytes are kept for floors, %d are reserved in all", kept, f.Reserved)
 	}
 	return nil
 }
@@ -254,7 +282,8 @@ func (m *Machine) unused(j ledger.Job) error {
 // inOrder checks that those who left the line to be served stood before all who stay.
 func (m *Machine) inOrder() error {
 	still := map[ledger.Ticket]bool{}
-	m.Core.Waiting(func(_ int, r *ledger.Request) { still[r.Ticket()] = true })
+	aside := map[ledger.Ticket]bool{}
+	m.Core.Waiting(func(_ int, r *ledger.Request) { still[r.Ticket()], aside[r.Ticket()] = !r.Held(), r.Held() })
 	refused := map[ledger.Ticket]bool{}
 	for _, o := range m.Outcomes {
 		refused[o.Ticket] = refused[o.Ticket] || o.Kind == ledger.OutcomeRefused
@@ -264,7 +293,7 @@ func (m *Machine) inOrder() error {
 		switch {
 		case still[w.ticket]:
 			stays = w.ticket
-		case stays != 0 && !refused[w.ticket]:
+		case stays != 0 && !refused[w.ticket] && !aside[w.ticket]:
 			return fmt.Errorf("request %d was served before request %d, which is before it in line", w.ticket, stays)
 		}
 	}
