@@ -38,6 +38,7 @@ type deviceActor struct {
 	timerAt clock.Instant
 
 	gauges   gaugeSlot
+	quotas   quotaSlot
 	sampling sampling
 	follows  follows
 	beat     atomic.Pointer[schemas.DeviceBeat]
@@ -240,17 +241,10 @@ func (d *deviceActor) figures(e *ledger.Effects) {
 	if f.Used*20/max(1, f.Limit) != d.sampling.limit {
 		// Another twentieth of the limit: who holds it may be asked for soon.
 		d.sampling.limit = f.Used * 20 / max(1, f.Limit)
-		g.holders = holders(d.core.Holders(5))
+		g.holders = d.core.Holders(5)
 	}
 	d.gauges.put(d.house.monitor, g, e.Cause == "foreign")
-}
-
-func holders(hs []ledger.Holding) []schemas.Holder {
-	out := make([]schemas.Holder, len(hs))
-	for i, h := range hs {
-		out[i] = schemas.Holder{Owner: h.Owner, Bytes: h.Bytes}
-	}
-	return out
+	d.tellQuotas(g.cause, g.requestID)
 }
 
 func causeOf(s string) pressure.Cause {
@@ -335,9 +329,14 @@ func (d *deviceActor) sessionDead(s ledger.SessionID) {
 	d.tell(seam.SystemLane, func() { d.core.SessionDead(s, d.house.now()); d.flush() })
 }
 
-// reclaimable takes the pool's figure of what unread models hold here.
-func (d *deviceActor) reclaimable(bytes int64) {
-	d.tell(seam.SystemLane, func() { d.core.SetReclaimable(bytes, d.house.now()); d.flush() })
+// reclaimable takes the pool's figure of what unread models hold here, in all and of each
+// tenant with a quota.
+func (d *deviceActor) reclaimable(bytes int64, of map[string]int64) {
+	d.tell(seam.SystemLane, func() {
+		d.core.SetReclaimableOf(of)
+		d.core.SetReclaimable(bytes, d.house.now())
+		d.flush()
+	})
 }
 
 // forgetAnswers deletes records of outcomes whose time has passed.

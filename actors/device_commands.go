@@ -283,6 +283,12 @@ func (d *deviceActor) setLimits(c *call, in *schemas.SetLimitsRequest) {
 				With("field", "reserve_bytes"))
 			return
 		}
+		if in.Tenant != nil {
+			if err := d.core.CheckQuota(quotaChange(in.Tenant)); err != nil {
+				c.fail(err)
+				return
+			}
+		}
 		// All or nothing: the thresholds are judged before anything is set.
 		d.house.monitor.judge(d, in.Thresholds, func(err *schemas.Error) {
 			switch {
@@ -300,6 +306,9 @@ func (d *deviceActor) setLimits(c *call, in *schemas.SetLimitsRequest) {
 // limit sets limits that have been judged.
 func (d *deviceActor) limit(c *call, in *schemas.SetLimitsRequest) {
 	err := d.core.SetLimits(in.LimitBytes, in.ModelLimitBytes, in.ReserveBytes, d.house.now())
+	if err == nil && in.Tenant != nil {
+		err = d.core.SetQuota(quotaChange(in.Tenant), d.house.now())
+	}
 	d.flush()
 	if err != nil {
 		c.fail(err)
@@ -310,12 +319,16 @@ func (d *deviceActor) limit(c *call, in *schemas.SetLimitsRequest) {
 	if models == 0 {
 		models = f.Limit
 	}
+	var tenant *schemas.TenantLimits
+	if in.Tenant != nil {
+		tenant = tenantLimits(d.core.Quota(in.Tenant.Name))
+	}
 	d.house.monitor.setThresholds(d, in.Thresholds, func(t schemas.Thresholds, err *schemas.Error) {
 		if err != nil {
 			c.fail(err)
 			return
 		}
 		c.done(&schemas.SetLimitsReply{Finished: schemas.Done(), DeviceID: d.id, LimitBytes: f.Limit, ModelLimitBytes: models,
-			ModelLimitMb: schemas.Megabytes(models), ReserveBytes: reserve, Thresholds: t}, nil)
+			ModelLimitMb: schemas.Megabytes(models), ReserveBytes: reserve, Thresholds: t, Tenant: tenant}, nil)
 	})
 }

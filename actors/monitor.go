@@ -22,6 +22,7 @@ type monitorActor struct {
 	inbox
 	house   *House
 	gauges  map[*deviceActor]*gaugeState
+	quotas  map[quotaKey]*quotaState
 	timer   clock.Timer
 	timerAt clock.Instant
 }
@@ -33,7 +34,7 @@ type gauge struct {
 	cause     pressure.Cause
 	requestID string
 	grant     uuid.UUID // weights whose grant this was
-	holders   []schemas.Holder
+	holders   []ledger.Holding
 	observed  time.Time
 }
 
@@ -41,7 +42,7 @@ type gaugeState struct {
 	eval      *pressure.Evaluator
 	cfg       pressure.Config
 	last      gauge
-	holders   []schemas.Holder
+	holders   []ledger.Holding
 	sequence  uint64
 	unloading int
 	stale     bool
@@ -50,7 +51,7 @@ type gaugeState struct {
 }
 
 func newMonitor(h *House) *monitorActor {
-	return &monitorActor{house: h, gauges: map[*deviceActor]*gaugeState{}}
+	return &monitorActor{house: h, gauges: map[*deviceActor]*gaugeState{}, quotas: map[quotaKey]*quotaState{}}
 }
 
 func (m *monitorActor) state(d *deviceActor) *gaugeState {
@@ -73,7 +74,7 @@ func (m *monitorActor) state(d *deviceActor) *gaugeState {
 type gaugeSlot struct {
 	mu      sync.Mutex
 	newest  gauge
-	holders []schemas.Holder
+	holders []ledger.Holding
 	band    pressure.Band
 	pending int
 }
@@ -98,7 +99,7 @@ func (s *gaugeSlot) put(m *monitorActor, g gauge, told bool) {
 }
 
 // get is called by the monitor for the newest figures.
-func (s *gaugeSlot) get() (gauge, []schemas.Holder) {
+func (s *gaugeSlot) get() (gauge, []ledger.Holding) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.newest, s.holders
@@ -188,7 +189,7 @@ func (m *monitorActor) changed(s *gaugeState, ch pressure.Change) {
 			s.targeted = -1
 		}
 	}
-	p := m.render(s)
+	p := m.render(s, "")
 	if ch.Reminder {
 		p.ReminderSequence = ch.ReminderSequence
 	}
@@ -228,6 +229,11 @@ func (m *monitorActor) arm() {
 			at, found = t, true
 		}
 	}
+	for _, s := range m.quotas {
+		if t, ok := s.eval.Next(); ok && (!found || t < at) {
+			at, found = t, true
+		}
+	}
 	if !found || m.timer != nil && m.timerAt <= at {
 		return
 	}
@@ -245,13 +251,15 @@ func (m *monitorActor) arm() {
 				}
 				m.refresh(s)
 			}
+			m.tickQuotas(now)
 			m.arm()
 		})
 	})
 }
 
-// render is the contract's pressure type of now.
-func (m *monitorActor) render(s *gaugeState) *schemas.Pressure {
+// render is the contract's pressure type of now, as a tenant may see it; an empty viewer
+// sees all.
+func (m *monitorActor) render(s *gaugeState, viewer string) *schemas.Pressure {
 	st := s.eval.State()
 	f := s.last.figures
 	p := &schemas.Pressure{
@@ -260,7 +268,7 @@ func (m *monitorActor) render(s *gaugeState) *schemas.Pressure {
 		TotalMemory: f.Limit, UsedMemory: f.Used, AvailableMemory: f.Available, ReservedMemory: f.Reserved, ForeignMemory: f.Foreign,
 		ZombieMemory: f.Zombie, ReclaimableMemory: f.Reclaimable, DeficitBytes: f.Deficit, TargetBytes: st.Target, LargestGrantableBytes: f.Largest,
 		UtilizationPercentage: 100 * st.Utilization, ModelUtilizationPercentage: 100 * st.ModelUtilization, TrendBytesPerSecond: st.TrendBytesPerSecond,
-		Quality: schemas.Quality(st.Quality), RecommendedActions: recommended(st), TopHolders: s.holders, TriggerRequestID: s.trigger,
+		Quality: schemas.Quality(st.Quality), RecommendedActions: recommended(st), TopHolders: topHolders(s.holders, viewer), TriggerRequestID: s.trigger,
 	}
 	if d := s.last.device; d != nil {
 		p.DeviceID = d.id
@@ -296,7 +304,8 @@ func (m *monitorActor) getPressure(c *call, devices []*deviceActor, all bool) {
 		for _, d := range devices {
 			s := m.state(d)
 			m.refresh(s)
-			p := m.render(s)
+			p := m.render(s, c.Tenant)
+			r.TenantPressure = append(r.TenantPressure, m.quotasOf(d, c.Tenant)...)
 			if !all {
 				r.Pressure = p
 				break
@@ -359,6 +368,7 @@ func (m *monitorActor) setThresholds(d *deviceActor, in *schemas.Thresholds, use
 	m.tell(seam.SystemLane, func() {
 		s := m.state(d)
 		if in != nil {
+			m.configureQuotas(d, in)
 			ch, changed, err := s.eval.Configure(with(s.eval.Config(), in), m.house.cfg.Clock.Now())
 			if err != nil {
 				use(schemas.Thresholds{}, badThresholds(err))

@@ -53,6 +53,8 @@ type roomOrder struct {
 	bytes     int64
 	lastGrant uuid.UUID // the model whose load caused it, which goes last
 	why       string
+	tenant    string // whose need it is; empty: nobody's in particular
+	own       bool   // only models of that tenant may go
 }
 
 // victim is a model that the pool began to release.
@@ -101,7 +103,7 @@ func (o *optimizerActor) next() {
 		w := *o.wanted
 		o.wanted = nil
 		p.ticket, p.why, p.target = w.Ticket, w.Reason, w.Bytes
-		order = roomOrder{ticket: w.Ticket, bytes: w.Bytes, why: w.Reason}
+		order = roomOrder{ticket: w.Ticket, bytes: w.Bytes, why: w.Reason, tenant: w.Tenant, own: w.Own}
 	case o.goal != nil:
 		g := *o.goal
 		o.goal = nil

@@ -21,14 +21,14 @@ type poolActor struct {
 	strategy string
 	orphans  []uuid.UUID
 	tickets  map[*catalog.Copy]ledger.Ticket // allocations that devices still decide
-	evicting map[uuid.UUID]*optimizerActor   // victims of a plan, by grant
+	evicting map[uuid.UUID]ordered          // victims of a plan, by grant
 	timer    clock.Timer
 	timerAt  clock.Instant
 }
 
 // openPool reads the pool's region. models are the sealed weights that devices hold.
 func (h *House) openPool(models map[uuid.UUID]string) error {
-	p := &poolActor{house: h, tickets: map[*catalog.Copy]ledger.Ticket{}, evicting: map[uuid.UUID]*optimizerActor{}}
+	p := &poolActor{house: h, tickets: map[*catalog.Copy]ledger.Ticket{}, evicting: map[uuid.UUID]ordered{}}
 	h.pool = p
 	mem, inherited, err := h.memory("pool")
 	if err != nil {
@@ -83,7 +83,7 @@ func (p *poolActor) begin() {
 					p.mapped(ledger.Reader{Model: g.Model, Grant: g.ID, Session: m.Session, PID: m.PID})
 				}
 			})
-			p.tell(seam.SystemLane, func() { d.reclaimable(p.core.Reclaimable(d.id)) })
+			p.tell(seam.SystemLane, func() { d.reclaimable(p.core.Reclaimable(d.id), nil) })
 		})
 	}
 	p.resume()
@@ -111,7 +111,7 @@ func (p *poolActor) flush() {
 	for _, id := range e.Devices {
 		if d, ok := p.house.byID[id]; ok && !seen[id] {
 			seen[id] = true
-			d.reclaimable(p.core.Reclaimable(id))
+			d.reclaimable(p.core.Reclaimable(id), p.core.ReclaimableOf(id, d.quotas.get()))
 		}
 	}
 	p.arm()
@@ -236,6 +236,12 @@ func (w *weightsCall) outcome(d *deviceActor, o *ledger.Outcome) {
 	}
 }
 
+// ordered is a release that an optimizer ordered, for the need of a tenant.
+type ordered struct {
+	by    *optimizerActor
+	whose string
+}
+
 // modelRelease ends a copy's grant on behalf of the pool.
 type modelRelease struct {
 	pool  *poolActor
@@ -245,9 +251,10 @@ type modelRelease struct {
 func (p *poolActor) release(s catalog.Step) {
 	d := p.house.byID[s.Copy.Device]
 	tenant := s.Copy.Model.Tenant
+	e, evict := p.evicting[s.Grant]
 	d.tell(seam.SystemLane, func() {
 		d.core.Release(ledger.ReleaseRequest{Ref: &modelRelease{p, s.Grant}, Grant: s.Grant, Tenant: tenant, Force: s.Force,
-			Deadline: s.Deadline, Why: s.Why}, d.house.now())
+			Deadline: s.Deadline, Why: s.Why, Evict: evict, For: e.whose}, d.house.now())
 		d.flush()
 	})
 }
@@ -286,9 +293,9 @@ func inUse(err *schemas.Error) *schemas.Error {
 }
 
 func (p *poolActor) victimGone(grant uuid.UUID, freed int64) {
-	if o, ok := p.evicting[grant]; ok {
+	if e, ok := p.evicting[grant]; ok {
 		delete(p.evicting, grant)
-		o.released(freed)
+		e.by.released(freed)
 	}
 }
 
@@ -333,7 +340,10 @@ func (p *poolActor) forgetAnswers(keys []string) {
 // makeRoom is the optimizer's order: choose models and release them.
 func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int64)) {
 	p.tell(seam.SystemLane, func() {
-		w := catalog.Want{Device: d.id, Bytes: o.bytes}
+		w := catalog.Want{Device: d.id, Bytes: o.bytes, Whose: o.tenant, Quotas: d.quotas.get()}
+		if o.own {
+			w.Tenant = o.tenant
+		}
 		if cp, ok := p.core.ByGrant(o.lastGrant); ok {
 			w.LastVictim = cp.Key()
 		}
@@ -342,7 +352,7 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 		for _, v := range plan.Victims {
 			cp := copies[v.Key]
 			grant := cp.Grant
-			p.evicting[grant] = d.optimizer
+			p.evicting[grant] = ordered{d.optimizer, o.tenant}
 			if !p.core.Evict(cp, o.why+"; "+v.Reason, p.house.now()) {
 				delete(p.evicting, grant)
 				continue
@@ -364,7 +374,11 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 // foresee answers a dry run that lacks room with the plan that would be made.
 func (p *poolActor) foresee(d *deviceActor, pl ledger.Plan, patient bool, c *call) {
 	p.tell(seam.SystemLane, func() {
-		plan, copies := p.core.Plan(catalog.Want{Device: d.id, Bytes: pl.Lacks}, p.house.now().Boot)
+		w := catalog.Want{Device: d.id, Bytes: pl.Lacks, Whose: pl.Tenant, Quotas: d.quotas.get()}
+		if pl.Own {
+			w.Tenant = pl.Tenant
+		}
+		plan, copies := p.core.Plan(w, p.house.now().Boot)
 		out := schemas.Plan{Outcome: schemas.PlanGranted, Reason: "room would be made", Evict: []schemas.Eviction{}}
 		for _, v := range plan.Victims {
 			out.Evict = append(out.Evict, schemas.Eviction{Model: copies[v.Key].Model.Name, Tier: d.tier(), FreedBytes: v.Bytes, ReloadCostMs: v.Cost * 1000})

@@ -125,6 +125,23 @@ func (c *Catalog) Reclaimable(device string) (bytes int64) {
 	return bytes
 }
 
+// ReclaimableOf is what of that belongs to each of some tenants; nil where there are none.
+func (c *Catalog) ReclaimableOf(device string, tenants []ledger.TenantFigures) map[string]int64 {
+	if len(tenants) == 0 {
+		return nil
+	}
+	of := make(map[string]int64, len(tenants))
+	for _, t := range tenants {
+		of[t.Tenant] = 0
+	}
+	for _, cp := range c.grants {
+		if _, asked := of[cp.Model.Tenant]; asked && cp.Device == device && cp.evictable() {
+			of[cp.Model.Tenant] += cp.Granted
+		}
+	}
+	return of
+}
+
 // Revoking sums the bytes of models on a device that are already on their way back.
 func (c *Catalog) Revoking(device string) (bytes int64) {
 	for _, cp := range c.grants {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/eviction"
+	"github.com/isobar-project/isobar/ledger"
 )
 
 // Want asks for a plan that frees bytes on a device.
@@ -15,6 +16,10 @@ type Want struct {
 	Excluded   map[string]string // copy key → reason
 	LastVictim string            // copy key
 	MaxVictims int               // 0: no bound
+	// Whose need it is, empty for nobody's in particular: of this tenant any model may go,
+	// of the others what their quotas spare. Quotas are those of the device.
+	Whose  string
+	Quotas []ledger.TenantFigures
 
 	// What follows is a client's choice, not admission's.
 
@@ -49,6 +54,17 @@ func (w *Want) excluded(cp *Copy, key string) string {
 func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, map[string]*Copy) {
 	byKey := map[string]*Copy{}
 	req := eviction.Request{Need: w.Bytes, Already: w.Already, MaxVictims: w.MaxVictims, Force: w.Force}
+	quotas := make(map[string]*ledger.TenantFigures, len(w.Quotas))
+	for i := range w.Quotas {
+		q := &w.Quotas[i]
+		quotas[q.Tenant] = q
+		if q.Floor > 0 && q.Tenant != w.Whose {
+			if req.Spare == nil {
+				req.Spare = map[string]int64{}
+			}
+			req.Spare[q.Tenant] = max(0, q.Used-q.Revoking-q.Zombie-q.Floor)
+		}
+	}
 	for _, cp := range c.grants {
 		if cp.Device != w.Device || cp.State != Sealed {
 			continue
@@ -58,11 +74,15 @@ func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, map[string]*Co
 			key += "@" + cp.Model.VersionString()
 		}
 		byKey[key] = cp
-		req.Candidates = append(req.Candidates, eviction.Candidate{
+		x := eviction.Candidate{
 			Object: eviction.Object{Key: key, Bytes: cp.Granted, Cost: cp.Cost.Seconds()},
 			Pinned: cp.Model.Pinned, Readers: cp.Readers(), Priority: cp.Model.Priority,
-			LastUsed: cp.UsedAt, Excluded: w.excluded(cp, key), LastVictim: key == w.LastVictim,
-		})
+			LastUsed: cp.UsedAt, Excluded: w.excluded(cp, key), LastVictim: key == w.LastVictim, Group: cp.Model.Tenant,
+		}
+		if q := quotas[cp.Model.Tenant]; q != nil {
+			x.First, x.Weight = q.Soft > 0 && q.Used > q.Soft, q.Weight
+		}
+		req.Candidates = append(req.Candidates, x)
 	}
 	return eviction.MakePlan(c.chosen(w.Strategy), req, now), byKey
 }

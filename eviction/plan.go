@@ -12,6 +12,12 @@ type Candidate struct {
 	Priority int  // the lower goes first, whatever it is worth
 	LastUsed clock.Instant
 	Excluded string // not empty: keep it, for this reason
+	// Group is whose the object is, for Request.Spare.
+	Group string
+	// First objects go before all others: their group has more than it should.
+	First bool
+	// Weight multiplies what the policy holds it worth; 0 is 1.
+	Weight float64
 	// LastVictim marks the object whose load caused this plan: it goes only when
 	// everything else does not suffice.
 	LastVictim bool
@@ -25,7 +31,10 @@ type Request struct {
 	MaxVictims int
 	// Force takes what somebody reads as well, after everything that nobody does. What is
 	// pinned or excluded stays all the same.
-	Force      bool
+	Force bool
+	// Spare is how many bytes of a group may go at most; a group that is not named has no
+	// such bound.
+	Spare      map[string]int64
 	Candidates []Candidate // in any order, each key once
 }
 
@@ -72,7 +81,14 @@ func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 			plan.Kept = append(plan.Kept, Skipped{c.Key, reason})
 			continue
 		}
-		order.add(i, p.Value(c.Key, now))
+		value := p.Value(c.Key, now)
+		if c.Weight > 0 {
+			value *= c.Weight
+		}
+		order.add(i, value)
+	}
+	for _, key := range order.keepFloors(r.Spare) {
+		plan.Kept = append(plan.Kept, Skipped{key, "whose it is has no more to spare"})
 	}
 
 	chosen, freed := order.cheapest(need)

@@ -9,7 +9,7 @@ import (
 // so that ten thousand of them are nothing for the garbage collector to walk.
 type ranked struct {
 	value float64
-	class int64 // priority, above all priorities what is read, above that the last victim
+	class int64 // priority, below all what goes first, above all priorities what is read, above that the last victim
 	index int32 // among the candidates
 	rank  int32 // 1 is the first to go; set when it is chosen
 }
@@ -26,6 +26,9 @@ func (r *ranking) add(i int, value float64) {
 	class := int64(min(max(c.Priority, -1<<31), 1<<31))
 	if c.Readers > 0 {
 		class += 1 << 36 // only by force, and after everything that nobody reads
+	}
+	if c.First {
+		class -= 1 << 35
 	}
 	if c.LastVictim {
 		class += 1 << 40

@@ -422,7 +422,7 @@ func (d *Device) ask(r *Request, need, short int64) {
 		r.wanted = 0
 		r.reason = fmt.Sprintf("waits until %d bytes that are being released are free", d.books.revoking)
 	case r.refused:
-		r.reason = fmt.Sprintf("lacks %d bytes, and nothing can be released now; %s", short, d.topHolders())
+		r.reason = fmt.Sprintf("lacks %d bytes, and nothing can be released now; %s", short, d.topHolders(r.Owner.Tenant))
 		if r.Patience == 0 {
 			d.unqueue(r)
 			d.refuse(r, d.outOfMemory(r, need))

@@ -89,6 +89,7 @@ type Device struct {
 	quotas  map[string]*quota // by tenant
 	shares  map[string]*Share // by tenant
 	held    []*Request        // waiting for their tenant's quota, best first
+	unread  map[string]int64  // what the pool says unread models of a tenant hold here
 	ticket  Ticket
 	nextSeg heap.SegmentID
 	warming map[int64]int // segments of a class on their way

@@ -11,36 +11,57 @@ import (
 // outOfMemory is the refusal that says what is lacking and who holds it.
 func (d *Device) outOfMemory(r *Request, need int64) *schemas.Error {
 	f, largest := d.Figures(), max(0, d.spareFor(r))
-	return schemas.Errorf(schemas.CodeOutOfMemory, "%s has no room for %d bytes: %s", d.cfg.Device, r.Size, d.topHolders()).
+	return schemas.Errorf(schemas.CodeOutOfMemory, "%s has no room for %d bytes: %s", d.cfg.Device, r.Size, d.topHolders(r.Owner.Tenant)).
 		With("required_bytes", need).With("available_bytes", f.Available).
 		With("shortfall_bytes", max(0, need-largest)).With("largest_grantable_bytes", largest).
-		With("holders", d.Holders(5)).With("position", len(d.queue)+1)
+		With("holders", d.HoldersFor(r.Owner.Tenant, 5)).With("position", len(d.queue)+1)
 }
 
 // Holding is one who holds bytes, for people.
 type Holding struct {
 	Owner string `json:"owner"`
 	Bytes int64  `json:"bytes"`
+	// Tenant whose it is; empty for what is nobody's.
+	Tenant string `json:"-"`
 }
 
 // Holders lists who holds the most, greatest first.
 func (d *Device) Holders(n int) []Holding {
-	sums := map[string]int64{}
+	return d.holders(n, func(g *Grant) Holding { return Holding{Owner: g.holder(), Tenant: g.Owner.Tenant} })
+}
+
+// HoldersFor is Holders as a tenant may see it: the others are one.
+func (d *Device) HoldersFor(tenant string, n int) []Holding {
+	return d.holders(n, func(g *Grant) Holding {
+		if g.Owner.Tenant != tenant {
+			return Holding{Owner: EverybodyElse}
+		}
+		return Holding{Owner: g.holder(), Tenant: tenant}
+	})
+}
+
+// EverybodyElse is the owner under which a tenant sees what others hold.
+const EverybodyElse = "everybody else"
+
+func (d *Device) holders(n int, who func(*Grant) Holding) []Holding {
+	sums := map[Holding]int64{}
 	for _, g := range d.grants {
-		sums[g.holder()] += g.Counted()
+		sums[who(g)] += g.Counted()
 	}
 	if d.books.promised > 0 {
-		sums["requests being prepared"] += d.books.promised
+		sums[Holding{Owner: "requests being prepared"}] += d.books.promised
 	}
 	if d.books.foreign > 0 {
-		sums["others on this machine"] += d.books.foreign
+		sums[Holding{Owner: "others on this machine"}] += d.books.foreign
 	}
 	out := make([]Holding, 0, len(sums))
-	for o, b := range sums {
-		out = append(out, Holding{Owner: o, Bytes: b})
+	for h, b := range sums {
+		h.Bytes = b
+		out = append(out, h)
 	}
 	sort.Slice(out, func(i, j int) bool {
-		return out[i].Bytes > out[j].Bytes || out[i].Bytes == out[j].Bytes && out[i].Owner < out[j].Owner
+		return out[i].Bytes > out[j].Bytes || out[i].Bytes == out[j].Bytes &&
+			(out[i].Owner < out[j].Owner || out[i].Owner == out[j].Owner && out[i].Tenant < out[j].Tenant)
 	})
 	return out[:min(n, len(out))]
 }
@@ -59,8 +80,8 @@ func (g *Grant) holder() string {
 	return "tenant " + g.Owner.Tenant
 }
 
-func (d *Device) topHolders() string {
-	h := d.Holders(3)
+func (d *Device) topHolders(tenant string) string {
+	h := d.HoldersFor(tenant, 3)
 	if len(h) == 0 {
 		return "nobody holds any"
 	}

@@ -182,7 +182,7 @@ type Plan struct {
 	Outcome  string // granted, queued, refused
 	Position int
 	Reason   string
-	Lacks    int64 // bytes that would have to be released
+	Lacks    int64  // bytes that would have to be released
 	Tenant   string // whose need it is
 	Own      bool   // only models of that tenant may go
 	Err      *schemas.Error
@@ -217,7 +217,7 @@ func (d *Device) Plan(r *Request, now Now) Plan {
 		return Plan{Outcome: "queued", Position: 1, Reason: "bytes that are being released will be enough"}
 	}
 	return Plan{Outcome: "queued", Position: 1, Lacks: lacks, Tenant: r.Owner.Tenant, Err: d.outOfMemory(r, need),
-		Reason: fmt.Sprintf("lacks %d bytes; %s", lacks, d.topHolders())}
+		Reason: fmt.Sprintf("lacks %d bytes; %s", lacks, d.topHolders(r.Owner.Tenant))}
 }
 
 func waitsBehind(n int) string {

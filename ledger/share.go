@@ -53,6 +53,8 @@ type TenantFigures struct {
 	Used int64
 	// Deficit is what the first request that waits for the quota lacks.
 	Deficit int64
+	// Reclaimable is what the tenant's unread models hold.
+	Reclaimable int64
 	// Waiting requests are held back by the quota.
 	Waiting int
 }
@@ -64,7 +66,7 @@ func (d *Device) Tenants() []TenantFigures {
 	}
 	out := make([]TenantFigures, 0, len(d.quotas))
 	for t, q := range d.quotas {
-		f := TenantFigures{Quota: q.Quota, Used: d.bound(t)}
+		f := TenantFigures{Quota: q.Quota, Used: d.bound(t), Reclaimable: d.unread[t]}
 		if s := d.shares[t]; s != nil {
 			f.Share = *s
 		}
@@ -80,6 +82,10 @@ func (d *Device) Tenants() []TenantFigures {
 	sort.Slice(out, func(i, j int) bool { return out[i].Tenant < out[j].Tenant })
 	return out
 }
+
+// SetReclaimableOf takes the pool's figures of bytes that unread models of tenants with a
+// quota hold here; SetReclaimable follows it.
+func (d *Device) SetReclaimableOf(unread map[string]int64) { d.unread = unread }
 
 // checkQuotas recomputes the tenants' shares and looks at who is held.
 func (d *Device) checkQuotas() error {

@@ -317,6 +317,8 @@ type CleanupReply struct {
 type GetPressureReply struct {
 	Pressure *Pressure  `json:"pressure,omitempty"`
 	Devices  []Pressure `json:"devices,omitempty"`
+	// TenantPressure is of the caller's own quotas on these devices.
+	TenantPressure []Pressure `json:"tenant_pressure,omitempty"`
 }
 
 // SeriesPoint is one sample of a device's history.

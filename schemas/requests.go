@@ -239,7 +239,7 @@ type SetLimitsRequest struct {
 	// Where the pressure levels are entered and left.
 	Thresholds *Thresholds `json:"thresholds,omitempty"`
 	// One tenant's quota on the device.
-	Tenant *TenantLimits `json:"tenant,omitempty" unbuilt:"true"`
+	Tenant *TenantLimits `json:"tenant,omitempty"`
 }
 
 // LoadModelRequest loads a model, or joins its load, or takes what is loaded.

@@ -191,7 +191,6 @@ func TestNotBuilt(t *testing.T) {
 			in            obj
 		}{
 			{"unload_model", "to", obj{"name": "m", "to": "ram"}},
-			{"set_limits", "tenant", obj{"device_id": "gpu-0", "tenant": obj{"name": "a"}}},
 		} {
 			c.want(c.fails("NOT_IMPLEMENTED", f.action, f.in), "field", f.field)
 		}

@@ -46,8 +46,9 @@ var shapes = map[string]string{
 	"renewal":  "allocation_id:s? reference_id:s? lease_expires_at:t",
 	"model_memory": `memory_usage_bytes:i memory_usage_mb:f memory_limit_bytes:i memory_limit_mb:f available_memory_bytes:i
 		available_memory_mb:f model_count:i`,
-	"threshold":  "enter:f leave:f",
-	"thresholds": "moderate:threshold high:threshold critical:threshold",
+	"threshold":     "enter:f leave:f",
+	"tenant_limits": "name:s floor_bytes:i soft_bytes:i hard_bytes:i weight:f",
+	"thresholds":    "moderate:threshold high:threshold critical:threshold",
 
 	"dry_run": "plan:plan",
 	"pending": "status:s operation_id:s position:i estimated_ms:f reason:s replayed:b?",
@@ -75,7 +76,7 @@ var shapes = map[string]string{
 	"reply/cancel_operation": "status:s replayed:b? operation:operation",
 	"reply/get_queue":        "waiting:[]waiting",
 	"reply/set_limits": `status:s replayed:b? device_id:s limit_bytes:i model_limit_bytes:i model_limit_mb:f reserve_bytes:i
-		thresholds:thresholds`,
+		thresholds:thresholds tenant:tenant_limits?`,
 	"reply/load_model": `status:s replayed:b? loaded:b model:model allocation_ids:[]s tier:s load_time_ms:f throughput_bytes_per_second:f
 		source_tier:s handle:handle? evicted:[]eviction`,
 	"reply/unload_model":  "status:s replayed:b? unloaded:b models_unloaded:[]s freed_bytes:i confirmed:b zombie_bytes:i",
@@ -86,13 +87,14 @@ var shapes = map[string]string{
 	"reply/model_status": `loaded_models:{}model memory_usage_bytes:i memory_usage_mb:f memory_limit_bytes:i memory_limit_mb:f
 		available_memory_bytes:i available_memory_mb:f model_count:i pressure_level:s available_operations:[]s
 		optimization_recommendations:[]o last_synchronized:t`,
-	"reply/get_pressure": "pressure:pressure? devices:[]pressure?",
+	"reply/get_pressure": "pressure:pressure? devices:[]pressure? tenant_pressure:[]pressure?",
 	"reply/list_devices": "devices:[]device",
 
 	"item": `event:s allocation_id:s? operation_id:s? request_id:s? device_id:s tenant:s size_bytes:i granted_bytes:i? class:s? purpose:s?
 		model_name:s? session_id:s? pid:i? position:i? queued_ms:f? reason:s? error_code:s? timestamp:t`,
-	"event/allocation": "items:[]item",
-	"event/pressure":   "pressure",
+	"event/allocation":      "items:[]item",
+	"event/pressure":        "pressure",
+	"event/tenant_pressure": "pressure",
 	"event/model": `name:s version:s? content_id:s? tenant:s device_id:s tier:s? source_tier:s? state:s? request_id:s? operation_id:s?
 		size_bytes:i bytes_done:i? bytes_total:i? progress_percentage:f? throughput_bytes_per_second:f? duration_ms:f? freed_bytes:i?
 		readers:i? reason:s? error_code:s? error_message:s?`,
