@@ -21,7 +21,7 @@ type poolActor struct {
 	strategy string
 	orphans  []uuid.UUID
 	tickets  map[*catalog.Copy]ledger.Ticket // allocations that devices still decide
-	evicting map[uuid.UUID]ordered          // victims of a plan, by grant
+	evicting map[uuid.UUID]ordered           // victims of a plan, by grant
 	timer    clock.Timer
 	timerAt  clock.Instant
 }
