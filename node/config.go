@@ -56,6 +56,11 @@ type Config struct {
 	// VaultTimeout is how long the vault keeps memory for a node that does not return.
 	VaultTimeout time.Duration
 
+	// HTTP is HOST:PORT of metrics and probes, "" for none; HTTPRemote lets it be another
+	// address than loopback.
+	HTTP       string
+	HTTPRemote bool
+
 	LogLevel  slog.Level
 	LogFormat LogFormat
 

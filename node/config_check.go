@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/isobar-project/isobar/telemetry"
 )
 
 // maxSocketPath is what the kernel takes as the path of a unix socket, in bytes.
@@ -43,6 +45,7 @@ func (l *loader) finish(scope Scope) {
 	}
 	check("runtime_dir", ScopeNode|ScopeVault, l.checkRuntimeDir)
 	check("listen", ScopeNode, l.checkListen)
+	check("http", ScopeNode, checkHTTP)
 	check("nats_credentials", ScopeNode|ScopeClient, func(c *Config) (string, string) { return l.checkFile(c.NATSCredentials) })
 	check("nats_password", ScopeNode|ScopeClient, checkPassword)
 	check("nats_server_config", ScopeNode, l.checkServerConfig)
@@ -114,6 +117,14 @@ func (l *loader) checkListen(c *Config) (text, fix string) {
 	}
 	return fmt.Sprintf("%s is not a loopback address, and everybody who reaches it could command the node", c.Listen),
 		"set nats_username and nats_password (or nats_server_config with accounts), or listen on 127.0.0.1"
+}
+
+func checkHTTP(c *Config) (text, fix string) {
+	if c.HTTP == "" || c.HTTPRemote || telemetry.Loopback(c.HTTP) {
+		return "", ""
+	}
+	return fmt.Sprintf("%s is not a loopback address, and figures are shown to whoever asks", c.HTTP),
+		"listen on 127.0.0.1, or set http_remote where a firewall or proxy decides who may ask"
 }
 
 func checkPassword(c *Config) (text, fix string) {

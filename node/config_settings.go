@@ -70,6 +70,7 @@ const (
 	groupDevices  = "Devices and models"
 	groupPressure = "Pressure"
 	groupWork     = "Work and limits"
+	groupOperate  = "Metrics and traces"
 	groupLog      = "Log"
 )
 
@@ -219,6 +220,13 @@ func table() []setting {
 		{Setting{Key: "max_sessions", Form: "COUNT", Group: groupWork, Scope: node,
 			Help: "how many sessions may be on the data socket"},
 			count(func(c *Config) *int { return &c.MaxSessions }, 1, 1_000_000), always("4096", "each holds descriptors")},
+
+		{Setting{Key: "http", Form: "HOST:PORT|off", Group: groupOperate, Scope: node,
+			Help: "where /metrics, /livez and /readyz are served"},
+			text(func(c *Config) *string { return &c.HTTP }, nil).offOr(hostPort), always("127.0.0.1:4280", "for this machine alone: figures name tenants")},
+		{Setting{Key: "http_remote", Switch: true, Group: groupOperate, Scope: node,
+			Help: "let that be an address that other machines reach, though nobody is asked who he is"},
+			flag(func(c *Config) *bool { return &c.HTTPRemote }), always("false", "a scraper runs beside the node, or a proxy asks who it is")},
 
 		{Setting{Key: "log_level", Form: "debug|info|warn|error", Group: groupLog, Scope: node | vault,
 			Help: "the least important records that are written"},

@@ -72,6 +72,35 @@ func text(field func(*Config) *string, check func(string) error) value {
 	}, same)
 }
 
+// off is how a setting is turned off that otherwise is a text.
+const off = "off"
+
+// offOr makes "off" of a text mean "", and checks what is not.
+func (v value) offOr(check func(string) error) value {
+	return value{
+		set: func(c *Config, texts []string) error {
+			if len(texts) == 1 {
+				switch {
+				case strings.EqualFold(texts[0], off):
+					texts = []string{""}
+				default:
+					if err := check(texts[0]); err != nil {
+						return err
+					}
+				}
+			}
+			return v.set(c, texts)
+		},
+		show: func(c *Config) []string {
+			texts := v.show(c)
+			if len(texts) == 1 && texts[0] == "" {
+				return []string{off}
+			}
+			return texts
+		},
+	}
+}
+
 // path is a text that names a file or a folder by an absolute path; "" is none.
 func path(field func(*Config) *string) value {
 	return scalar(field, func(s string) (string, error) {

@@ -164,6 +164,19 @@ func (k *keeper) replace() error {
 	return nil
 }
 
+// holds reports whether a vault has everything that must survive the node. Without a vault
+// by configuration nothing must.
+func (k *keeper) holds() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	select {
+	case <-k.at.Lost():
+		return false
+	default:
+		return true
+	}
+}
+
 // pid is the present vault's process, 0 if there is none.
 func (k *keeper) pid() int {
 	k.mu.Lock()

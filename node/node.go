@@ -24,7 +24,9 @@ import (
 	"github.com/isobar-project/isobar/device/sim"
 	"github.com/isobar-project/isobar/fdwire"
 	"github.com/isobar-project/isobar/health"
+	"github.com/isobar-project/isobar/metrics"
 	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/telemetry"
 	"github.com/isobar-project/isobar/vault"
 	"github.com/isobar-project/isobar/weights"
 )
@@ -47,7 +49,9 @@ type Hooks struct {
 // Info describes a running node.
 type Info struct {
 	Node, BootID, URL, DataSocket, VaultSocket string
-	Devices                                    []schemas.Device
+	// HTTP is where metrics and probes are, "" if nowhere.
+	HTTP    string
+	Devices []schemas.Device
 	// Restored says what a take-over found; its Segments are 0 where there was nothing.
 	Restored schemas.Restored
 	// Warnings are those that were in force when it began to serve.
@@ -69,6 +73,8 @@ type Node struct {
 	data    *dataplane.Server
 	// commands has the outcomes that are still to be logged.
 	commands *commandLog
+	figures  *metrics.Node
+	http     *telemetry.Server // nil where it is off or could not be had
 	info     Info
 
 	ctx    context.Context // of the node's life, for records
@@ -108,6 +114,7 @@ func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
 	}
 	boot := uuid.NewString()
 	n.info = Info{Node: cfg.Node, BootID: boot, DataSocket: cfg.DataSocket(), VaultSocket: cfg.VaultSocket()}
+	n.newFigures(deviceIDs(&cfg, w.Drivers))
 	if err := n.openBus(boot, w); err != nil {
 		return nil, err
 	}
@@ -121,6 +128,7 @@ func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
 	if err := n.bus.Serve(n.house); err != nil {
 		return nil, err
 	}
+	n.serveHTTP()
 	n.info.URL, n.info.Devices, n.info.Restored, n.info.Warnings = n.bus.URL(), n.house.Devices(), n.house.Restored(), n.board.List()
 	n.info.StartMs = float64(w.Clock.Now().Sub(begun)) / 1e6
 	n.announce()
@@ -138,6 +146,20 @@ func (n *Node) announce() {
 		n.log.Info("taken over", "grants", r.Grants, "bytes", r.GrantedBytes, "models", r.Models, "segments", r.Segments, "sessions", r.Sessions, "lost", len(r.LostGrants))
 	}
 	n.log.Info("started", "node", n.cfg.Node, "nats", n.info.URL, "data_socket", n.info.DataSocket, "ms", n.info.StartMs)
+}
+
+// deviceIDs are the ids of the devices that will be opened.
+func deviceIDs(cfg *Config, drivers []device.Driver) []string {
+	var ids []string
+	for _, d := range drivers {
+		ids = append(ids, d.Info().ID)
+	}
+	if drivers == nil {
+		for _, s := range cfg.Devices {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
 }
 
 // makeDir makes a private folder.
@@ -182,7 +204,7 @@ func (n *Node) takeVault(ctx context.Context, w Hooks) (map[uint64]*os.File, err
 
 func (n *Node) openBus(boot string, w Hooks) error {
 	c := bus.Config{Node: n.cfg.Node, Version: n.cfg.Version, BootID: boot, Tenants: w.Tenants, History: n.cfg.History(),
-		Heartbeat: n.beat, Observe: n.commands.add, Clock: w.Clock, Log: n.log}
+		Heartbeat: n.beat, Observe: n.answered, Left: n.figures.EventLeft, Clock: w.Clock, Log: n.log}
 	c.OnHealth = n.busHealth
 	if n.cfg.NATSURL != "" {
 		c.Conn = conn.Config{URL: n.cfg.NATSURL, CredentialsFile: n.cfg.NATSCredentials, Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword}
@@ -215,7 +237,7 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 	}
 	c := actors.Config{
 		Node: n.cfg.Node, BootID: boot, Version: n.cfg.Version, DataSocket: n.cfg.DataSocket(), Clock: w.Clock, Log: n.log,
-		Publisher: n.bus.Publisher(), Keeper: n.keeper, KeeperPID: n.keeper.pid, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
+		Publisher: &metrics.Tap{Node: n.figures, Next: n.bus.Publisher()}, Keeper: n.keeper, KeeperPID: n.keeper.pid, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
 		LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Blocking: n.cfg.Blocking, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
 		ResumeGrace: n.cfg.ResumeGrace, KeepAnswers: n.cfg.KeepAnswers, MaxAnswers: n.cfg.MaxAnswers, MaxSessions: n.cfg.MaxSessions,
 		UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit, Observer: &observer{n}, Warnings: n.board.List,
@@ -290,6 +312,9 @@ func (n *Node) Stop(ctx context.Context) (actors.Stays, error) {
 
 func (n *Node) close(dropAll bool) error {
 	var errs []error
+	if n.http != nil {
+		errs = append(errs, n.http.Close())
+	}
 	if n.data != nil {
 		errs = append(errs, n.data.Close())
 	}

@@ -11,10 +11,14 @@ import (
 type observer struct{ n *Node }
 
 // Granted implements actors.Observer.
-func (o *observer) Granted(device string, class schemas.Class, queued time.Duration) {}
+func (o *observer) Granted(device string, class schemas.Class, queued time.Duration) {
+	o.n.figures.Granted(device, queued)
+}
 
 // Completed implements actors.Observer.
-func (o *observer) Completed(c *actors.Command, data any, code schemas.Code) {}
+func (o *observer) Completed(c *actors.Command, data any, code schemas.Code) {
+	o.n.figures.Completed(data)
+}
 
 // DeviceWarnings implements actors.Observer.
 func (o *observer) DeviceWarnings(device string, warnings []schemas.HealthWarning) {

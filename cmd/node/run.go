@@ -83,6 +83,9 @@ func (k *call) ready(cfg *node.Config, i node.Info) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "isobar %s: node %s is ready\n\n", k.version, i.Node)
 	fmt.Fprintf(&b, "  commands     %s\n  data socket  %s\n", i.URL, i.DataSocket)
+	if i.HTTP != "" {
+		fmt.Fprintf(&b, "  metrics      http://%s/metrics\n", i.HTTP)
+	}
 	t := table{}
 	for n, d := range i.Devices {
 		label := ""

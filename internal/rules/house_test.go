@@ -54,6 +54,10 @@ var house = map[string]room{
 	// The actors' desk, far away: for programs that hand commands on.
 	"bus/forward": {imports: []string{"actors", "bus/client", "schemas"}, tests: []string{"bus", "clock"}},
 
+	// For operators.
+	"metrics":   {imports: []string{"actors", "schemas"}, tests: []string{"ledger"}},
+	"telemetry": {imports: []string{"metrics"}},
+
 	// Wiring, and what is built on it. The command line parses and calls.
 	"node":     {imports: []string{"..."}},
 	"cmd/node": {imports: []string{"node/...", "bus/...", "schemas", "codec", "clock", "vault"}, tests: []string{"..."}},
