@@ -174,7 +174,7 @@ func (b *Bus) link(c conn.Config, name string) (Link, error) {
 // Serve starts taking commands to the desk. It is called once.
 func (b *Bus) Serve(desk actors.Desk) error {
 	s, err := NewService(ServiceConfig{
-		Link: b.commands, Node: b.cfg.Node, Version: b.cfg.Version, Tenants: b.cfg.Tenants,
+		Link: b.commands, Node: b.cfg.Node, Version: b.cfg.Version, BootID: b.cfg.BootID, Twin: b.twin, Tenants: b.cfg.Tenants,
 		Desk: desk, Events: b.outbox, Observe: b.cfg.Observe, Trace: b.cfg.Trace, Clock: b.cfg.Clock, Log: b.cfg.Log,
 	})
 	if err != nil {
@@ -283,6 +283,12 @@ func (b *Bus) keepHistory() {
 			b.cfg.Log.Warn("events are published but not kept", "error", h.Err, "fix", h.Fix)
 		}
 	})
+}
+
+// twin takes note of another node of this name: which of the two does a command is chance.
+func (b *Bus) twin(boot string) {
+	b.health.set(Warning{Code: WarnTwin, Subject: b.cfg.Node, Text: "another node of the name " + b.cfg.Node + " serves on this NATS (boot " + boot + ")",
+		Fix: "stop one of them, or give it another name with --node"})
 }
 
 func (b *Bus) notify(name string, e conn.Event) {

@@ -14,6 +14,7 @@ const (
 	WarnDisconnected = schemas.WarnDisconnected
 	WarnDenied       = schemas.WarnDenied
 	WarnOverrun      = schemas.WarnOverrun
+	WarnTwin         = schemas.WarnTwin
 )
 
 // Warning says that something about the bus is not as it should be, while the

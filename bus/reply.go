@@ -38,6 +38,8 @@ type answer struct {
 	format  codec.Format
 	arrived clock.Instant
 	given   atomic.Bool
+	// passage is set while another node may have to be asked.
+	passage *passage
 }
 
 // headerTrace is W3C trace context's header, in its own spelling: NATS tells letter cases apart.
@@ -65,8 +67,11 @@ func (e *endpoint) take(m *nats.Msg) {
 		a.Fail(failure)
 		return
 	}
+	if e.route(a, m) {
+		return
+	}
 	if r.Chosen && r.Spec.Changing {
-		a.command.Digest = r.Digest()
+		a.command.Digest = r.Digest() // of bare ids
 	}
 	s.cfg.Desk.Submit(&a.command)
 }
@@ -108,6 +113,9 @@ func (a *answer) Done(data any, undo func()) {
 
 // Fail implements actors.Reply.
 func (a *answer) Fail(e *schemas.Error) {
+	if a.passOn(e) {
+		return
+	}
 	if a.first() {
 		a.fail(e)
 	}

@@ -39,6 +39,10 @@ type ServiceConfig struct {
 	Link Link
 	// Node is the node's name, one subject token. Version is the program's, SemVer.
 	Node, Version string
+	// BootID tells this run of the node from others of its name; "" makes one.
+	BootID string
+	// Twin, if set, is told of another node of this name, from the link's goroutine.
+	Twin func(bootID string)
 	// Tenants maps each tenant to the prefix of its subjects, "" or ending in a dot,
 	// for example "isobar.blue.". nil is {"default": ""}. The tenant of a command comes
 	// from this prefix alone, never from what the command says.
@@ -66,6 +70,12 @@ func (c *ServiceConfig) complete() error {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.BootID == "" {
+		c.BootID = nuid.Next()
+	}
+	if c.Twin == nil {
+		c.Twin = func(string) {}
 	}
 	if c.Tenants == nil {
 		c.Tenants = map[string]string{schemas.DefaultTenant: ""}
@@ -104,6 +114,8 @@ type Service struct {
 	cfg       ServiceConfig
 	discovery *discovery
 	unheard   *unheard
+	peers     *peers
+	names     namePlan
 	undone    func() // ends the subscription to unheard answers
 
 	stop  sync.Once
@@ -120,6 +132,8 @@ type endpoint struct {
 	// metadata is what discovery shows of it; nil for a tenant that is not the first, whose
 	// endpoints are the same. schemas are its request's and its reply's, where it shows them.
 	metadata, schemas map[string]string
+	// direct is true on the subject of this node alone.
+	direct bool
 
 	requests, errors, took atomic.Int64 // took: ns from arrival to answer
 	lastError              atomic.Pointer[string]
@@ -131,7 +145,7 @@ func NewService(c ServiceConfig) (*Service, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: c, discovery: newDiscovery(c.Node, c.Version, c.Clock.Wall())}
+	s := &Service{cfg: c, names: planNames(), discovery: newDiscovery(c.Node, c.Version, c.Clock.Wall())}
 	prefix := "_ISOBAR.unheard." + c.Node + "." + nuid.Next() + "."
 	s.unheard = newUnheard(prefix, c.Clock)
 	var err error
@@ -143,10 +157,18 @@ func NewService(c ServiceConfig) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus: subscribing to unheard answers: %w", err)
 	}
-	if err = s.addEndpoints(); err == nil {
+	// The other nodes are met first: a command must not be done here for want of knowing them.
+	s.peers, err = meet(presence{Node: c.Node, Boot: c.BootID}, c.Link, c.Clock, c.Twin)
+	if err == nil {
+		err = s.addEndpoints()
+	}
+	if err == nil {
 		var ends []func()
 		ends, err = s.discovery.subscribe(c.Link, func(err error) { c.Log.Warn("discovery was not answered", "error", err) })
 		s.taken = append(s.taken, ends...)
+	}
+	if err == nil {
+		err = s.peers.serve()
 	}
 	if err == nil {
 		err = c.Link.Flush(flushTimeout)
@@ -194,12 +216,13 @@ func (s *Service) addEndpoint(tenant string, name schemas.Action, meta, shapes m
 	}
 	for _, at := range []struct {
 		label, subject string
+		direct         bool
 		shapes         map[string]string
 	}{
-		{label, prefix + schemas.CommandSubject(name), shapes},
-		{label + "-" + s.cfg.Node, prefix + schemas.NodeCommandSubject(name, s.cfg.Node), nil},
+		{label, prefix + schemas.CommandSubject(name), false, shapes},
+		{label + "-" + s.cfg.Node, prefix + schemas.NodeCommandSubject(name, s.cfg.Node), true, nil},
 	} {
-		e := &endpoint{s: s, tenant: tenant, action: name, name: at.label, subject: at.subject, metadata: meta, schemas: at.shapes}
+		e := &endpoint{s: s, tenant: tenant, action: name, name: at.label, subject: at.subject, direct: at.direct, metadata: meta, schemas: at.shapes}
 		end, err := s.cfg.Link.Subscribe(at.subject, queueGroup, e.take)
 		if err != nil {
 			return fmt.Errorf("endpoint %s: %w", at.subject, err)
@@ -214,6 +237,9 @@ func (s *Service) addEndpoint(tenant string, name schemas.Action, meta, shapes m
 // answers to grants that nobody hears are still undone.
 func (s *Service) Stop() {
 	s.stop.Do(func() {
+		if s.peers != nil {
+			s.peers.end()
+		}
 		for _, end := range s.taken {
 			end()
 		}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -82,6 +83,10 @@ type Node struct {
 	outlet atomic.Pointer[bus.Bus] // bus, for who may run before it stands
 	// lostEvents is looked at by heartbeats, one at a time.
 	lostEvents drops
+
+	stop    sync.Once
+	stays   actors.Stays
+	stopped error
 }
 
 // Open starts a node. Its errors say what to do about them.
@@ -300,8 +305,13 @@ func (n *Node) Info() Info { return n.info }
 
 // Stop drains and closes the node: no new commands; what has no living owner and is not
 // persistent is released (with Ephemeral: everything); the rest stays in the vault for the
-// next node. It returns what stays.
+// next node. It returns what stays. Stopping again waits for the first stop, and answers the same.
 func (n *Node) Stop(ctx context.Context) (actors.Stays, error) {
+	n.stop.Do(func() { n.stays, n.stopped = n.drain(ctx) })
+	return n.stays, n.stopped
+}
+
+func (n *Node) drain(ctx context.Context) (actors.Stays, error) {
 	n.bus.Publisher().Publish(schemas.Event{Event: schemas.EventDraining, Subject: schemas.NodeSubject(n.cfg.Node), Data: &schemas.NodeEvent{Reason: "a clean stop"}})
 	stays, err := n.house.Drain(ctx, n.cfg.Ephemeral)
 	n.bus.StopTaking()

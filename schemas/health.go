@@ -39,6 +39,7 @@ const (
 	WarnDeviceNote      WarningCode = "device_note"
 	WarnHTTPUnavailable WarningCode = "http_unavailable"
 	WarnSpansDropped    WarningCode = "spans_dropped"
+	WarnTwin            WarningCode = "node_name_taken"
 )
 
 // WarningSpec describes one code.
@@ -53,6 +54,7 @@ var warningSpecs = []WarningSpec{
 	{WarnDisconnected, SeverityCritical, "The node has lost its connection to NATS; commands do not arrive and events wait."},
 	{WarnVaultMissing, SeverityCritical, "No vault holds the memory: what is granted goes on, but would not survive the node."},
 	{WarnDeviceLost, SeverityCritical, "The device is gone."},
+	{WarnTwin, SeverityCritical, "Another node of the same name serves on this NATS: which of the two does a command is chance."},
 	{WarnDeviceFailing, SeverityCritical, "The device answers with errors."},
 	{WarnDeviceDegraded, SeverityWarning, "The device works less well than it should."},
 	{WarnStaleSamples, SeverityWarning, "What others use of the device cannot be read, so that pressure is judged by old figures."},
