@@ -55,8 +55,9 @@ var house = map[string]room{
 	"bus/forward": {imports: []string{"actors", "bus/client", "schemas"}, tests: []string{"bus", "clock"}},
 
 	// For operators.
-	"metrics":   {imports: []string{"actors", "schemas"}, tests: []string{"ledger"}},
-	"telemetry": {imports: []string{"metrics"}},
+	"metrics":          {imports: []string{"actors", "schemas"}, tests: []string{"ledger"}},
+	"telemetry":        {imports: []string{"metrics"}},
+	"deploy/dashboard": {tests: []string{"metrics", "schemas"}},
 
 	// Wiring, and what is built on it. The command line parses and calls.
 	"node":     {imports: []string{"..."}},
