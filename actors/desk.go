@@ -137,6 +137,12 @@ func (h *House) route(c *call) {
 		h.getAllocations(c, in)
 	case *schemas.GetQueueRequest:
 		h.getQueue(c, in)
+	case *schemas.ModelOptimizeRequest:
+		h.modelOptimize(c, in)
+	case *schemas.OptimizeRequest:
+		h.optimize(c, in)
+	case *schemas.CleanupRequest:
+		h.cleanup(c, in)
 	case *schemas.ListDevicesRequest:
 		h.listDevices(c)
 	case *schemas.GetOperationRequest, *schemas.CancelOperationRequest:

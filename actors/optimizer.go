@@ -20,10 +20,12 @@ type optimizerActor struct {
 	house  *House
 	device *deviceActor
 
-	plan   *plan
-	again  bool         // a want came while a plan was in flight
-	wanted *ledger.Want // the next want
-	goal   *goal        // the target that pressure set
+	plan    *plan
+	again   bool          // a want came while a plan was in flight
+	wanted  *ledger.Want  // the next want
+	goal    *goal         // the target that pressure set
+	errands []*errand     // what clients asked for, in order
+	pace    time.Duration // what one model took, the last time
 }
 
 // goal is a target set by pressure.
@@ -45,6 +47,7 @@ type plan struct {
 	shortfall int64
 	evicted   []schemas.Eviction
 	steps     []schemas.OptimizationStep
+	errand    *errand // whose part it is; nil where no client asked for it
 }
 
 // roomOrder asks the pool to choose and release models.
@@ -53,8 +56,10 @@ type roomOrder struct {
 	bytes     int64
 	lastGrant uuid.UUID // the model whose load caused it, which goes last
 	why       string
-	tenant    string // whose need it is; empty: nobody's in particular
-	own       bool   // only models of that tenant may go
+	tenant    string  // whose need it is; empty: nobody's in particular
+	own       bool    // only models of that tenant may go
+	choice    *choice // a client's; nil: the default's
+	dry       bool    // only say what would go
 }
 
 // victim is a model that the pool began to release.
@@ -91,7 +96,8 @@ func (o *optimizerActor) target(bytes int64, grant uuid.UUID, why string) {
 	})
 }
 
-// next starts the next plan. A want goes before a goal: somebody waits for it.
+// next starts the next plan. A want goes first: somebody waits for room. A goal goes last:
+// what a client ordered may reach it.
 func (o *optimizerActor) next() {
 	if o.plan != nil {
 		return
@@ -104,6 +110,9 @@ func (o *optimizerActor) next() {
 		o.wanted = nil
 		p.ticket, p.why, p.target = w.Ticket, w.Reason, w.Bytes
 		order = roomOrder{ticket: w.Ticket, bytes: w.Bytes, why: w.Reason, tenant: w.Tenant, own: w.Own}
+	case len(o.errands) > 0:
+		o.advance(o.errands[0])
+		return
 	case o.goal != nil:
 		g := *o.goal
 		o.goal = nil
@@ -112,6 +121,11 @@ func (o *optimizerActor) next() {
 	default:
 		return
 	}
+	o.order(p, order)
+}
+
+// order has the pool release models for a plan, which is in flight from now on.
+func (o *optimizerActor) order(p *plan, order roomOrder) {
 	o.plan = p
 	o.house.monitor.unloading(o.device, 1)
 	o.house.pool.makeRoom(o.device, order, func(vs []victim, shortfall int64) {
@@ -127,7 +141,10 @@ func (o *optimizerActor) chosen(p *plan, vs []victim, shortfall int64) {
 		p.evicted = append(p.evicted, ev)
 		p.steps = append(p.steps, schemas.OptimizationStep{Kind: "drop", Subject: v.model, Reason: v.reason, FreedBytes: v.bytes})
 	}
-	if len(vs) > 0 {
+	switch {
+	case p.errand != nil:
+		o.ordered(p, vs)
+	case len(vs) > 0:
 		o.announce(schemas.EventStarted, p)
 		o.house.log.Info("making room", "device", o.device.id, "bytes", p.target, "models", len(vs), "why", p.why)
 	}
@@ -136,7 +153,7 @@ func (o *optimizerActor) chosen(p *plan, vs []victim, shortfall int64) {
 
 // released is the pool's word that one victim's bytes are back, or pinned, or that it could
 // not be released after all.
-func (o *optimizerActor) released(freed int64) {
+func (o *optimizerActor) released(grant uuid.UUID, freed int64) {
 	o.tell(seam.SystemLane, func() {
 		p := o.plan
 		if p == nil {
@@ -144,6 +161,9 @@ func (o *optimizerActor) released(freed int64) {
 		}
 		p.freed += freed
 		p.left--
+		if e := p.errand; e != nil {
+			e.victimGone(grant, freed, o.house.cfg.Clock.Now().Sub(p.begun))
+		}
 		o.check(p)
 	})
 }
@@ -153,14 +173,24 @@ func (o *optimizerActor) check(p *plan) {
 	if p.left != 0 || o.plan != p {
 		return
 	}
-	o.plan = nil
-	if len(p.evicted) > 0 {
-		o.announce(schemas.EventCompleted, p)
+	if n := len(p.evicted); n > 0 && (p.errand == nil || !p.errand.dry) {
+		o.pace = o.house.cfg.Clock.Now().Sub(p.begun) / time.Duration(n)
+		if p.errand == nil {
+			o.announce(schemas.EventCompleted, p)
+		}
 	}
 	o.house.monitor.unloading(o.device, -1)
+	o.ended(p)
+}
+
+// ended lets the next plan begin, and those ask again who came while this one ran.
+func (o *optimizerActor) ended(p *plan) {
+	o.plan = nil
 	d, again := o.device, o.again
 	o.again = false
-	d.tell(seam.SystemLane, func() { d.planEnded(p.ticket, p.shortfall > 0, again) })
+	if p.ticket != 0 || again {
+		d.tell(seam.SystemLane, func() { d.planEnded(p.ticket, p.shortfall > 0, again) })
+	}
 	o.next()
 }
 

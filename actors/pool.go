@@ -295,7 +295,7 @@ func inUse(err *schemas.Error) *schemas.Error {
 func (p *poolActor) victimGone(grant uuid.UUID, freed int64) {
 	if e, ok := p.evicting[grant]; ok {
 		delete(p.evicting, grant)
-		e.by.released(freed)
+		e.by.released(grant, freed)
 	}
 }
 
@@ -340,7 +340,11 @@ func (p *poolActor) forgetAnswers(keys []string) {
 // makeRoom is the optimizer's order: choose models and release them.
 func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int64)) {
 	p.tell(seam.SystemLane, func() {
-		w := catalog.Want{Device: d.id, Bytes: o.bytes, Whose: o.tenant, Quotas: d.quotas.get()}
+		w := o.choice.want(d.id, o.bytes)
+		w.Quotas = d.quotas.get()
+		if o.tenant != "" {
+			w.Whose = o.tenant
+		}
 		if o.own {
 			w.Tenant = o.tenant
 		}
@@ -351,14 +355,17 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 		var out []victim
 		for _, v := range plan.Victims {
 			cp := copies[v.Key]
-			grant := cp.Grant
-			p.evicting[grant] = ordered{d.optimizer, o.tenant}
-			if !p.core.Evict(cp, o.why+"; "+v.Reason, p.house.now()) {
-				delete(p.evicting, grant)
+			gone := victim{grant: cp.Grant, model: cp.Model.Name, tier: string(d.tier()), bytes: v.Bytes,
+				cost: time.Duration(v.Cost * float64(time.Second)), reason: v.Reason}
+			if o.dry {
+				out = append(out, gone)
 				continue
 			}
-			gone := victim{grant: grant, model: cp.Model.Name, tier: string(d.tier()), bytes: v.Bytes,
-				cost: time.Duration(v.Cost * float64(time.Second)), reason: v.Reason}
+			p.evicting[gone.grant] = ordered{d.optimizer, o.tenant}
+			if !p.evict(cp, o, o.why+"; "+v.Reason) {
+				delete(p.evicting, gone.grant)
+				continue
+			}
 			out = append(out, gone)
 			// Told before the release, so that the device knows it before the bytes are back.
 			d.tell(seam.SystemLane, func() {

@@ -96,11 +96,3 @@ func (c *Catalog) chosen(name string) eviction.Policy {
 	}
 	return c.policy
 }
-
-// StrategyName is the policy on the wire that a choice comes to; see Want.Strategy.
-func (c *Catalog) StrategyName(choice string) string {
-	if p := c.chosen(choice); choice != "" && (p != c.policy || p.Name() == choice) {
-		return choice
-	}
-	return c.PolicyName()
-}

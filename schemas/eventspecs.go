@@ -89,7 +89,8 @@ var eventSpecs = []*EventSpec{
 	eventSpec[CommandEvent]("command", CommandEventSubject(nodePlace), true,
 		"outcomes of commands that had no reply subject", EventCompleted, EventFailed),
 	eventSpec[NodeEvent]("node", NodeSubject(nodePlace), true,
-		"the life of a node", EventStarted, EventRestored, EventDrift, EventDeviceLost, EventDraining, EventStopped),
+		"the life of a node", EventStarted, EventRestored, EventDrift, EventDeviceLost, EventDraining, EventStopped,
+		EventWarningRaised, EventWarningCleared),
 	eventSpec[Heartbeat]("heartbeat", HeartbeatSubject(nodePlace), false,
 		"every 5 seconds: the node lives; each device's level and the sequence of its last change", EventHeartbeat),
 }

@@ -1,10 +1,11 @@
 package contract
 
 import (
-	"sort"
+	"slices"
 	"testing"
 
 	"github.com/isobar-project/isobar/node/nodetest"
+	"github.com/isobar-project/isobar/schemas"
 )
 
 func TestListDevices(t *testing.T) {
@@ -179,8 +180,11 @@ func TestSubjects(t *testing.T) {
 // What is not built yet says so, naming itself.
 func TestNotBuilt(t *testing.T) {
 	inBoth(t, func(c *caller) {
-		for _, action := range []string{"clear", "copy", "transfer", "get_transfer", "cancel_transfer", "defragment", "optimize", "model_optimize", "cleanup",
-			"analytics", "optimization_recs"} {
+		for _, spec := range schemas.All() {
+			action := string(spec.Action)
+			if spec.Built {
+				continue
+			}
 			d := c.fails("NOT_IMPLEMENTED", action, obj{})
 			if text(d, "action") != action && text(d, "field") != action {
 				c.t.Errorf("%s is not named in %v", action, d)
@@ -194,14 +198,10 @@ func TestNotBuilt(t *testing.T) {
 		} {
 			c.want(c.fails("NOT_IMPLEMENTED", f.action, f.in), "field", f.field)
 		}
-		names := []string{}
-		for _, n := range c.do("model_status", obj{})["available_operations"].([]any) {
-			names = append(names, n.(string))
-		}
-		sort.Strings(names)
-		for _, n := range []string{"clear", "transfer", "analytics"} {
-			if i := sort.SearchStrings(names, n); i < len(names) && names[i] == n {
-				c.t.Errorf("%s is offered and not built", n)
+		offered, _ := c.do("model_status", obj{})["available_operations"].([]any)
+		for _, spec := range schemas.All() {
+			if slices.Contains(offered, any(string(spec.Action))) != spec.Built {
+				c.t.Errorf("%s: built is %v, offered are %v", spec.Action, spec.Built, offered)
 			}
 		}
 	})

@@ -87,6 +87,12 @@ var shapes = map[string]string{
 	"reply/model_status": `loaded_models:{}model memory_usage_bytes:i memory_usage_mb:f memory_limit_bytes:i memory_limit_mb:f
 		available_memory_bytes:i available_memory_mb:f model_count:i pressure_level:s available_operations:[]s
 		optimization_recommendations:[]o last_synchronized:t`,
+	"reply/model_optimize": `status:s replayed:b? optimization_triggered:b optimization_strategy:s optimization_started:t
+		estimated_duration_seconds:f memory_freed:i memory_freed_bytes:i models_unloaded:[]s performance_impact:impact
+		optimization_time_ms:f optimization_details:[]step message:s`,
+	"impact":             "reload_cost_ms:f",
+	"reply/optimize":     "status:s replayed:b? before:memory_info after:memory_info freed_bytes:i steps:[]step",
+	"reply/cleanup":      "status:s replayed:b? freed_bytes:i models_unloaded:[]s",
 	"reply/get_pressure": "pressure:pressure? devices:[]pressure? tenant_pressure:[]pressure?",
 	"reply/list_devices": "devices:[]device",
 
@@ -102,7 +108,7 @@ var shapes = map[string]string{
 	"event/optimization": `optimization_id:s device_id:s reason:s request_id:s? episode_id:s? strategy:s? target_bytes:i freed_bytes:i
 		evicted:[]eviction steps:[]step? duration_ms:f? shortfall_bytes:i?`,
 	"event/command": "request_id:s action:s tenant:s result:o? error_code:s? error_message:s? status_code:i? details:o?",
-	"event/node":    "version:s? pid:i? device_id:s? drift_bytes:i? reason:s? restored:o? devices:[]device?",
+	"event/node":    "version:s? pid:i? device_id:s? drift_bytes:i? reason:s? restored:o? devices:[]device? warning:o?",
 }
 
 // obj is a decoded object: strings, int64, float64, bool, nil, []any and obj.
