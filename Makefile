@@ -12,6 +12,7 @@ RUN_ARGS ?=
 VERSION  ?=
 BENCH_ARGS ?=
 SOAK_ARGS  ?=
+CONFORM_ARGS ?=
 # Packages tested at a time, and the longest a package may take. The suite is made for two
 # cores; on many more, ten tests that each take a gigabyte would meet in memory.
 TEST_P       ?= 2
@@ -29,7 +30,7 @@ DEADCODE    := $(TOOLS)/deadcode-$(DEADCODE_VERSION)
 .DEFAULT_GOAL := help
 # The steps of `make test` are in order, and the tests measure time.
 .NOTPARALLEL:
-.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak tour tools python clean need-go need-cc
+.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak conform tour tools python clean need-go need-cc
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -93,6 +94,9 @@ bench: bus-test ## measure a node of its own against the raw echo of the same NA
 
 soak: bus-test ## random load against a model of what must be true, for MINUTES (10)
 	bin/bus-test soak --minutes $(MINUTES) $(SOAK_ARGS)
+
+conform: bus-test ## check a node of its own against the wire contract, command by command (CONFORM_ARGS='--quiet' …)
+	bin/bus-test conform --embedded $(CONFORM_ARGS)
 
 tour: isobar ## run the README's tour and write its output into the README
 	docs/tour.sh > docs/tour.txt

@@ -221,14 +221,15 @@ type LoadCost struct {
 
 // Model describes one model that a node knows.
 type Model struct {
-	Name        string      `json:"name"`
-	Version     string      `json:"version"`
-	Path        string      `json:"path"`
-	ContentID   string      `json:"content_id"`
-	Type        string      `json:"type"`
-	Shared      bool        `json:"shared"`
-	Pinned      bool        `json:"pinned"`
-	State       ModelState  `json:"state"`
+	Name      string `json:"name"`
+	Version   string `json:"version"`
+	Path      string `json:"path"`
+	ContentID string `json:"content_id"`
+	Type      string `json:"type"`
+	Shared    bool   `json:"shared"`
+	Pinned    bool   `json:"pinned"`
+	// State is absent for a model that the node knows and that is nowhere in memory.
+	State       ModelState  `json:"state,omitempty"`
 	Residency   []Residency `json:"residency"`
 	SizeBytes   int64       `json:"size_bytes"`
 	TensorCount int         `json:"tensor_count"`

@@ -1,6 +1,6 @@
 // Command bus-test measures and tries a node: `bus-test bench` compares it with a raw echo
 // over the same NATS server, `bus-test soak` puts it under random load beside a model of what
-// must be true. It speaks to nodes over NATS and the data socket only; to count what the vault
+// must be true, `bus-test conform` checks it against the wire contract. It speaks to nodes over NATS and the data socket only; to count what the vault
 // holds it asks the vault.
 //
 // Exit codes: 0 done; 1 failed, or something that must be true was not; 2 wrong usage.
@@ -21,6 +21,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/isobar-project/isobar/cmd/bus-test/internal/bench"
+	"github.com/isobar-project/isobar/cmd/bus-test/internal/conform"
 	"github.com/isobar-project/isobar/cmd/bus-test/internal/consumer"
 	"github.com/isobar-project/isobar/cmd/bus-test/internal/embedded"
 	"github.com/isobar-project/isobar/cmd/bus-test/internal/soak"
@@ -31,6 +32,8 @@ import (
 type grammar struct {
 	Bench benchCommand `cmd:"" help:"Measure a node beside a raw echo over the same NATS server."`
 	Soak  soakCommand  `cmd:"" help:"Put a node under random load, beside a model of what must be true."`
+
+	Conform conformCommand `cmd:"" help:"Check a node against the wire contract, command by command, and what its commands do."`
 
 	// What the program calls itself as.
 	Node     nodeCommand     `cmd:"" hidden:""`
@@ -118,6 +121,22 @@ func (c *soakCommand) Run(p *program) error {
 	}
 	if err == nil && len(report.Violations) > 0 {
 		err = fmt.Errorf("%d things that must be true were not", len(report.Violations))
+	}
+	return err
+}
+
+type conformCommand struct {
+	Embedded bool     `help:"Check a node of conform's own (the default)." xor:"where"`
+	NATSURL  string   `name:"nats-url" placeholder:"URL" help:"Check the node on this NATS server, which must be on this machine and serve nobody else." xor:"where"`
+	Quiet    bool     `help:"Print only the checks that failed, and the end."`
+	Only     []string `placeholder:"PART" help:"Run only the checks whose names contain one of these."`
+}
+
+// Run checks, one line a check.
+func (c *conformCommand) Run(p *program) error {
+	r, err := conform.Run(p.ctx, conform.Options{NATSURL: c.NATSURL, Quiet: c.Quiet, Only: c.Only, Program: p.self, Out: p.out})
+	if err == nil && r.Failed > 0 {
+		err = fmt.Errorf("%d of %d checks failed", r.Failed, r.Passed+r.Failed)
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/isobar-project/isobar/node/nodetest"
+	"github.com/isobar-project/isobar/schemas"
 )
 
 // TestMain lets the test's binary be the program's children: nodes, vaults, consumers.
@@ -110,6 +112,36 @@ func TestSoakFindsNothing(t *testing.T) {
 	}
 	if lost := leftovers(t); len(lost) > 0 {
 		t.Errorf("processes are left: %q", lost)
+	}
+}
+
+func TestConformFindsNothing(t *testing.T) {
+	code, out, errs := start(t, "conform", "--quiet")
+	var passed, failed int
+	if _, err := fmt.Sscanf(out, "%d passed, %d failed\n", &passed, &failed); code != 0 || err != nil || passed < 400 || failed != 0 {
+		t.Fatalf("exit code %d: %s%s", code, out, errs)
+	}
+	if lost := leftovers(t); len(lost) > 0 {
+		t.Errorf("processes are left: %q", lost)
+	}
+}
+
+// One that serves somebody else too is found out.
+func TestConformOfANodeThatRuns(t *testing.T) {
+	n := nodetest.Start(t, nodetest.Devices("ram:ram-0=128MiB"))
+	code, out, errs := start(t, "conform", "--nats-url", n.Info().URL, "--only", "list_devices", "--only", "allocate/json/is-")
+	if code != 0 || !strings.Contains(out, "ok      list_devices/json/in-its-envelope → success\n") || !strings.Contains(out, "ok      allocate/json/is-the-kernel's-bytes\n") ||
+		!strings.HasSuffix(out, " passed, 0 failed\n") {
+		t.Errorf("exit code %d: %s%s", code, out, errs)
+	}
+	// A node that has no room does not do what it should.
+	full := &schemas.AllocateRequest{DeviceID: "ram-0", SizeBytes: 125 << 20}
+	if err := n.Client(t).Call(t.Context(), schemas.ActionAllocate, full, nil); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs = start(t, "conform", "--nats-url", n.Info().URL, "--only", "allocate/json/is-counted", "--quiet")
+	if code != 1 || !strings.Contains(out, "FAILED  allocate/json/is-counted: ") || !strings.HasSuffix(out, "0 passed, 1 failed\n") || !strings.Contains(errs, "1 of 1 checks failed") {
+		t.Errorf("exit code %d: %s%s", code, out, errs)
 	}
 }
 

@@ -62,7 +62,7 @@ var house = map[string]room{
 	// Wiring, and what is built on it. The command line parses and calls.
 	"node":     {imports: []string{"..."}},
 	"cmd/node": {imports: []string{"node/...", "bus/...", "schemas", "codec", "clock", "vault"}, tests: []string{"..."}},
-	"cmd/bus-test": {imports: []string{"node/...", "bus/client", "bus/conn", "dataplane/client", "schemas", "codec", "clock",
+	"cmd/bus-test": {imports: []string{"node/...", "bus/client", "bus/conn", "dataplane/client", "schemas/...", "codec", "clock",
 		"weights/weightstest", // makes the models that it loads
 		"vault"},              // soak compares what the vault holds with what the node says
 		tests: []string{"..."}},

@@ -35,7 +35,7 @@ var shapes = map[string]string{
 		quality:s recommended_actions:[]s top_holders:[]holder trigger_request_id:s? observed_at:t? reminder_sequence:i?`,
 	"cost":      "disk:f ram:f",
 	"residency": "device_id:s tier:s size_bytes:i allocation_id:s",
-	"model": `name:s version:s path:s content_id:s type:s shared:b pinned:b state:s residency:[]residency size_bytes:i tensor_count:i readers:i
+	"model": `name:s version:s path:s content_id:s type:s shared:b pinned:b state:s? residency:[]residency size_bytes:i tensor_count:i readers:i
 		last_used:t loads:i load_cost_ms:cost tenant:s tensors:[]tensor?`,
 	"operation_error": "error_code:s error_message:s status_code:i details:o?",
 	"operation": `operation_id:s request_id:s action:s status:s position:i bytes_done:i bytes_total:i progress_percentage:f
