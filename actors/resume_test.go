@@ -78,3 +78,55 @@ func TestAResumedSessionIsAskedToLetGo(t *testing.T) {
 		})
 	}
 }
+
+// A session that comes back may unmap what it holds, by any form of its id; and what it
+// let go of meanwhile is let go of.
+func TestAResumedSessionMayUnmap(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		held func(id string) []string
+	}{
+		{"what it holds", func(id string) []string { return []string{id} }},
+		{"what it holds by its full name", func(id string) []string { return []string{"test." + id} }},
+		{"what it let go of while it was away", func(string) []string { return []string{} }},
+		{"what it said nothing of", func(string) []string { return nil }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				kept := shelf{}
+				world := func(c *actors.Config) {
+					c.Keeper, c.Inherited = kept, maps.Clone(kept)
+					c.Watch = func(*os.File, func()) (func(), error) { return func() {}, nil }
+				}
+				first := openTimed(t, nil, world)
+				owner, err := first.hello(dataplane.Hello{Client: "owner"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				reader, err := first.hello(dataplane.Hello{Client: "reader"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				g := first.allocate(schemas.AllocateRequest{SizeBytes: 8 * mib, SessionID: owner.SessionID, Class: schemas.ClassScratch})
+				first.mapped(owner.SessionID, g.Handle.Claim).Close()
+				again := call[*schemas.GetHandleReply](t, first.house, schemas.ActionGetHandle, &schemas.GetHandleRequest{AllocationID: g.AllocationID})
+				first.mapped(reader.SessionID, again.Handle.Claim).Close()
+				first.close()
+
+				next := openTimed(t, first, world)
+				for _, w := range []dataplane.Welcome{owner, reader} {
+					held := c.held(g.AllocationID)
+					r, err := next.hello(dataplane.Hello{Client: "test", SessionID: w.SessionID, ResumeToken: w.ResumeToken, Held: held})
+					if err != nil || len(r.Lost) > 0 {
+						t.Fatalf("welcome %+v, %v", r, err)
+					}
+					next.unmap(w.SessionID, g.AllocationID)
+					next.unmap(w.SessionID, g.AllocationID)
+				}
+				if !next.there(g.AllocationID) {
+					t.Fatal("it is gone: its session is back")
+				}
+			})
+		})
+	}
+}

@@ -279,8 +279,8 @@ func (s *sessionsActor) lost(id ledger.SessionID, held []string, resumed bool, u
 			maps = map[uuid.UUID]bool{}
 		}
 		for _, h := range held {
-			u, err := uuid.Parse(h)
-			if err != nil {
+			at, u, err := s.house.deviceOfID(h)
+			if err != nil || at != d {
 				continue
 			}
 			maps[u] = true

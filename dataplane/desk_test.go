@@ -90,7 +90,11 @@ func (d *desk) Map(session, claim string, mode dataplane.Mode, done func(*datapl
 
 func (d *desk) Unmap(session, allocation string, done func(error)) {
 	d.heard <- fmt.Sprintf("unmap %s %s", session, allocation)
-	d.answer(func() { done(nil) })
+	var err error
+	if allocation == "lost" {
+		err = schemas.Errorf(schemas.CodeAllocationNotFound, "no allocation %s", allocation)
+	}
+	d.answer(func() { done(err) })
 }
 
 // Offer reads what the file holds, as the desk of a node would.

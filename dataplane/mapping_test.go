@@ -157,7 +157,8 @@ func TestMappingsOutliveTheNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Map(t.Context(), "lost", client.ReadWrite); err != nil {
+	lost, err := c.Map(t.Context(), "lost", client.ReadWrite)
+	if err != nil {
 		t.Fatal(err)
 	}
 	kept.Segments[1].Bytes[5] = 99
@@ -209,6 +210,11 @@ func TestMappingsOutliveTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	next.want(t, "unmap s1 kept")
+	// What the node does not know is not mapped as far as it knows: nothing is wrong.
+	if err := c.Unmap(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
+	next.want(t, "unmap s1 lost")
 }
 
 func TestACancelledMapIsGivenBack(t *testing.T) {

@@ -132,7 +132,8 @@ func (d *Device) Exported(id uuid.UUID, s SessionID, failed bool, now Now) {
 	}
 }
 
-// Unmap is a session's word that it no longer maps a grant.
+// Unmap is a session's word that it no longer maps a grant. It may be said again, and by a
+// session that has said so as it came back: there is nothing left to do then.
 func (d *Device) Unmap(s SessionID, id uuid.UUID, now Now) *schemas.Error {
 	d.begin()
 	g, ok := d.grants[id]
@@ -140,6 +141,9 @@ func (d *Device) Unmap(s SessionID, id uuid.UUID, now Now) *schemas.Error {
 		return schemas.Errorf(schemas.CodeAllocationNotFound, "no allocation %s", id)
 	}
 	m := g.mapper(s)
+	if m == nil && g.knows(s) {
+		return nil
+	}
 	if m == nil {
 		return schemas.Errorf(schemas.CodeAllocationNotFound, "this session does not map allocation %s", id)
 	}
@@ -184,6 +188,7 @@ func (d *Device) removeMapper(g *Grant, s SessionID) {
 	for i, m := range g.Mappers {
 		if m.Session == s {
 			g.Mappers = append(g.Mappers[:i], g.Mappers[i+1:]...)
+			g.left(s)
 			d.untie(s, g)
 			if g.Model != "" {
 				d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: s, PID: m.PID, Gone: true})

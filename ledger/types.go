@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -125,6 +126,7 @@ type Grant struct {
 	Follows Process
 	Uses    int64
 
+	former  []SessionID // sessions that mapped it, the latest last; not recorded
 	history []HistoryItem
 	seq     uint64 // order of arrival in this process
 	rec     store.RecID
@@ -192,6 +194,26 @@ func (g *Grant) History() []HistoryItem { return append([]HistoryItem(nil), g.hi
 
 // Live reports whether any session still holds descriptors of the grant.
 func (g *Grant) Live() bool { return len(g.Mappers) > 0 }
+
+// maxFormer bounds the sessions that a grant remembers to have mapped it once.
+const maxFormer = 16
+
+// left notes that a session maps the grant no more.
+func (g *Grant) left(s SessionID) {
+	if slices.Contains(g.former, s) {
+		return
+	}
+	if len(g.former) == maxFormer {
+		g.former = slices.Delete(g.former, 0, 1)
+	}
+	g.former = append(g.former, s)
+}
+
+// knows reports whether a session that does not map the grant may hear of it: it owns it,
+// or has mapped it.
+func (g *Grant) knows(s SessionID) bool {
+	return s != "" && g.Owner.Session == s || slices.Contains(g.former, s)
+}
 
 func (g *Grant) mapper(s SessionID) *Mapper {
 	for i := range g.Mappers {

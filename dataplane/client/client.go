@@ -187,6 +187,9 @@ func (c *Client) Unmap(ctx context.Context, m *Mapping) error {
 		return fmt.Errorf("unmap %s: %w", id, err)
 	}
 	err := c.ask(ctx, func(n uint64) any { return &wire.Unmap{Type: wire.TypeUnmap, ID: n, AllocationID: id} }, only(wire.TypeUnmapped), nil)
+	if errors.Is(err, schemas.Errorf(schemas.CodeAllocationNotFound, "")) {
+		return nil // the node has heard of it already, when the client reconnected, or the grant has ended
+	}
 	if err != nil {
 		return fmt.Errorf("unmap %s: %w", id, err)
 	}
