@@ -185,8 +185,10 @@ func TestModelIsLoadedOnceAndEvictedUnderPressure(t *testing.T) {
 	h := open(t, gpu(t, "gpu-0", 256*mib))
 	load := func(name string) *schemas.LoadModelReply {
 		path := filepath.Join(h.roots, name+".safetensors")
-		if err := weightstest.Sized(55*mib, 1).WriteSafetensors(path); err != nil {
-			t.Fatal(err)
+		if _, err := os.Stat(path); err != nil { // a file written anew would be a new version
+			if err := weightstest.Sized(55*mib, 1).WriteSafetensors(path); err != nil {
+				t.Fatal(err)
+			}
 		}
 		return call[*schemas.LoadModelReply](t, h, schemas.ActionLoadModel, &schemas.LoadModelRequest{Name: name, Path: path})
 	}

@@ -81,6 +81,11 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 		p.loadOffered(c, r)
 		return
 	}
+	m, err := p.core.Find(c.Tenant, in.Name)
+	if err == nil && stale(m, &r) {
+		p.lookAgain(c, r, m)
+		return
+	}
 	p.loadWith(c, r)
 }
 

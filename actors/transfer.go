@@ -120,6 +120,9 @@ func (t *transferActor) describe(path string) (*source, catalog.Description, *sc
 func describeModel(m *weights.Model, path string) (*source, catalog.Description) {
 	l := m.Layout(weights.LayoutOptions{})
 	d := catalog.Description{Path: path, ContentID: m.ContentID, Bytes: m.TotalBytes, Source: &source{m, l}}
+	if s := m.Stamp(path); s != nil {
+		d.Stamp = s
+	}
 	for _, s := range l.Segments {
 		d.Segments = append(d.Segments, s.Bytes)
 	}

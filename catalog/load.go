@@ -15,14 +15,14 @@ import (
 func (c *Catalog) Load(r LoadRequest, now ledger.Now) {
 	c.begin()
 	m, err := c.Find(r.Tenant, r.Name)
-	if err == nil && m.Tenant != r.Tenant && r.Path != "" && !m.at(r.Path) {
+	if err == nil && m.Tenant != r.Tenant && r.Path != "" && !m.At(r.Path) {
 		m = nil // another tenant's model, and this tenant means a file of its own
 	}
 	switch {
 	case err != nil && r.Path == "":
 		c.refuse(r.Ref, err)
 		return
-	case m != nil && r.Path != "" && !m.at(r.Path) && len(m.copies) > 0:
+	case m != nil && r.Path != "" && !m.At(r.Path) && len(m.copies) > 0:
 		c.refuse(r.Ref, schemas.Errorf(schemas.CodeModelConflict, "model %q is %s: unload it, or choose another name", r.Name, m.Path).With("path", m.Path))
 		return
 	case m != nil:
@@ -30,7 +30,7 @@ func (c *Catalog) Load(r LoadRequest, now ledger.Now) {
 			c.meet(cp, r, now)
 			return
 		}
-		if r.Path == "" || m.at(r.Path) {
+		if r.Path == "" || m.At(r.Path) {
 			r.Path = m.Path
 		}
 	}
@@ -137,7 +137,7 @@ func (c *Catalog) Inspected(cp *Copy, r *LoadRequest, d Description, fail *schem
 	c.version(cp, d)
 	m := cp.Model
 	m.Path, m.ContentID, m.Bytes, m.Tensors, m.Segments = d.Path, d.ContentID, d.Bytes, d.Tensors, d.Segments
-	cp.source = d.Source
+	cp.source, m.Stamp = d.Source, d.Stamp
 	first := cp.waiters[0]
 	c.out.Steps = append(c.out.Steps, Step{Kind: StepAllocate, Copy: cp, Request: &first, Patience: first.Patience})
 	return true

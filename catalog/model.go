@@ -47,14 +47,16 @@ type Model struct {
 	LastUsed       time.Time
 	Superseded     bool   // a newer version has its name
 	asked          string // the path as its first client wrote it
+	// Stamp is the shell's, of the file that was inspected; nil after a take-over.
+	Stamp any
 	// prev is the version that this one replaces when its first copy is sealed.
 	prev   *Model
 	copies map[string]*Copy
 	rec    store.RecID
 }
 
-// at reports whether a client's path means this model's file.
-func (m *Model) at(path string) bool { return path == m.Path || path == m.asked }
+// At reports whether a client's path means this model's file.
+func (m *Model) At(path string) bool { return path == m.Path || path == m.asked }
 
 // Copies calls f for each copy, in no order.
 func (m *Model) Copies(f func(*Copy)) {
@@ -132,6 +134,8 @@ type Description struct {
 	Bytes     int64
 	Tensors   []schemas.Tensor
 	Segments  []int64
+	// Stamp is the shell's: what tells whether the file is still the same.
+	Stamp any
 	// Source is the shell's: the open files and the layout, handed back in StepFill.
 	Source any
 }

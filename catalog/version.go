@@ -19,6 +19,16 @@ func (c *Catalog) successor(old *Model) *Model {
 	return next
 }
 
+// Seen takes what the shell found when it looked at the file of a model anew, and reports
+// whether its content is another than was loaded.
+func (c *Catalog) Seen(m *Model, contentID string, stamp any) (changed bool) {
+	c.begin()
+	if m.ContentID == contentID {
+		m.Stamp = stamp
+	}
+	return m.ContentID != contentID
+}
+
 // version makes a new object when the file behind a known name has changed: readers of
 // the old one keep it, everybody else gets the new one.
 func (c *Catalog) version(cp *Copy, d Description) {
