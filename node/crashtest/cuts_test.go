@@ -431,6 +431,8 @@ func takeOver(t *testing.T, x *telling, script []step, at int, c cut, alive bool
 			if _, ok := there[id]; s.makes != "" && err == nil && replayed && !ok && x.ids[s.makes] == id && alive {
 				t.Errorf("%s: %s again tells of %s, which is not there", where, s.name, id)
 			}
+		case err != nil && err.Code == schemas.CodeStaleHandle && s.makes != "" && there[x.ids[s.makes]].AllocationID == "":
+			// It is remembered; the model that it loaded has been released since.
 		case err != nil:
 			t.Errorf("%s: %s again: %v", where, s.name, err)
 		case !replayed:
