@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -179,16 +178,14 @@ func (d *deviceActor) deallocate(c *call, id uuid.UUID) {
 		case g.Class == ledger.ClassWeights:
 			c.fail(schemas.Errorf(schemas.CodeInvalidRequest, "allocation %s holds model %q: use unload_model", id, g.Model).With("field", "allocation_id"))
 			return
-		case c.DryRun && g.Status == ledger.StatusActive && len(g.Mappers) > 0 && !in.Force:
-			c.done(planned("refused", fmt.Sprintf("%d sessions map it: let them unmap it, or use force", len(g.Mappers))), nil)
-			return
-		case c.DryRun:
-			c.done(planned("granted", "the allocation would be released"), nil)
-			return
 		}
 		r := ledger.ReleaseRequest{Ref: &releaseCall{c}, Grant: id, Tenant: c.Tenant, Force: in.Force, Why: ledger.WhyDeallocated}
 		if in.DeadlineMs != nil {
 			r.Deadline = time.Duration(*in.DeadlineMs) * time.Millisecond
+		}
+		if c.DryRun {
+			c.foreseen(d.core.PlanRelease(r), "the allocation would be released")
+			return
 		}
 		if c.key != "" {
 			r.Key, c.home = c.key, "device/"+d.id
@@ -221,6 +218,19 @@ func (d *deviceActor) deallocated(freed int64, confirmed bool, zombie int64) *sc
 	f := d.core.Figures()
 	return &schemas.DeallocateReply{Finished: schemas.Done(), Success: true, FreedBytes: freed, Confirmed: confirmed, ZombieBytes: zombie,
 		AvailableMemoryBytes: f.Available, UtilizationPercentage: percent(f.Used, f.Limit)}
+}
+
+// foreseen answers a dry run with what the command itself would be answered: what does not
+// exist or may not be fails it, what stands in its way is the plan's reason.
+func (c *call) foreseen(err *schemas.Error, reason string) {
+	switch {
+	case err == nil:
+		c.done(planned("granted", reason), nil)
+	case err.Status <= schemas.CodeAllocationNotFound.Status():
+		c.fail(err)
+	default:
+		c.done(planned("refused", err.Message), nil)
+	}
 }
 
 func planned(outcome, reason string) *schemas.DryRunReply {
@@ -262,8 +272,7 @@ func (d *deviceActor) getHandle(c *call, id uuid.UUID) {
 func (d *deviceActor) renew(id uuid.UUID, tenant string, lease time.Duration, dry bool, use func(time.Time, *schemas.Error)) {
 	d.tell(seam.SystemLane, func() {
 		if dry {
-			_, err := d.core.FindGrant(id, tenant)
-			use(time.Time{}, err)
+			use(time.Time{}, d.core.PlanRenew(id, tenant, lease))
 			return
 		}
 		g, err := d.core.Renew(id, tenant, lease, d.house.now())

@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,6 +43,8 @@ func (p *poolActor) take(c *call) {
 type modelCall struct {
 	c     *call
 	begun time.Time
+	// load is the request, of a load.
+	load *catalog.LoadRequest
 }
 
 // target is the device a model goes to: the one named, the only one, or the first GPU.
@@ -72,7 +73,7 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 		c.fail(err)
 		return
 	}
-	r := catalog.LoadRequest{Ref: &modelCall{c, p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Path: in.Path, Type: in.Type, Device: d.id,
+	r := catalog.LoadRequest{Ref: &modelCall{c: c, begun: p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Path: in.Path, Type: in.Type, Device: d.id,
 		Shared: in.Shared, Pinned: in.Pinned, Priority: in.Priority, RequestID: c.RequestID, DryRun: c.DryRun}
 	if in.TimeoutSeconds != nil {
 		r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
@@ -103,6 +104,7 @@ func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 			return c.record
 		}
 	}
+	r.Ref.(*modelCall).load = &r
 	p.core.Load(r, p.house.now())
 	p.flush()
 	if !c.handed && !c.answered {
@@ -173,20 +175,13 @@ func (a *modelCall) planned(p *poolActor, o *catalog.Outcome) {
 		a.c.done(planned("granted", reason), nil)
 		return
 	}
-	in := a.c.Data.(*schemas.LoadModelRequest)
-	d, err := p.target(in.Name, a.c.Tenant, in.DeviceID)
-	if err != nil {
-		a.c.fail(err)
-		return
-	}
+	d := p.house.byID[a.load.Device]
 	var size int64
 	for _, s := range o.Segments {
 		size += s
 	}
-	r := &ledger.Request{Owner: ledger.Owner{Tenant: a.c.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: size, Segments: o.Segments, Priority: in.Priority}
-	if in.TimeoutSeconds != nil {
-		r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
-	}
+	r := &ledger.Request{Owner: ledger.Owner{Tenant: a.c.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: size, Segments: o.Segments,
+		Priority: a.load.Priority, Patience: a.load.Patience}
 	a.c.handed = true
 	d.tell(seam.SystemLane, func() { d.planAllocate(a.c, r) })
 }
@@ -223,35 +218,22 @@ func (p *poolActor) unload(c *call, in *schemas.UnloadModelRequest) {
 		}
 		device = d.id
 	}
-	if c.DryRun {
-		p.planUnload(c, in)
-		return
-	}
-	r := catalog.UnloadRequest{Ref: &modelCall{c, p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Device: device, Force: in.Force, RequestID: c.RequestID}
+	r := catalog.UnloadRequest{Ref: &modelCall{c: c, begun: p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Device: device, Force: in.Force, RequestID: c.RequestID}
 	if in.DeadlineMs != nil {
 		r.Deadline = time.Duration(*in.DeadlineMs) * time.Millisecond
+	}
+	if c.DryRun {
+		c.foreseen(p.core.PlanUnload(r), "the model would be released")
+		return
 	}
 	p.core.Unload(r, p.house.now())
 	p.flush()
 	c.follow(schemas.StatusRunning, 0, "waits until nobody can touch the bytes any more", nil)
 }
 
-func (p *poolActor) planUnload(c *call, in *schemas.UnloadModelRequest) {
-	if in.Name != schemas.ModelNameAll {
-		m, err := p.core.Find(c.Tenant, in.Name)
-		if err != nil {
-			c.fail(err)
-			return
-		}
-		readers := 0
-		m.Copies(func(cp *catalog.Copy) { readers += cp.Readers() })
-		if readers > 0 && !in.Force {
-			c.done(planned("refused", strconv.Itoa(readers)+" readers hold it"), nil)
-			return
-		}
-	}
-	c.done(planned("granted", "the model would be released"), nil)
-}
+// acquirePatience is how long the load of an acquired model may wait for room: what
+// load_model waits by default.
+const acquirePatience = 120 * time.Second
 
 func (p *poolActor) acquire(c *call, in *schemas.AcquireModelRequest) {
 	d, err := p.target(in.Name, c.Tenant, in.DeviceID)
@@ -259,25 +241,18 @@ func (p *poolActor) acquire(c *call, in *schemas.AcquireModelRequest) {
 		c.fail(err)
 		return
 	}
-	if c.DryRun {
-		if _, err := p.core.Find(c.Tenant, in.Name); err != nil {
-			c.fail(err)
-			return
-		}
-		c.done(planned("granted", "the model would be held"), nil)
-		return
-	}
 	ref := &catalog.Reference{ID: newID(p.house.cfg.Random, d.tag).String(), Session: c.owner.Session}
 	if in.LeaseSeconds != nil {
 		ref.Lease = time.Duration(*in.LeaseSeconds) * time.Second
 	}
-	p.loadWith(c, catalog.LoadRequest{Ref: &modelCall{c, p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Device: d.id, RequestID: c.RequestID,
-		Patience: 120 * time.Second, Reference: ref, Keep: true})
+	p.loadWith(c, catalog.LoadRequest{Ref: &modelCall{c: c, begun: p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Device: d.id, RequestID: c.RequestID,
+		Patience: acquirePatience, Reference: ref, Keep: true, DryRun: c.DryRun})
 }
 
 func (p *poolActor) releaseReference(c *call, in *schemas.ReleaseModelRequest) {
 	if c.DryRun {
-		c.done(planned("granted", "the reference would end"), nil)
+		_, err := p.core.FindReference(c.Tenant, in.Name, in.ReferenceID)
+		c.foreseen(err, "the reference would end")
 		return
 	}
 	err := p.core.ReleaseReference(c.Tenant, in.Name, in.ReferenceID, p.house.now())
@@ -311,7 +286,8 @@ func (p *poolActor) remember(c *call, reply any) {
 func (p *poolActor) renew(tenant, id string, lease time.Duration, dry bool, use func(time.Time, *schemas.Error)) {
 	p.tell(seam.SystemLane, func() {
 		if dry {
-			use(time.Time{}, nil)
+			_, err := p.core.FindReference(tenant, "", id)
+			use(time.Time{}, err)
 			return
 		}
 		ref, err := p.core.Renew(tenant, id, catalog.Reference{Lease: lease}, p.house.now())

@@ -44,7 +44,7 @@ func (h *house) crashAt(n int) {
 // takeOver starts a successor of the house on what is left.
 func (h *house) takeOver() *house {
 	c := h.left
-	next := &house{t: h.t, mem: c.mem, devices: map[string]*ledgertest.Machine{}, names: h.names, now: c.now, n: h.n,
+	next := &house{t: h.t, mem: c.mem, devices: map[string]*ledgertest.Machine{}, names: h.names, final: map[any]catalog.Outcome{}, now: c.now, n: h.n,
 		owed: map[any]string{}, tickets: map[*catalog.Copy]ledger.Ticket{}, files: h.files, sealed: map[uuid.UUID]string{}}
 	granted := map[uuid.UUID]string{}
 	for _, name := range h.names {

@@ -30,6 +30,7 @@ type house struct {
 	work    []func()    // of workers, in any order
 	n       int
 	owed    map[any]string
+	final   map[any]catalog.Outcome
 	tickets map[*catalog.Copy]ledger.Ticket
 	files   map[string]int // contents by path
 	refs    []string
@@ -40,7 +41,7 @@ type house struct {
 
 func newHouse(t *rapid.T) *house {
 	h := &house{t: t, mem: make([]byte, 1<<20), devices: map[string]*ledgertest.Machine{}, names: []string{"ram-0", "sim-0"},
-		owed: map[any]string{}, tickets: map[*catalog.Copy]ledger.Ticket{}, files: map[string]int{}, sealed: map[uuid.UUID]string{}}
+		owed: map[any]string{}, final: map[any]catalog.Outcome{}, tickets: map[*catalog.Copy]ledger.Ticket{}, files: map[string]int{}, sealed: map[uuid.UUID]string{}}
 	h.now = ledger.Now{Boot: clock.Instant(time.Hour), Wall: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	for _, name := range h.names {
 		cfg := ledgertest.Settings(500000)
@@ -102,6 +103,7 @@ func (h *house) call(f func()) {
 			h.t.Fatalf("answered twice, or unasked: %+v", o)
 		}
 		delete(h.owed, o.Ref)
+		h.final[o.Ref] = o
 		if o.Kind == catalog.OutcomeLoaded && (o.Copy.State != catalog.Sealed || o.Copy.Grant == uuid.Nil) {
 			h.t.Fatalf("loaded, and it is %s", o.Copy.State)
 		}
@@ -322,8 +324,20 @@ func (h *house) load() {
 			return ledger.AnswerRecord{Key: r.Key, Action: "load_model", Grant: cp.Grant, Model: cp.Model.Name}
 		}
 	}
-	h.owed[r.Ref] = "load"
+	dry := r
+	dry.Ref, dry.DryRun, dry.Key, dry.Answer = fmt.Sprint("dry ", h.n), true, "", nil
+	h.owed[dry.Ref], h.owed[r.Ref] = "dry", "load"
+	h.call(func() { h.core.Load(dry, h.now) })
 	h.call(func() { h.core.Load(r, h.now) })
+	h.foreseen("the load", h.final[dry.Ref].Err, h.final[r.Ref].Err)
+}
+
+// foreseen checks the dry run of a command against what was said of it at once.
+func (h *house) foreseen(what string, plan, real *schemas.Error) {
+	h.t.Helper()
+	if (plan == nil) != (real == nil) || plan != nil && (plan.Code != real.Code || plan.Message != real.Message) {
+		h.t.Fatalf("the dry run of %s said %v, it became %v", what, plan, real)
+	}
 }
 
 func (h *house) step1() {
@@ -336,7 +350,9 @@ func (h *house) step1() {
 		h.owed[h.n] = "unload"
 		r := catalog.UnloadRequest{Ref: h.n, Tenant: rapid.SampledFrom([]string{"red", "blue"}).Draw(t, "tenant"), Name: rapid.SampledFrom([]string{"a", "b", "*"}).Draw(t, "name"),
 			Device: rapid.SampledFrom([]string{"", "ram-0"}).Draw(t, "device"), Force: rapid.Bool().Draw(t, "force")}
+		plan := h.core.PlanUnload(r)
 		h.call(func() { h.core.Unload(r, h.now) })
+		h.foreseen("the unload", plan, h.final[r.Ref].Err)
 	case 4:
 		for ref := range h.owed {
 			if ref == h.n && h.owed[ref] == "load" {
@@ -349,7 +365,16 @@ func (h *house) step1() {
 		if len(h.refs) > 0 {
 			id := h.refs[0]
 			h.refs = h.refs[1:]
-			h.call(func() { h.core.ReleaseReference("red", "", id, h.now) })
+			tenant := rapid.SampledFrom([]string{"red", "blue"}).Draw(t, "tenant")
+			_, plan := h.core.FindReference(tenant, "", id)
+			var err *schemas.Error
+			if rapid.Bool().Draw(t, "renew") {
+				h.call(func() { _, err = h.core.Renew(tenant, id, catalog.Reference{Lease: time.Second}, h.now) })
+				h.foreseen("the renewal", plan, err)
+				_, plan = h.core.FindReference(tenant, "", id)
+			}
+			h.call(func() { err = h.core.ReleaseReference(tenant, "", id, h.now) })
+			h.foreseen("the end of a reference", plan, err)
 		}
 	case 7:
 		d := rapid.SampledFrom([]time.Duration{time.Millisecond, 3 * time.Second, 40 * time.Second}).Draw(t, "time")

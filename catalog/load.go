@@ -45,11 +45,11 @@ func (c *Catalog) Load(r LoadRequest, now ledger.Now) {
 func (c *Catalog) meet(cp *Copy, r LoadRequest, now ledger.Now) {
 	switch cp.State {
 	case Sealed:
-		c.hits++
 		if r.DryRun {
 			c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomePlanned, Ref: r.Ref, Copy: cp, Hit: true})
 			return
 		}
+		c.hits++
 		c.adjust(cp.Model, r)
 		c.deliver(cp, r, true, now)
 	case Loading:
@@ -57,11 +57,11 @@ func (c *Catalog) meet(cp *Copy, r LoadRequest, now ledger.Now) {
 			c.refuse(r.Ref, schemas.Errorf(schemas.CodeBusy, "a load of model %q is being given up on %s", r.Name, cp.Device).With("retry_after_ms", 50))
 			return
 		}
-		c.misses++
 		if r.DryRun {
 			c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomePlanned, Ref: r.Ref, Copy: cp})
 			return
 		}
+		c.misses++
 		cp.waiters = append(cp.waiters, r)
 		c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomeProgress, Ref: r.Ref, Copy: cp, Reason: "another client is loading it"})
 	default:

@@ -35,12 +35,22 @@ func (c *Catalog) Mapped(grant uuid.UUID, s ledger.SessionID, pid int32, gone bo
 // ReleaseReference ends a reference that acquire_model gave.
 func (c *Catalog) ReleaseReference(tenant, name, id string, now ledger.Now) *schemas.Error {
 	c.begin()
-	cp, ok := c.byRef[id]
-	if !ok || cp.Model.Tenant != tenant && !cp.Model.Shared || name != "" && cp.Model.Name != name {
-		return schemas.Errorf(schemas.CodeModelNotFound, "no reference %s", id).With("reference_id", id)
+	cp, err := c.FindReference(tenant, name, id)
+	if err != nil {
+		return err
 	}
 	c.dropReference(cp, id, now)
 	return nil
+}
+
+// FindReference finds the copy that a reference of a tenant keeps; name, if set, must be
+// its model's. It is the dry run of ReleaseReference and of Renew.
+func (c *Catalog) FindReference(tenant, name, id string) (*Copy, *schemas.Error) {
+	cp, ok := c.byRef[id]
+	if !ok || cp.Model.Tenant != tenant && !cp.Model.Shared || name != "" && cp.Model.Name != name {
+		return nil, schemas.Errorf(schemas.CodeModelNotFound, "no reference %s", id).With("reference_id", id)
+	}
+	return cp, nil
 }
 
 func (c *Catalog) dropReference(cp *Copy, id string, now ledger.Now) {
@@ -54,9 +64,9 @@ func (c *Catalog) dropReference(cp *Copy, id string, now ledger.Now) {
 // Renew extends a reference's lease from now.
 func (c *Catalog) Renew(tenant, id string, r Reference, now ledger.Now) (*Reference, *schemas.Error) {
 	c.begin()
-	cp, ok := c.byRef[id]
-	if !ok || cp.Model.Tenant != tenant && !cp.Model.Shared {
-		return nil, schemas.Errorf(schemas.CodeModelNotFound, "no reference %s", id).With("reference_id", id)
+	cp, err := c.FindReference(tenant, "", id)
+	if err != nil {
+		return nil, err
 	}
 	ref := cp.refs[id]
 	ref.Lease, ref.Ends = r.Lease, now.Boot.Add(r.Lease)

@@ -14,50 +14,10 @@ import (
 // is OutcomeUnloaded once the bytes are back or the deadline has passed.
 func (c *Catalog) Unload(r UnloadRequest, now ledger.Now) {
 	c.begin()
-	var models []*Model
-	if r.Name == schemas.ModelNameAll {
-		for _, m := range c.all {
-			if m.Tenant == r.Tenant {
-				models = append(models, m)
-			}
-		}
-		sort.Slice(models, func(i, j int) bool { return models[i].ID < models[j].ID })
-	} else {
-		m, err := c.Find(r.Tenant, r.Name)
-		if err == nil && m.Tenant != r.Tenant {
-			err = schemas.Errorf(schemas.CodeForbidden, "model %q belongs to another tenant", r.Name)
-		}
-		if err != nil {
-			c.refuse(r.Ref, err)
-			return
-		}
-		models = []*Model{m}
-		for _, old := range c.all {
-			if old.Superseded && old.Tenant == m.Tenant && old.Name == m.Name {
-				models = append(models, old)
-			}
-		}
-	}
-	var copies []*Copy
-	for _, m := range models {
-		for _, cp := range m.copies {
-			if r.Device == "" || r.Device == cp.Device {
-				copies = append(copies, cp)
-			}
-		}
-	}
-	sort.Slice(copies, func(i, j int) bool {
-		a, b := copies[i], copies[j]
-		return a.Key() < b.Key() || a.Key() == b.Key() && a.Model.ID < b.Model.ID
-	})
-	if !r.Force {
-		for _, cp := range copies {
-			if n := cp.Readers(); n > 0 && cp.State == Sealed {
-				c.refuse(r.Ref, schemas.Errorf(schemas.CodeModelInUse, "%d readers hold model %q on %s: wait for them, or use force", n, cp.Model.Name, cp.Device).
-					With("readers", n).With("name", cp.Model.Name))
-				return
-			}
-		}
+	copies, err := c.unloadable(r)
+	if err != nil {
+		c.refuse(r.Ref, err)
+		return
 	}
 	b := &batch{ref: r.Ref, left: len(copies), confirmed: true}
 	if len(copies) == 0 {
@@ -246,4 +206,58 @@ func (c *Catalog) drop(m *Model) {
 		must(tx.Commit())
 		m.rec = 0
 	}
+}
+
+// PlanUnload is the dry run of Unload: why it would be refused, or nil.
+func (c *Catalog) PlanUnload(r UnloadRequest) *schemas.Error {
+	_, err := c.unloadable(r)
+	return err
+}
+
+// unloadable lists the copies that an unload lets go of, in order, or says why it may not.
+func (c *Catalog) unloadable(r UnloadRequest) ([]*Copy, *schemas.Error) {
+	var models []*Model
+	if r.Name == schemas.ModelNameAll {
+		for _, m := range c.all {
+			if m.Tenant == r.Tenant {
+				models = append(models, m)
+			}
+		}
+		sort.Slice(models, func(i, j int) bool { return models[i].ID < models[j].ID })
+	} else {
+		m, err := c.Find(r.Tenant, r.Name)
+		if err == nil && m.Tenant != r.Tenant {
+			err = schemas.Errorf(schemas.CodeForbidden, "model %q belongs to another tenant", r.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		models = []*Model{m}
+		for _, old := range c.all {
+			if old.Superseded && old.Tenant == m.Tenant && old.Name == m.Name {
+				models = append(models, old)
+			}
+		}
+	}
+	var copies []*Copy
+	for _, m := range models {
+		for _, cp := range m.copies {
+			if r.Device == "" || r.Device == cp.Device {
+				copies = append(copies, cp)
+			}
+		}
+	}
+	sort.Slice(copies, func(i, j int) bool {
+		a, b := copies[i], copies[j]
+		return a.Key() < b.Key() || a.Key() == b.Key() && a.Model.ID < b.Model.ID
+	})
+	if !r.Force {
+		for _, cp := range copies {
+			if n := cp.Readers(); n > 0 && cp.State == Sealed {
+				return nil, schemas.Errorf(schemas.CodeModelInUse, "%d readers hold model %q on %s: wait for them, or use force", n, cp.Model.Name, cp.Device).
+					With("readers", n).With("name", cp.Model.Name)
+			}
+		}
+	}
+	return copies, nil
 }

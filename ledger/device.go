@@ -189,19 +189,9 @@ func (d *Device) limit() int64 {
 // what is used evicts nobody by itself: it raises the pressure, and grants wait.
 func (d *Device) SetLimits(limit, models, reserve *int64, now Now) *schemas.Error {
 	d.begin()
-	next := d.limits
-	if limit != nil {
-		next.set = *limit
-	}
-	if models != nil {
-		next.models = *models
-	}
-	if reserve != nil {
-		next.reserve = *reserve
-	}
-	if next.reserve >= d.cfg.Physical {
-		return schemas.Errorf(schemas.CodeInvalidRequest, "reserve_bytes %d leaves nothing of %d physical bytes", next.reserve, d.cfg.Physical).
-			With("field", "reserve_bytes")
+	next, err := d.nextLimits(limit, models, reserve)
+	if err != nil {
+		return err
 	}
 	if !d.ballast.Hold() {
 		return d.ballast.Refusal()
@@ -221,6 +211,39 @@ func (d *Device) SetLimits(limit, models, reserve *int64, now Now) *schemas.Erro
 	d.expel()
 	d.pump(now)
 	return nil
+}
+
+// PlanLimits is the dry run of SetLimits: why it would be refused, or nil.
+func (d *Device) PlanLimits(limit, models, reserve *int64) *schemas.Error {
+	_, err := d.nextLimits(limit, models, reserve)
+	return err
+}
+
+// nextLimits are the limits as they would be set, or why they may not.
+func (d *Device) nextLimits(limit, models, reserve *int64) (limits, *schemas.Error) {
+	next := d.limits
+	if limit != nil {
+		next.set = *limit
+	}
+	if models != nil {
+		next.models = *models
+	}
+	if reserve != nil {
+		next.reserve = *reserve
+	}
+	for _, v := range []struct {
+		field string
+		bytes int64
+	}{{"limit_bytes", next.set}, {"model_limit_bytes", next.models}, {"reserve_bytes", next.reserve}} {
+		if v.bytes < 0 || v.bytes > maxBytes {
+			return next, schemas.Errorf(schemas.CodeInvalidRequest, "%s of %d", v.field, v.bytes).With("field", v.field)
+		}
+	}
+	if next.reserve >= d.cfg.Physical {
+		return next, schemas.Errorf(schemas.CodeInvalidRequest, "reserve_bytes %d leaves nothing of %d physical bytes", next.reserve, d.cfg.Physical).
+			With("field", "reserve_bytes")
+	}
+	return next, nil
 }
 
 // Limits returns the set limit, the models' limit (0: none) and the reserve.

@@ -141,8 +141,14 @@ func (h *history) allocate() {
 	h.owed[r.Ref] = r
 	plan := h.Core.Plan(r, h.Now)
 	h.must(h.Call(func() { h.Core.Allocate(r, h.Now) }))
-	if o := h.Final[r.Ref]; plan.Outcome == "refused" && o.Kind != ledger.OutcomeRefused || plan.Outcome == "queued" && o.Kind == ledger.OutcomeGranted {
+	o := h.Final[r.Ref]
+	full := o.Kind == ledger.OutcomeRefused && o.Err.Code == schemas.CodeBusy
+	if plan.Outcome == "refused" && o.Kind != ledger.OutcomeRefused || plan.Outcome == "queued" && o.Kind == ledger.OutcomeGranted ||
+		plan.Outcome == "granted" && o.Kind == ledger.OutcomeRefused && !full {
 		t.Fatalf("the dry run said %+v, it became %+v", plan, o)
+	}
+	if plan.Outcome == "refused" {
+		h.foreseen("the request", plan.Err, o.Err)
 	}
 }
 
@@ -169,8 +175,28 @@ func (h *history) release() {
 		}
 	case 1:
 		r.Why = ledger.WhyUndone
+	case 2:
+		r.Tenant = rapid.SampledFrom([]string{"red", "blue"}).Draw(h.t, "tenant")
 	}
+	plan := h.Core.PlanRelease(r)
 	h.must(h.Call(func() { h.Core.Release(r, h.Now) }))
+	var err *schemas.Error
+	if o := h.Final[r.Ref]; o.Kind == ledger.OutcomeRefused {
+		err = o.Err
+	}
+	h.foreseen("the release", plan, err)
+}
+
+// foreseen checks the dry run of a command against what became of it. Only that the ledger
+// is full nobody can tell beforehand.
+func (h *history) foreseen(what string, plan, real *schemas.Error) {
+	h.t.Helper()
+	if real != nil && real.Code == schemas.CodeBusy {
+		return
+	}
+	if (plan == nil) != (real == nil) || plan != nil && (plan.Code != real.Code || plan.Message != real.Message) {
+		h.t.Fatalf("the dry run of %s said %v, it became %v", what, plan, real)
+	}
 }
 
 func (h *history) mapIt() {
@@ -280,9 +306,13 @@ func (h *history) rest() {
 			h.must(h.Call(func() { h.Core.NoRoom(w.Ticket, h.Now) }))
 		}
 	case 2:
-		l := rapid.SampledFrom([]int64{limit / 2, limit, limit - 70000}).Draw(t, "limit")
+		l := rapid.SampledFrom([]int64{limit / 2, limit, limit - 70000, -1}).Draw(t, "limit")
 		models := rapid.SampledFrom([]int64{0, limit / 4}).Draw(t, "models")
-		h.must(h.CallOver(func() { h.Core.SetLimits(&l, &models, nil, h.Now) }))
+		reserve := rapid.SampledFrom([]int64{0, 0, limit}).Draw(t, "reserve")
+		plan := h.Core.PlanLimits(&l, &models, &reserve)
+		var err *schemas.Error
+		h.must(h.CallOver(func() { err = h.Core.SetLimits(&l, &models, &reserve, h.Now) }))
+		h.foreseen("the limits", plan, err)
 	case 3:
 		o := rapid.SampledFrom([]int64{0, 30000, limit / 3}).Draw(t, "outside")
 		var uses []ledger.Use
@@ -299,7 +329,12 @@ func (h *history) rest() {
 		}))
 	case 4:
 		if g := h.pickGrant(); g != nil {
-			h.must(h.Call(func() { h.Core.Renew(g.ID, g.Owner.Tenant, time.Minute, h.Now) }))
+			tenant := rapid.SampledFrom([]string{"red", "blue"}).Draw(t, "tenant")
+			lease := rapid.SampledFrom([]time.Duration{time.Minute, time.Minute, 0}).Draw(t, "lease")
+			plan := h.Core.PlanRenew(g.ID, tenant, lease)
+			var err *schemas.Error
+			h.must(h.Call(func() { _, err = h.Core.Renew(g.ID, tenant, lease, h.Now) }))
+			h.foreseen("the renewal", plan, err)
 		}
 	case 5:
 		if g := h.pickGrant(); g != nil && g.Class == ledger.ClassWeights {

@@ -293,15 +293,9 @@ func (d *Device) Handle(id uuid.UUID, tenant string, now Now) (*Grant, string, *
 // Renew gives a grant a lease of the given length from now, whether it had one or not.
 func (d *Device) Renew(id uuid.UUID, tenant string, lease time.Duration, now Now) (*Grant, *schemas.Error) {
 	d.begin()
-	g, err := d.FindGrant(id, tenant)
+	g, err := d.renewable(id, tenant, lease)
 	if err != nil {
 		return nil, err
-	}
-	if g.release != nil {
-		return nil, schemas.Errorf(schemas.CodeStaleHandle, "allocation %s is being released", id)
-	}
-	if lease <= 0 {
-		return nil, schemas.Errorf(schemas.CodeInvalidRequest, "a lease of %v", lease).With("field", "lease_seconds")
 	}
 	if !d.ballast.Hold() {
 		return nil, d.ballast.Refusal()
@@ -310,6 +304,25 @@ func (d *Device) Renew(id uuid.UUID, tenant string, lease time.Duration, now Now
 	d.rewrite(g)
 	d.at(timer{at: g.LeaseEnds, kind: timerLease, grant: id})
 	g.note("renewed", now.Wall, "")
+	return g, nil
+}
+
+// PlanRenew is the dry run of Renew: why it would be refused, or nil.
+func (d *Device) PlanRenew(id uuid.UUID, tenant string, lease time.Duration) *schemas.Error {
+	_, err := d.renewable(id, tenant, lease)
+	return err
+}
+
+func (d *Device) renewable(id uuid.UUID, tenant string, lease time.Duration) (*Grant, *schemas.Error) {
+	g, err := d.FindGrant(id, tenant)
+	switch {
+	case err != nil:
+		return nil, err
+	case g.release != nil:
+		return nil, schemas.Errorf(schemas.CodeStaleHandle, "allocation %s is being released", id)
+	case lease <= 0:
+		return nil, schemas.Errorf(schemas.CodeInvalidRequest, "a lease of %v", lease).With("field", "lease_seconds")
+	}
 	return g, nil
 }
 

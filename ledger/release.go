@@ -50,16 +50,7 @@ type ReleaseRequest struct {
 // the pool releases, the second answer is followed by the first when they are free.
 func (d *Device) Release(r ReleaseRequest, now Now) {
 	d.begin()
-	g, err := d.FindGrant(r.Grant, r.Tenant)
-	if err == nil && g.release == nil && !r.Force {
-		if n := d.holding(g); n > 0 {
-			err = schemas.Errorf(schemas.CodeAllocationInUse, "%d sessions map allocation %s: let them unmap it, or use force", n, g.ID).
-				With("mapped_by", mapperPIDs(g))
-		}
-	}
-	if err == nil && g.release == nil && r.Evict {
-		err = d.protected(g, r.For)
-	}
+	g, err := d.releasable(r)
 	if err != nil {
 		if r.Ref != nil {
 			d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeRefused, Ref: r.Ref, Err: err})
@@ -76,6 +67,28 @@ func (d *Device) Release(r ReleaseRequest, now Now) {
 	}
 	d.beginRelease(g, r.Why, r.Deadline, r.Ref, now)
 	d.pump(now)
+}
+
+// PlanRelease is the dry run of Release: why it would be refused, or nil.
+func (d *Device) PlanRelease(r ReleaseRequest) *schemas.Error {
+	_, err := d.releasable(r)
+	return err
+}
+
+// releasable finds the grant that may be released, or says why it may not.
+func (d *Device) releasable(r ReleaseRequest) (*Grant, *schemas.Error) {
+	g, err := d.FindGrant(r.Grant, r.Tenant)
+	if err != nil || g.release != nil {
+		return g, err
+	}
+	if n := d.holding(g); n > 0 && !r.Force {
+		return nil, schemas.Errorf(schemas.CodeAllocationInUse, "%d sessions map allocation %s: let them unmap it, or use force", n, g.ID).
+			With("mapped_by", mapperPIDs(g))
+	}
+	if r.Evict {
+		return g, d.protected(g, r.For)
+	}
+	return g, nil
 }
 
 // recordRelease commits the answer together with the beginning of the release that it
