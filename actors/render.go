@@ -162,7 +162,11 @@ func (d *deviceActor) healthScore() float64 {
 	if drift := d.sampling.drift; drift > f.Limit/100 || -drift > f.Limit/100 {
 		worst = max(worst, 20)
 	}
-	if d.sampling.at.IsZero() || d.house.cfg.Clock.Wall().Sub(d.sampling.at) > staleAfter {
+	seen := d.sampling.at
+	if seen.IsZero() {
+		seen = d.house.started // the first sample is on its way
+	}
+	if d.house.cfg.Clock.Wall().Sub(seen) > staleAfter {
 		worst = max(worst, 20)
 	}
 	if f.Deficit == 0 && f.Waiting > 0 {

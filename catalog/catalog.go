@@ -25,6 +25,8 @@ type Catalog struct {
 	answers map[string]store.RecID
 	next    ModelID
 	ballast *ledger.Ballast
+	// remembered is how many models that are nowhere loaded stay known.
+	remembered int
 	hits    int64
 	misses  int64
 	out     Effects
@@ -39,7 +41,7 @@ func New(region *store.Region, policy eviction.Policy, newID func() uuid.UUID) *
 }
 
 func newCatalog(policy eviction.Policy, newID func() uuid.UUID) *Catalog {
-	return &Catalog{policy: policy, newID: newID,
+	return &Catalog{policy: policy, newID: newID, remembered: maxRemembered,
 		models: map[string]*Model{}, all: map[ModelID]*Model{}, grants: map[uuid.UUID]*Copy{},
 		byRef: map[string]*Copy{}, answers: map[string]store.RecID{}, next: 1}
 }

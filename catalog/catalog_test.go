@@ -374,7 +374,7 @@ func TestUnloadingAllGathersTheEnds(t *testing.T) {
 	b.do(func() { b.c.Released(x, 4096, 0, true, b.now) })
 	b.says()
 	b.inspected(z, "c3")
-	b.says("z refused CANCELLED", "u unloaded [x y z] freed=8192 confirmed=true")
+	b.says("z refused MODEL_NOT_FOUND", "u unloaded [x y z] freed=8192 confirmed=true")
 	b.do(func() { b.c.Unload(catalog.UnloadRequest{Ref: "v", Tenant: "red", Name: "*"}, b.now) })
 	b.says("v unloaded [] freed=0 confirmed=true")
 }

@@ -326,6 +326,8 @@ func (c *Catalog) stop(cp *Copy, err *schemas.Error) {
 	c.out.Steps = append(c.out.Steps, Step{Kind: kind, Copy: cp, Why: err.Message})
 }
 
-func loadStopped(name string) *schemas.Error {
-	return schemas.Errorf(schemas.CodeCancelled, "the load of %q was given up", name)
+// unloadedMeanwhile answers those who wait for a load that another client's unload ends:
+// they have cancelled nothing.
+func unloadedMeanwhile(name string) *schemas.Error {
+	return schemas.Errorf(schemas.CodeModelNotFound, "model %q was unloaded by a client while it was being loaded: load it again", name).With("name", name)
 }

@@ -33,7 +33,7 @@ func (c *Catalog) Unload(r UnloadRequest, now ledger.Now) {
 			c.release(cp, r.Force, r.Deadline, ledger.WhyUnloaded, &u)
 		case Loading:
 			cp.unloads = append(cp.unloads, u)
-			c.stop(cp, loadStopped(cp.Model.Name))
+			c.stop(cp, unloadedMeanwhile(cp.Model.Name))
 		case Revoking:
 			cp.unloads = append(cp.unloads, u)
 		}
@@ -139,6 +139,7 @@ func (c *Catalog) Released(grant uuid.UUID, freed, zombie int64, confirmed bool,
 		if m := cp.Model; m.Superseded && len(m.copies) == 0 {
 			c.drop(m)
 		}
+		c.forgetOld()
 	}
 	for _, u := range unloads {
 		c.unloaded(u, cp, freed, confirmed, zombie)
@@ -183,6 +184,35 @@ func (c *Catalog) unknown(cp *Copy) {
 		}
 	}
 	c.policy.Removed(cp.Key())
+}
+
+// maxRemembered bounds the models that are known and nowhere loaded: what a client can name
+// without its path.
+const maxRemembered = 4096
+
+// forgetOld drops the models that nobody has used for longest, where more are remembered
+// than may be. It drops some more than it must, so that this is not looked at with every
+// unload.
+func (c *Catalog) forgetOld() {
+	if len(c.all)-len(c.grants) <= c.remembered { // a model that is loaded has a grant
+		return
+	}
+	var idle []*Model
+	for _, m := range c.all {
+		if len(m.copies) == 0 {
+			idle = append(idle, m)
+		}
+	}
+	if len(idle) <= c.remembered {
+		return
+	}
+	sort.Slice(idle, func(i, j int) bool {
+		a, b := idle[i], idle[j]
+		return a.LastUsed.Before(b.LastUsed) || a.LastUsed.Equal(b.LastUsed) && a.ID < b.ID
+	})
+	for _, m := range idle[:len(idle)-c.remembered+c.remembered/16] {
+		c.drop(m)
+	}
 }
 
 // drop removes a model that has no copies. Its name means the version before it, if this

@@ -88,6 +88,7 @@ func Restore(mem []byte, policy eviction.Policy, newID func() uuid.UUID, granted
 			c.drop(m)
 		}
 	}
+	c.forgetOld()
 	return c, rep, nil
 }
 
