@@ -287,9 +287,8 @@ func (d *deviceActor) renew(id uuid.UUID, tenant string, lease time.Duration, dr
 
 func (d *deviceActor) setLimits(c *call, in *schemas.SetLimitsRequest) {
 	d.take(seam.ReleaseLane, c, func() {
-		if in.ReserveBytes != nil && *in.ReserveBytes >= d.info.PhysicalBytes {
-			c.fail(schemas.Errorf(schemas.CodeInvalidRequest, "reserve_bytes %d leaves nothing of %d physical bytes", *in.ReserveBytes, d.info.PhysicalBytes).
-				With("field", "reserve_bytes"))
+		if err := d.core.PlanLimits(in.LimitBytes, in.ModelLimitBytes, in.ReserveBytes); err != nil {
+			c.fail(err)
 			return
 		}
 		if in.Tenant != nil {
