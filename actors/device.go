@@ -41,6 +41,7 @@ type deviceActor struct {
 	quotas   quotaSlot
 	sampling sampling
 	follows  follows
+	deafen   func() // ends the signals
 	beat     atomic.Pointer[schemas.DeviceBeat]
 	health   device.Health
 	ails     *ailment                  // what the observer was last told
@@ -86,6 +87,7 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 	// Ledger and driver agree at first: what one has of the other was just read or made.
 	d.sampling.agreed = h.cfg.Clock.Wall()
 	d.beat.Store(&schemas.DeviceBeat{DeviceID: d.id, PressureLevel: schemas.PressureLow, Health: schemas.HealthHealthy})
+	d.deafen = func() {}
 	core := ledger.DeviceConfig{
 		Device: d.id, Type: string(d.kind), Physical: info.PhysicalBytes, Limit: cfg.Limit, Ceiling: info.PhysicalBytes - cfg.Reserve,
 		Heap: heap.Config{GranularityBytes: info.GranularityBytes}, Warm: cfg.Warm, PoolBytes: cfg.PoolBytes,

@@ -147,6 +147,11 @@ func (d *deviceActor) endFollows(events []ledger.Event) {
 // reservation's, or ceased to be.
 func (d *deviceActor) lookSoon() {
 	d.follows.due = d.house.cfg.Clock.Now()
+	d.sampleSoon()
+}
+
+// sampleSoon brings the next sample forward, unless one is being taken.
+func (d *deviceActor) sampleSoon() {
 	if t := d.sampling.timer; t != nil && t.Stop() {
 		d.sampling.timer = d.house.cfg.Clock.AfterFunc(0, func() { d.tell(seam.SystemLane, d.sample) })
 	}

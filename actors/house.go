@@ -101,6 +101,11 @@ type DeviceConfig struct {
 	Warm      []ledger.WarmClass
 	Pressure  pressure.Config
 	Sampling  pressure.Sampling
+	// Signals listens to what the kernel says beside the figures, until stop is called; nil:
+	// there is nothing to be heard. report may be called from any goroutine.
+	Signals func(report func(device.Signal)) (stop func(), err error)
+	// ReliefOff, for measurements, has pressure release nothing.
+	ReliefOff bool
 	// CopyWorkers make and clear segments at once.
 	CopyWorkers int
 }
@@ -276,6 +281,9 @@ func (h *House) start() {
 		h.spawn("optimizer/"+d.id, &d.optimizer.inbox, true)
 		h.spawn("device/"+d.id, &d.inbox, true)
 	}
+	for _, d := range h.devices {
+		d.listen()
+	}
 	// Everything can be told by now; what the take-over left to do begins. Who begins tells
 	// others, who may hear of it before they begin themselves.
 	h.begin(&h.sessions.inbox, h.sessions.begin)
@@ -343,6 +351,7 @@ func (h *House) Beat() schemas.Heartbeat {
 // Close ends the actors. Memory and records stay as they are: see Drain.
 func (h *House) Close(ctx context.Context) error {
 	for _, d := range h.devices {
+		d.deafen()
 		d.work.close()
 	}
 	h.transfer.close()

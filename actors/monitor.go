@@ -46,6 +46,8 @@ type gaugeState struct {
 	sequence  uint64
 	unloading int
 	stale     bool
+	stalls    pressure.Stalls
+	eased     bool // the optimizer has been told of the newest signal
 	trigger   string
 	targeted  int64 // reclaimable bytes when the optimizer was last told its target
 }
@@ -167,8 +169,9 @@ func (m *monitorActor) unloading(d *deviceActor, delta int) {
 
 func (m *monitorActor) step(s *gaugeState, cause pressure.Cause) {
 	f := pressureFigures(&s.last.figures)
-	f.UnloadInFlight, f.Stale = s.unloading > 0, s.stale
-	ch, ok := s.eval.Step(f, cause, m.house.cfg.Clock.Now())
+	now := m.house.cfg.Clock.Now()
+	f.UnloadInFlight, f.Stale, f.Stall = s.unloading > 0, s.stale || s.stalls.Deaf(), s.stalls.Level(now)
+	ch, ok := s.eval.Step(f, cause, now)
 	s.last.device.gauges.heard(0, s.eval.Band())
 	if ok {
 		m.changed(s, ch)
@@ -208,6 +211,9 @@ func (m *monitorActor) beat(d *deviceActor, s *gaugeState) {
 // aim tells the optimizer its target while the level is high, whenever there is something
 // it has not heard of: the level rose, a plan ended, or more became reclaimable.
 func (m *monitorActor) aim(s *gaugeState) {
+	if s.last.device.cfg.ReliefOff {
+		return
+	}
 	if s.eval.Level() < pressure.High {
 		s.targeted = -1
 		return
@@ -215,6 +221,12 @@ func (m *monitorActor) aim(s *gaugeState) {
 	st := s.eval.State()
 	if st.Target <= 0 || s.unloading > 0 || st.Figures.Reclaimable == 0 || st.Figures.Reclaimable == s.targeted {
 		return
+	}
+	if st.Stalled {
+		if s.eased {
+			return // one step a signal: whether it helped is for the kernel to say
+		}
+		s.eased = true
 	}
 	s.targeted = st.Figures.Reclaimable
 	s.last.device.optimizer.target(st.Target, s.last.grant, fmt.Sprintf("pressure is %s: %d of %d bytes are used", st.Level, st.Figures.Used, st.Figures.Limit))
@@ -225,7 +237,7 @@ func (m *monitorActor) arm() {
 	var at clock.Instant
 	found := false
 	for _, s := range m.gauges {
-		if t, ok := s.eval.Next(); ok && (!found || t < at) {
+		if t, ok := s.next(m.house.cfg.Clock.Now()); ok && (!found || t < at) {
 			at, found = t, true
 		}
 	}
@@ -246,10 +258,9 @@ func (m *monitorActor) arm() {
 			m.timer = nil
 			now := m.house.cfg.Clock.Now()
 			for _, s := range m.gauges {
-				if t, ok := s.eval.Next(); !ok || t > now {
-					continue
+				if t, ok := s.next(m.timerAt - 1); ok && t <= now {
+					m.refresh(s)
 				}
-				m.refresh(s)
 			}
 			m.tickQuotas(now)
 			m.arm()

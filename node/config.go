@@ -75,6 +75,9 @@ type Config struct {
 	// bytes count.
 	Thresholds    pressure.Thresholds
 	PressureBasis pressure.Basis
+	// SignalsOff ignores what the kernel says beside the figures; ReliefOff, for
+	// measurements, releases nothing because of pressure.
+	SignalsOff, ReliefOff bool
 	// Dwell and DwellCritical are how long a level holds before it falls, UnloadHold how
 	// long a fall waits for unloads in flight, Reminder the period of reminders.
 	Dwell, DwellCritical, UnloadHold, Reminder time.Duration

@@ -110,6 +110,8 @@ var samples = map[string]sample{
 	"pressure_high":           one("75/70", "88/81", "84.9/80.1"),
 	"pressure_critical":       one("99/95", "96/92", "100/93"),
 	"pressure_basis":          one("unreclaimable", "unreclaimable", "unreclaimable"),
+	"pressure_signals":        one("off", "off", "off"),
+	"pressure_relief":         one("off", "off", "off"),
 	"pressure_dwell":          one("1s", "2s", "4s"),
 	"pressure_dwell_critical": one("1s", "2s", "4s"),
 	"pressure_unload_hold":    one("1s", "2s", "4s"),

@@ -21,8 +21,10 @@ import (
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/dataplane"
 	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/hostmem"
 	"github.com/isobar-project/isobar/device/hostram"
 	"github.com/isobar-project/isobar/device/sim"
+	"github.com/isobar-project/isobar/device/stall"
 	"github.com/isobar-project/isobar/fdwire"
 	"github.com/isobar-project/isobar/health"
 	"github.com/isobar-project/isobar/metrics"
@@ -264,7 +266,8 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 			spec = specs[i]
 		}
 		c.Devices = append(c.Devices, actors.DeviceConfig{Driver: d, Limit: spec.Bytes, Reserve: n.cfg.ReserveBytes, PoolBytes: n.cfg.PoolBytesOf(spec),
-			Warm: n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.Info()), CopyWorkers: n.cfg.CopyWorkers})
+			Warm: n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.Info()), CopyWorkers: n.cfg.CopyWorkers,
+			Signals: n.signals(d.Info(), w.Clock), ReliefOff: n.cfg.ReliefOff})
 	}
 	if n.house, err = actors.Open(c); err != nil {
 		for _, d := range drivers {
@@ -272,6 +275,30 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 		}
 	}
 	return err
+}
+
+// signals is how main memory hears what the kernel says beside the figures; nil for other
+// devices, of which it says nothing.
+func (n *Node) signals(i device.Info, c clock.Clock) func(func(device.Signal)) (func(), error) {
+	if i.Type != device.RAM || n.cfg.SignalsOff {
+		return nil
+	}
+	return func(report func(device.Signal)) (func(), error) {
+		reader, err := hostmem.NewReader(hostmem.Config{})
+		if err != nil {
+			return nil, err
+		}
+		groups, err := reader.Groups()
+		if err != nil {
+			return nil, err
+		}
+		w, err := stall.Open(stall.Config{Groups: groups, Clock: c, Report: report})
+		if err != nil {
+			return nil, err
+		}
+		n.log.Info("the kernel's signals of pressure", "device", i.ID, "sources", w.Sources())
+		return func() { _ = w.Close() }, nil // it only reads
+	}
 }
 
 func openDriver(s DeviceSpec, c clock.Clock) (device.Driver, error) {

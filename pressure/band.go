@@ -25,7 +25,7 @@ func (b Band) Holds(f *Figures) bool {
 // comparison is left to the Evaluator.
 func (e *Evaluator) Band() Band {
 	f := &e.figures
-	if e.level >= High || f.Deficit > 0 || f.UnloadInFlight || f.Stale || f.Limit <= 0 {
+	if e.level >= High || f.Stall > Low || f.Deficit > 0 || f.UnloadInFlight || f.Stale || f.Limit <= 0 {
 		return Band{}
 	}
 	b := Band{Limit: f.Limit, Basis: e.cfg.Basis, To: e.below(e.cfg.Thresholds.Moderate.Enter)}

@@ -14,6 +14,8 @@
 //     for its dwell without interruption; the dwell of the next level begins
 //     with the fall. While an unload is in flight a due fall waits, at most
 //     Config.UnloadHold.
+//   - What the kernel itself says (Figures.Stall, kept by Stalls) raises the level too,
+//     and while it does the level does not fall.
 //   - Two changes in a row never name the same level: a hovering figure makes
 //     silence, not noise.
 //   - While critical with a deficit, a reminder each Config.Reminder.

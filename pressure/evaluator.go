@@ -21,6 +21,8 @@ type Figures struct {
 	LargestGrantable int64
 	UnloadInFlight   bool // models are being unloaded: bytes are revoking
 	Stale            bool // the outside figures are older than they should be
+	// Stall is the level that the kernel's own signals call for, whatever the share.
+	Stall Level
 }
 
 // Change is one event to publish: a change of level or, with Reminder set, the
@@ -60,6 +62,8 @@ type State struct {
 	// Target is how many bytes to release so that the level can be left: down to
 	// under its leave threshold, and no less than the deficit. Zero at low.
 	Target int64
+	// Stalled is true when nothing but the kernel's signals asks for Target.
+	Stalled bool
 	// Utilization and ModelUtilization are shares of the limit; they pass 1 when
 	// it was lowered under what is in use.
 	Utilization, ModelUtilization float64
@@ -145,7 +149,11 @@ func (e *Evaluator) Next() (clock.Instant, bool) {
 
 func (e *Evaluator) evaluate(cause Cause, now clock.Instant) (Change, bool) {
 	share := e.share()
-	if to := e.entered(share); to > e.level {
+	to := e.entered(share)
+	if e.figures.Stall > max(to, e.level) {
+		return e.move(e.figures.Stall, CauseStall, share, now), true
+	}
+	if to > e.level {
 		return e.move(to, cause, share, now), true
 	}
 	e.watch(share, now)
@@ -171,7 +179,7 @@ func (e *Evaluator) entered(share float64) Level {
 
 // watch notes whether the level could be left, and since when.
 func (e *Evaluator) watch(share float64, now clock.Instant) {
-	under := e.level != Low && share < e.threshold().Leave && (e.level == Critical || e.figures.Deficit <= 0)
+	under := e.level != Low && e.figures.Stall < e.level && share < e.threshold().Leave && (e.level == Critical || e.figures.Deficit <= 0)
 	if under && !e.under {
 		e.underSince = now
 	}
@@ -260,6 +268,11 @@ func shareOf(bytes, limit int64) float64 {
 }
 
 func (e *Evaluator) target() int64 {
+	return max(e.needed(), e.stalled())
+}
+
+// needed is what to release so that the share and the deficit allow to leave the level.
+func (e *Evaluator) needed() int64 {
 	if e.level == Low {
 		return 0
 	}
@@ -268,11 +281,20 @@ func (e *Evaluator) target() int64 {
 	return max(e.counted()-max(0, stay), e.figures.Deficit, 0)
 }
 
+// stalled is what to release while the kernel says that memory is tight although the share
+// does not: a twentieth of the limit, again and again until it is silent.
+func (e *Evaluator) stalled() int64 {
+	if e.figures.Stall < High {
+		return 0
+	}
+	return min(e.figures.Reclaimable, max(1, e.figures.Limit/20))
+}
+
 // State returns what is known, as of the latest step.
 func (e *Evaluator) State() State {
 	s := State{
 		Level: e.level, Previous: e.previous, Cause: e.cause, Since: e.since, Episode: e.episode,
-		Figures: e.figures, At: e.at, Target: e.target(),
+		Figures: e.figures, At: e.at, Target: e.target(), Stalled: e.stalled() > e.needed(),
 		Utilization:      shareOf(e.figures.Used, e.figures.Limit),
 		ModelUtilization: shareOf(e.figures.Models, e.figures.Limit),
 		Quality:          Fresh,

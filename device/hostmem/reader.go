@@ -243,3 +243,25 @@ func parse(text []byte, path, file string) (int64, error) {
 	}
 	return int64(min(n, 1<<63-1)), nil
 }
+
+// Group is a control group of the memory controller above this process.
+type Group struct {
+	// Version is that of its interface: 1 or 2.
+	Version int
+	// Dir is its folder, under Config.Root.
+	Dir string
+}
+
+// Groups lists the control groups from this process's own up to the root of what is
+// mounted, those without a limit included.
+func (r *Reader) Groups() ([]Group, error) {
+	folders, err := r.ancestors()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Group, len(folders))
+	for i, f := range folders {
+		out[i] = Group{Version: f.version, Dir: f.real}
+	}
+	return out, nil
+}

@@ -63,6 +63,7 @@ func Config(dir string) node.Config {
 	c.ModelRoots = []string{filepath.Join(dir, "models")}
 	c.Devices = []node.DeviceSpec{{Kind: node.DeviceSim, ID: "gpu-0", Bytes: 1 << 30}}
 	c.VaultOff, c.Ephemeral = true, true
+	c.SignalsOff = true // what else runs on this machine is no part of a test
 	c.Version = "0.0.0-test"
 	c.HTTP = "" // tests that look at it choose a free port
 	return c
