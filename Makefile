@@ -30,7 +30,7 @@ DEADCODE    := $(TOOLS)/deadcode-$(DEADCODE_VERSION)
 .DEFAULT_GOAL := help
 # The steps of `make test` are in order, and the tests measure time.
 .NOTPARALLEL:
-.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak conform tour tools python clean need-go need-cc
+.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak conform tour tools python javascript clean need-go need-cc
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -47,7 +47,7 @@ isobar: need-go
 bus-test: need-go
 	$(GO_BUILD) -o bin/bus-test ./cmd/bus-test
 
-test: need-go need-cc python tools fmt-check vet lint invariants unit ## everything that CI runs; installs what it needs into .venv and .tools
+test: need-go need-cc python javascript tools fmt-check vet lint invariants unit ## everything that CI runs; installs what it needs into .venv and .tools
 
 # The last step of `make test`, so that its output ends with go test's own summary. Some tests
 # compare with reference implementations in Python.
@@ -127,8 +127,12 @@ $(VENV)/.installed: requirements-test.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-input --no-deps -r requirements-test.txt
 	@touch $@
 
+# The JavaScript sample runs in the tests where there is an npm.
+javascript: ## install the JavaScript sample's packages into examples/javascript
+	@cd examples/javascript && { command -v npm >/dev/null && npm ci --silent --no-audit --no-fund || echo "no npm, or no packages: the JavaScript sample is not tested"; }
+
 clean: ## remove what make built and installed
-	rm -rf bin .tools .venv
+	rm -rf bin .tools .venv examples/javascript/node_modules
 
 need-go:
 	@command -v go >/dev/null || { echo "Isobar needs Go $$(awk '$$1 == "go" { print $$2 }' go.mod) or later: https://go.dev/dl"; exit 1; }
