@@ -44,6 +44,9 @@ type Config struct {
 	Left  func(waited time.Duration)
 	// OnHealth, if set, is told of every change of health. It must not block.
 	OnHealth func([]Warning)
+	// OnReach, if set, is told when the connection that brings commands is lost (false) and
+	// when it is back (true), from the connection's goroutine. It must not block.
+	OnReach func(reachable bool)
 	// Clock is nil for the machine's.
 	Clock clock.Clock
 	Log   *slog.Logger
@@ -285,6 +288,12 @@ func (b *Bus) keepHistory() {
 	})
 }
 
+func (b *Bus) reached(name string, yes bool) {
+	if name == "commands" && b.cfg.OnReach != nil {
+		b.cfg.OnReach(yes)
+	}
+}
+
 // twin takes note of another node of this name: which of the two does a command is chance.
 func (b *Bus) twin(boot string) {
 	b.health.set(Warning{Code: WarnTwin, Subject: b.cfg.Node, Text: "another node of the name " + b.cfg.Node + " serves on this NATS (boot " + boot + ")",
@@ -296,8 +305,10 @@ func (b *Bus) notify(name string, e conn.Event) {
 	case conn.Lost:
 		b.health.set(Warning{Code: WarnDisconnected, Subject: name, Text: "the connection to NATS is lost and being made anew",
 			Fix: "see whether the server at " + b.URL() + " runs and can be reached"})
+		b.reached(name, false)
 	case conn.Restored:
 		b.health.clearSubject(WarnDisconnected, name)
+		b.reached(name, true)
 		if name == "events" {
 			b.keepHistory() // the server may be another one, without our stream
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/ledger/store"
@@ -29,8 +30,11 @@ type Catalog struct {
 	remembered int
 	hits    int64
 	misses  int64
-	out     Effects
-	taken   bool // out has been taken
+	// away says that no client can reach the node, since awaySince: leases stand still.
+	away      bool
+	awaySince clock.Instant
+	out       Effects
+	taken     bool // out has been taken
 }
 
 // New starts an empty catalog on a freshly formatted region.

@@ -444,3 +444,29 @@ func TestEachStepIsTakenOnce(t *testing.T) {
 		t.Fatalf("taken again: %+v", again)
 	}
 }
+
+// While no client can reach the node its references stay, and afterwards for a grace.
+func TestAReferenceOutlastsAnAbsence(t *testing.T) {
+	b := newBench(t, 1<<20)
+	id := b.loaded(catalog.LoadRequest{Path: "m"}, "c1")
+	b.load("a", catalog.LoadRequest{Reference: &catalog.Reference{ID: "r", Lease: time.Minute}, Keep: true})
+	b.says("a acquired")
+	cp, _ := b.c.ByGrant(id)
+	later := func(d time.Duration) {
+		b.now.Boot = b.now.Boot.Add(d)
+		b.do(func() { b.c.Tick(b.now) })
+	}
+	b.c.Away(b.now)
+	later(time.Hour)
+	if _, ok := b.c.Next(); ok || cp.Readers() != 1 {
+		t.Fatal("the lease's clock did not stand still")
+	}
+	b.do(func() { b.c.Back(2*time.Minute, b.now) })
+	if at, ok := b.c.Next(); !ok || at != b.now.Boot.Add(2*time.Minute) {
+		t.Fatalf("next at %d", at)
+	}
+	later(2 * time.Minute)
+	if cp.Readers() != 0 {
+		t.Fatal("the lease goes on for ever")
+	}
+}

@@ -86,6 +86,9 @@ func (c *Catalog) SessionGone(s ledger.SessionID, now ledger.Now) {
 
 // Next returns when the next lease of a reference runs out.
 func (c *Catalog) Next() (at clock.Instant, ok bool) {
+	if c.away {
+		return 0, false
+	}
 	for id, cp := range c.byRef {
 		if e := cp.refs[id].Ends; e != 0 && (!ok || e < at) {
 			at, ok = e, true
@@ -97,6 +100,9 @@ func (c *Catalog) Next() (at clock.Instant, ok bool) {
 // Tick ends references whose lease ran out.
 func (c *Catalog) Tick(now ledger.Now) {
 	c.begin()
+	if c.away {
+		return
+	}
 	for _, id := range sorted(c.byRef) {
 		cp := c.byRef[id]
 		if e := cp.refs[id].Ends; e != 0 && e <= now.Boot {

@@ -71,6 +71,7 @@ type Device struct {
 	cfg    DeviceConfig
 	region *store.Region
 	heap   *heap.Heap
+	absent absence
 
 	segments map[heap.SegmentID]*segment
 	shared   map[heap.SegmentID]bool // a description has left and no proof has come since

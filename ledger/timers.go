@@ -145,7 +145,7 @@ func (d *Device) Tick(now Now) {
 				d.pump(now)
 			}
 		case timerLease:
-			if g := d.grants[t.grant]; g != nil && g.release == nil && g.leased() && g.LeaseEnds <= now.Boot {
+			if g := d.grants[t.grant]; g != nil && g.release == nil && g.leased() && g.LeaseEnds <= now.Boot && !d.absent.away {
 				d.beginRelease(g, WhyLease, 0, nil, now)
 			}
 		case timerRevoke:

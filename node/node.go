@@ -86,6 +86,7 @@ type Node struct {
 	// lostEvents is looked at by heartbeats, one at a time.
 	lostEvents drops
 
+	reach   reach
 	stop    sync.Once
 	stays   actors.Stays
 	stopped error
@@ -213,6 +214,7 @@ func (n *Node) openBus(boot string, w Hooks) error {
 	c := bus.Config{Node: n.cfg.Node, Version: n.cfg.Version, BootID: boot, Tenants: w.Tenants, History: n.cfg.History(),
 		Heartbeat: n.beat, Observe: n.answered, Left: n.figures.EventLeft, Clock: w.Clock, Log: n.log}
 	c.OnHealth = n.busHealth
+	c.OnReach = n.reach.set
 	if n.cfg.NATSURL != "" {
 		c.Conn = conn.Config{URL: n.cfg.NATSURL, CredentialsFile: n.cfg.NATSCredentials, Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword}
 	} else {
@@ -273,8 +275,10 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 		for _, d := range drivers {
 			d.Close()
 		}
+		return err
 	}
-	return err
+	n.reach.tell(n.house)
+	return nil
 }
 
 // signals is how main memory hears what the kernel says beside the figures; nil for other

@@ -226,6 +226,11 @@ var operationIDName = []byte("operation_id")
 var errLost = errors.New("no answer in time")
 
 func (c *Client) once(ctx context.Context, msg *nats.Msg, k *call, reply any) error {
+	if !c.nc.IsConnected() {
+		// Not left to wait in a buffer: a command that is carried out when its sender has
+		// long given up does harm.
+		return schemas.Errorf(schemas.CodeNoNode, "NATS cannot be reached, and the connection is being made anew: try again in a moment")
+	}
 	ctx, stop := context.WithTimeoutCause(ctx, k.patience+answerSlack, errLost)
 	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
