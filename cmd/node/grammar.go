@@ -25,6 +25,7 @@ type grammar struct {
 	Exec    execCommand    `cmd:"" help:"Run a program inside a reservation: isobar exec --reserve 20GiB --device gpu-0 -- COMMAND"`
 	Status  statusCommand  `cmd:"" help:"Show devices, models, grants, queue and pressure of a node."`
 	Watch   watchCommand   `cmd:"" help:"Follow events, one line each."`
+	Doctor  doctorCommand  `cmd:"" help:"Look whether this machine has what a node needs, and say what mends it."`
 	Config  configCommand  `cmd:"" help:"Show the configuration in force, and where each value came from."`
 	Stdio   stdioCommand   `cmd:"" help:"Take commands from standard input, one JSON object a line."`
 	Version versionCommand `cmd:"" help:"Show the version."`

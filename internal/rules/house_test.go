@@ -57,11 +57,12 @@ var house = map[string]room{
 	// For operators.
 	"metrics":          {imports: []string{"actors", "schemas"}, tests: []string{"ledger"}},
 	"telemetry":        {imports: []string{"metrics"}},
+	"doctor":           {imports: []string{"device/..."}},
 	"deploy/dashboard": {tests: []string{"metrics", "schemas"}},
 
 	// Wiring, and what is built on it. The command line parses and calls.
 	"node":     {imports: []string{"..."}},
-	"cmd/node": {imports: []string{"node/...", "bus/...", "schemas", "codec", "clock", "vault"}, tests: []string{"..."}},
+	"cmd/node": {imports: []string{"node/...", "bus/...", "doctor", "schemas", "codec", "clock", "vault"}, tests: []string{"..."}},
 	"cmd/bus-test": {imports: []string{"node/...", "bus/client", "bus/conn", "dataplane/client", "schemas/...", "codec", "clock",
 		"weights/weightstest", // makes the models that it loads
 		"vault"},              // soak compares what the vault holds with what the node says
@@ -89,7 +90,7 @@ var owners = map[string][]string{
 	"github.com/alecthomas/kong":   {"cmd"},
 	"go.yaml.in/yaml/v4":           {"node", "cmd/node"},
 	"github.com/prometheus/procfs": {"device", "fdwire", "vault", "node", "cmd/bus-test"},
-	"golang.org/x/sys": {"clock", "fdwire", "vault", "dataplane", "device", "weights", "actors", "bus", "node",
+	"golang.org/x/sys": {"clock", "doctor", "fdwire", "vault", "dataplane", "device", "weights", "actors", "bus", "node",
 		"cmd", "examples"},
 	"github.com/google/uuid": {"..."},
 }
