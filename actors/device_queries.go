@@ -10,27 +10,33 @@ import (
 	"github.com/isobar-project/isobar/schemas"
 )
 
-// page lists up to limit of a tenant's grants that match, in the order of their ids after
+// page lists up to limit of a tenant's grants and waiting requests that match, in the order of their ids after
 // cursor, and the cursor of the next page.
 func (d *deviceActor) page(tenant string, limit int, cursor string, match func(*ledger.Grant) bool) ([]schemas.Allocation, string) {
-	var ids []uuid.UUID
-	d.core.Grants(func(g *ledger.Grant) {
+	var found []*ledger.Grant
+	add := func(g *ledger.Grant) {
 		if g.Owner.Tenant == tenant && match(g) && (cursor == "" || g.ID.String() > cursor) {
-			ids = append(ids, g.ID)
+			found = append(found, g)
 		}
-	})
-	sort.Slice(ids, func(i, j int) bool { return string(ids[i][:]) < string(ids[j][:]) })
-	next := ""
-	if len(ids) > limit {
-		ids = ids[:limit]
-		next = ids[limit-1].String()
 	}
-	out := make([]schemas.Allocation, len(ids))
-	for i, id := range ids {
-		g, _ := d.core.Grant(id)
+	d.core.Grants(add)
+	d.core.Waiting(func(_ int, r *ledger.Request) { add(d.awaited(r)) })
+	sort.Slice(found, func(i, j int) bool { return string(found[i].ID[:]) < string(found[j].ID[:]) })
+	next := ""
+	if len(found) > limit {
+		found = found[:limit]
+		next = found[limit-1].ID.String()
+	}
+	out := make([]schemas.Allocation, len(found))
+	for i, g := range found {
 		out[i] = d.allocation(g)
 	}
 	return out, next
+}
+
+// awaited shows a waiting request as the grant that it will be.
+func (d *deviceActor) awaited(r *ledger.Request) *ledger.Grant {
+	return r.Awaited(string(d.kind), d.house.wallAt(r.Arrived()))
 }
 
 // usage renders one device of get_usage.
@@ -129,7 +135,7 @@ func filter(in *schemas.GetAllocationsRequest) func(*ledger.Grant) bool {
 		return (in.Class == "" || string(g.Class) == string(in.Class)) &&
 			(in.Purpose == "" || g.Purpose == in.Purpose) &&
 			(in.ModelName == "" || g.Model == in.ModelName) &&
-			(in.Status == "" || string(g.Status) == string(in.Status))
+			(in.Status == "" && g.Status != ledger.StatusQueued || string(g.Status) == string(in.Status))
 	}
 }
 

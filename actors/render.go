@@ -73,15 +73,12 @@ func (d *deviceActor) announce(events []ledger.Event, outcomes []ledger.Outcome)
 	items := make([]schemas.AllocationItem, len(events))
 	for i, e := range events {
 		items[i] = schemas.AllocationItem{
-			Event: schemas.EventKind(e.Kind), RequestID: e.RequestID, DeviceID: d.id, Tenant: e.Owner.Tenant, SizeBytes: e.Bytes,
-			GrantedBytes: e.Bytes, Class: schemas.Class(e.Class), ModelName: e.Model, SessionID: string(e.Owner.Session),
+			Event: schemas.EventKind(e.Kind), RequestID: e.RequestID, DeviceID: d.id, Tenant: e.Owner.Tenant, SizeBytes: e.Size,
+			GrantedBytes: e.Bytes, Class: schemas.Class(e.Class), Purpose: e.Purpose, QueuedMs: millis(time.Duration(e.Queued)), ModelName: e.Model, SessionID: string(e.Owner.Session),
 			PID: int(e.Owner.PID), Position: e.Position, Reason: e.Reason, Timestamp: wall,
 		}
 		if e.Grant != (ledger.Event{}).Grant {
 			items[i].AllocationID = e.Grant.String()
-		}
-		if e.Kind == ledger.EventRefused || e.Kind == ledger.EventQueued {
-			items[i].GrantedBytes = 0
 		}
 		if e.Kind == ledger.EventRefused {
 			items[i].ErrorCode = refusal(outcomes, e.RequestID)
@@ -120,7 +117,7 @@ func (d *deviceActor) status(in *schemas.GetStatusRequest, tenant string) schema
 			limit = *in.Limit
 		}
 		var next string
-		if s.Allocations, next = d.page(tenant, limit, "", func(*ledger.Grant) bool { return true }); next != "" {
+		if s.Allocations, next = d.page(tenant, limit, "", func(g *ledger.Grant) bool { return g.Status != ledger.StatusQueued }); next != "" {
 			s.NextCursor = cursorOf(d.id, next) // get_allocations goes on from there
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/heap"
 	"github.com/isobar-project/isobar/schemas"
@@ -40,6 +42,7 @@ type Request struct {
 	// Unclaimed grants get no claim (a model's weights are claimed by its readers).
 	Unclaimed bool
 
+	id       uuid.UUID // of the grant that it becomes
 	ticket   Ticket
 	domain   string
 	need     int64 // bytes of new segments it lacked when last looked at
@@ -70,6 +73,13 @@ type Request struct {
 // Ticket is the request's number on its device; zero before Allocate.
 func (r *Request) Ticket() Ticket { return r.ticket }
 
+// Awaited shows a waiting request as the grant that it will be: without memory, and queued.
+// created is the time of its arrival.
+func (r *Request) Awaited(kind string, created time.Time) *Grant {
+	return &Grant{ID: r.id, Owner: r.Owner, Class: r.Class, Status: StatusQueued, Size: r.Size, Align: r.Align, Purpose: r.Purpose, Persistent: r.Persistent,
+		Priority: r.Priority, Type: kind, Model: r.Model, Created: created, LastUsed: created}
+}
+
 // Reason says why the request waits, for people.
 func (r *Request) Reason() string { return r.reason }
 
@@ -94,6 +104,7 @@ func (d *Device) Allocate(r *Request, now Now) Ticket {
 	d.begin()
 	d.ticket++
 	d.prepare(r, d.ticket)
+	r.id = d.cfg.NewID()
 	r.arrived = now.Boot
 	patience := r.Patience
 	if patience == 0 {

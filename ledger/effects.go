@@ -136,7 +136,10 @@ type Event struct {
 	Owner     Owner
 	Class     Class
 	Model     string
-	Bytes     int64
+	Purpose   string
+	Size      int64 // bytes asked for
+	Bytes     int64 // bytes granted; 0 of a request
+	Queued    int64 // EventAllocated: nanoseconds spent waiting for room
 	Reason    string
 	RequestID string
 	Position  int

@@ -10,7 +10,7 @@ import (
 // grant commits and answers: segments, grant, claim digest and answer in one transaction.
 func (d *Device) grant(r *Request, now Now) {
 	g := &Grant{
-		ID: d.cfg.NewID(), Owner: r.Owner, Class: r.Class, Status: StatusActive,
+		ID: r.id, Owner: r.Owner, Class: r.Class, Status: StatusActive,
 		Size: r.Size, Granted: r.Size, Align: r.Align, Purpose: r.Purpose, Persistent: r.Persistent,
 		Priority: r.Priority, Type: d.cfg.Type, Model: r.Model, Created: now.Wall, LastUsed: now.Wall,
 		Lease: r.Lease, Follows: r.Follows, Bound: r.Owner.Session != "" && !r.Persistent,
@@ -68,7 +68,7 @@ func (d *Device) grant(r *Request, now Now) {
 		cause = "reservation"
 	}
 	d.changed(cause, r)
-	d.event(Event{Kind: EventAllocated, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, RequestID: r.RequestID})
+	d.event(Event{Kind: EventAllocated, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Purpose: g.Purpose, Size: g.Size, Bytes: g.Granted, RequestID: r.RequestID, Queued: waited})
 	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeGranted, Ref: r.Ref, Ticket: r.ticket, Grant: g, Claim: claim, Queued: waited, Evicted: r.evicted})
 }
 
@@ -136,7 +136,7 @@ func (d *Device) refuse(r *Request, err *schemas.Error) {
 	r.gone = true
 	d.stats.Refusals++
 	d.changed("", nil)
-	d.event(Event{Kind: EventRefused, Owner: r.Owner, Class: r.Class, Model: r.Model, Bytes: r.Size, Reason: err.Message, RequestID: r.RequestID})
+	d.event(Event{Kind: EventRefused, Owner: r.Owner, Class: r.Class, Model: r.Model, Purpose: r.Purpose, Size: r.Size, Reason: err.Message, RequestID: r.RequestID})
 	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeRefused, Ref: r.Ref, Ticket: r.ticket, Err: err})
 }
 

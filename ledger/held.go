@@ -86,7 +86,7 @@ func (d *Device) hold(r *Request, grow int64, now Now) {
 	}
 	if r.Patience > 0 && !r.queued {
 		r.queued = true
-		d.event(Event{Kind: EventQueued, Owner: r.Owner, Class: r.Class, Model: r.Model, Bytes: r.Size, Reason: r.reason, RequestID: r.RequestID, Position: d.turn(i)})
+		d.event(Event{Kind: EventQueued, Owner: r.Owner, Class: r.Class, Model: r.Model, Purpose: r.Purpose, Size: r.Size, Reason: r.reason, RequestID: r.RequestID, Position: d.turn(i)})
 	}
 	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeQueued, Ref: r.Ref, Ticket: r.ticket, Position: d.turn(i), Reason: r.reason})
 	d.changed("grant", r)

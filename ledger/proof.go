@@ -81,7 +81,7 @@ func (d *Device) toZombie(g *Grant, now Now) {
 	d.rewrite(g)
 	g.release.pids = mapperPIDs(g)
 	g.note("zombie", now.Wall, g.release.why)
-	d.event(Event{Kind: EventZombie, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, Reason: g.release.why, PIDs: g.release.pids})
+	d.event(Event{Kind: EventZombie, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Purpose: g.Purpose, Size: g.Size, Bytes: g.Granted, Reason: g.release.why, PIDs: g.release.pids})
 	d.changed("release", nil)
 	for _, ref := range g.release.waiters {
 		d.answerRelease(g, ref, 0, false)
@@ -120,7 +120,7 @@ func (d *Device) HoldersFound(id uuid.UUID, holders []Holder, now Now) {
 		g.release.pids = pids
 		if g.Status == StatusZombie && news {
 			// Now it is known who pins the bytes: it need not be who was granted them.
-			d.event(Event{Kind: EventZombie, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, Reason: g.release.why, PIDs: pids})
+			d.event(Event{Kind: EventZombie, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Purpose: g.Purpose, Size: g.Size, Bytes: g.Granted, Reason: g.release.why, PIDs: pids})
 		}
 	}
 	mappers := len(g.Mappers)

@@ -26,7 +26,7 @@ func (d *Device) enqueue(r *Request, now Now) {
 	}
 	if r.Patience > 0 && !r.queued {
 		r.queued = true
-		d.event(Event{Kind: EventQueued, Owner: r.Owner, Class: r.Class, Model: r.Model, Bytes: r.Size, Reason: r.reason, RequestID: r.RequestID, Position: i + 1})
+		d.event(Event{Kind: EventQueued, Owner: r.Owner, Class: r.Class, Model: r.Model, Purpose: r.Purpose, Size: r.Size, Reason: r.reason, RequestID: r.RequestID, Position: i + 1})
 	}
 	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeQueued, Ref: r.Ref, Ticket: r.ticket, Position: i + 1, Reason: r.reason})
 	d.changed("grant", r)

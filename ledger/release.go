@@ -373,7 +373,7 @@ func (d *Device) finish(g *Grant, now Now) {
 	zombie := g.Status == StatusZombie
 	d.drop(g)
 	if zombie || len(rel.pids) > 0 || rel.deadline <= now.Boot {
-		d.event(Event{Kind: EventConfirmed, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, Reason: rel.why, PIDs: rel.pids})
+		d.event(Event{Kind: EventConfirmed, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Purpose: g.Purpose, Size: g.Size, Bytes: g.Granted, Reason: rel.why, PIDs: rel.pids})
 	}
 	for _, ref := range rel.waiters {
 		d.answerRelease(g, ref, g.Granted, true)
@@ -406,7 +406,7 @@ func (d *Device) drop(g *Grant) {
 		kind = EventExpired
 	}
 	d.changed("release", nil)
-	d.event(Event{Kind: kind, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Bytes: g.Granted, Reason: g.release.why})
+	d.event(Event{Kind: kind, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Purpose: g.Purpose, Size: g.Size, Bytes: g.Granted, Reason: g.release.why})
 	g.Status = StatusReleased
 	d.untie(g.Owner.Session, g)
 }

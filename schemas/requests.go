@@ -36,7 +36,8 @@ type GetAllocationsRequest struct {
 	Purpose string `json:"purpose,omitempty"`
 	// Only the memory of this model.
 	ModelName string `json:"model_name,omitempty"`
-	// Only in this state.
+	// Only in this state. Requests that wait are queued, under the ids that their grants will
+	// have; without a status they are left out.
 	Status AllocationStatus `json:"status,omitempty"`
 	// How many on a page.
 	Limit *int `json:"limit,omitempty" default:"100" check:"min=1,max=1000"`
