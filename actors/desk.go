@@ -141,6 +141,8 @@ func (h *House) route(c *call) {
 		h.modelOptimize(c, in)
 	case *schemas.OptimizeRequest:
 		h.optimize(c, in)
+	case *schemas.AnalyticsRequest:
+		h.analytics.answer(c, in)
 	case *schemas.CleanupRequest:
 		h.cleanup(c, in)
 	case *schemas.ListDevicesRequest:

@@ -39,6 +39,7 @@ type deviceActor struct {
 
 	gauges   gaugeSlot
 	quotas   quotaSlot
+	took     durations
 	sampling sampling
 	follows  follows
 	deafen   func() // ends the signals
@@ -234,7 +235,7 @@ func (d *deviceActor) arm() {
 // figures tells the monitor that bytes moved. It goes first: pressure is an event.
 func (d *deviceActor) figures(e *ledger.Effects) {
 	f := d.core.Figures()
-	g := gauge{device: d, figures: f, cause: causeOf(e.Cause), requestID: e.RequestID, observed: d.sampling.at}
+	g := gauge{device: d, figures: f, cause: causeOf(e.Cause), requestID: e.RequestID, observed: d.sampling.at, stats: d.core.Stats()}
 	for i := range e.Outcomes {
 		if o := &e.Outcomes[i]; o.Kind == ledger.OutcomeGranted && o.Grant.Class == ledger.ClassWeights {
 			g.grant = o.Grant.ID

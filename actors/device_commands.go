@@ -99,6 +99,7 @@ func (a *grantCall) outcome(d *deviceActor, o *ledger.Outcome) {
 	switch o.Kind {
 	case ledger.OutcomeGranted:
 		took := time.Duration(d.house.cfg.Clock.Now()) - a.begun
+		d.took.grant(took, time.Duration(o.Queued))
 		id, tenant := o.Grant.ID, o.Grant.Owner.Tenant
 		if a.follow != nil {
 			d.followed(a.follow, id)

@@ -9,6 +9,7 @@
 //   - pool: models and their copies.
 //   - monitor: pressure levels.
 //   - sessions: data-socket sessions, remembered outcomes, operations.
+//   - analytics: what happened, within bounds. Nothing is decided by it; it restarts in place.
 //   - transfer: loads under way.
 //
 // # Messages

@@ -112,18 +112,19 @@ type DeviceConfig struct {
 
 // House is all actors of a node, wired. It is the Desk of the bus.
 type House struct {
-	cfg      Config
-	log      *slog.Logger
-	system   *seam.System
-	devices  []*deviceActor
-	byID     map[string]*deviceActor
-	sessions *sessionsActor
-	pool     *poolActor
-	monitor  *monitorActor
-	transfer *transferActor
-	started  time.Time
-	draining atomic.Bool
-	pulse    pulse
+	cfg       Config
+	log       *slog.Logger
+	system    *seam.System
+	devices   []*deviceActor
+	byID      map[string]*deviceActor
+	sessions  *sessionsActor
+	pool      *poolActor
+	monitor   *monitorActor
+	transfer  *transferActor
+	analytics *analyticsActor
+	started   time.Time
+	draining  atomic.Bool
+	pulse     pulse
 	// stored, where a test set Config.Crash, is called after every store to the ledger.
 	stored func()
 	// bearers are the sessions that restored grants speak of.
@@ -204,6 +205,7 @@ func Open(cfg Config) (*House, error) {
 	begun := cfg.Clock.Now()
 	h.monitor = newMonitor(h)
 	h.transfer = newTransfer(h)
+	h.analytics = newAnalytics(h)
 	models := map[uuid.UUID]string{}
 	for _, dc := range cfg.Devices {
 		d, err := openDevice(h, dc, models)
@@ -274,6 +276,7 @@ func (h *House) dropUnknown() error {
 func (h *House) start() {
 	h.spawn("monitor", &h.monitor.inbox, true)
 	h.spawn("transfer", &h.transfer.inbox, true)
+	h.analytics.ref = h.system.Spawn(seam.Config{Name: "analytics"}, h.analytics) // restarts in place
 	h.spawn("sessions", &h.sessions.inbox, true)
 	h.spawn("pool", &h.pool.inbox, true)
 	for _, d := range h.devices {
@@ -291,6 +294,7 @@ func (h *House) start() {
 	for _, d := range h.devices {
 		h.begin(&d.inbox, d.begin)
 	}
+	h.begin(&h.analytics.inbox, h.analytics.begin)
 }
 
 func (h *House) begin(i *inbox, f func()) {

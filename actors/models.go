@@ -119,6 +119,9 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 	c := a.c
 	switch o.Kind {
 	case catalog.OutcomeLoaded:
+		if !o.Hit {
+			p.house.byID[o.Copy.Device].took.load(o.Took)
+		}
 		r := p.loaded(o)
 		if o.Hit {
 			r.LoadTimeMs = millis(p.house.cfg.Clock.Wall().Sub(a.begun))

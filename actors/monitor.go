@@ -36,6 +36,7 @@ type gauge struct {
 	grant     uuid.UUID // weights whose grant this was
 	holders   []ledger.Holding
 	observed  time.Time
+	stats     ledger.DeviceStats
 }
 
 type gaugeState struct {
@@ -79,6 +80,7 @@ type gaugeSlot struct {
 	holders []ledger.Holding
 	band    pressure.Band
 	pending int
+	peak    int64 // the most used bytes since analytics looked
 }
 
 // put is called by the device. told has the monitor hear of it in any case.
@@ -86,6 +88,7 @@ func (s *gaugeSlot) put(m *monitorActor, g gauge, told bool) {
 	f := pressureFigures(&g.figures)
 	s.mu.Lock()
 	s.newest = g
+	s.peak = max(s.peak, g.figures.Used)
 	if g.holders != nil {
 		s.holders = g.holders
 	}

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,6 +25,8 @@ type poolActor struct {
 	evicting map[uuid.UUID]ordered           // victims of a plan, by grant
 	timer    clock.Timer
 	timerAt  clock.Instant
+	// Of all loads so far, for analytics.
+	hits, loads atomic.Int64
 }
 
 // openPool reads the pool's region. models are the sealed weights that devices hold.
@@ -98,6 +101,9 @@ func (p *poolActor) resume() {
 // flush carries out the effects of the catalog's last call.
 func (p *poolActor) flush() {
 	e := p.core.Take()
+	hits, loads := p.core.HitRate()
+	p.hits.Store(hits)
+	p.loads.Store(loads)
 	for i := range e.Events {
 		p.announce(&e.Events[i])
 	}

@@ -27,7 +27,7 @@ type Holding struct {
 
 // Holders lists who holds the most, greatest first.
 func (d *Device) Holders(n int) []Holding {
-	return d.holders(n, func(g *Grant) Holding { return Holding{Owner: g.holder(), Tenant: g.Owner.Tenant} })
+	return d.holders(n, func(g *Grant) Holding { return Holding{Owner: g.Holder(), Tenant: g.Owner.Tenant} })
 }
 
 // HoldersFor is Holders as a tenant may see it: the others are one.
@@ -36,7 +36,7 @@ func (d *Device) HoldersFor(tenant string, n int) []Holding {
 		if g.Owner.Tenant != tenant {
 			return Holding{Owner: EverybodyElse}
 		}
-		return Holding{Owner: g.holder(), Tenant: tenant}
+		return Holding{Owner: g.Holder(), Tenant: tenant}
 	})
 }
 
@@ -66,7 +66,8 @@ func (d *Device) holders(n int, who func(*Grant) Holding) []Holding {
 	return out[:min(n, len(out))]
 }
 
-func (g *Grant) holder() string {
+// Holder names whose a grant is, for people.
+func (g *Grant) Holder() string {
 	switch {
 	case g.Model != "":
 		return "model " + g.Model

@@ -168,7 +168,7 @@ var specs = []*Spec{
 		"unload the tenant's models and free its grants"),
 	spec[GetPressureRequest, GetPressureReply](ActionGetPressure, LaneQuery, RoleReader, reads, built,
 		"the pressure level of one device or of all"),
-	spec[AnalyticsRequest, AnalyticsReply](ActionAnalytics, LaneQuery, RoleReader, reads, planned,
+	spec[AnalyticsRequest, AnalyticsReply](ActionAnalytics, LaneQuery, RoleReader, reads, built,
 		"what happened over a window"),
 	spec[OptimizationRecsRequest, OptimizationRecsReply](ActionOptimizationRecs, LaneQuery, RoleReader, reads, planned,
 		"what could be done"),

@@ -29,6 +29,7 @@ var house = map[string]room{
 	// Pure cores.
 	"heap":            {pure: true},
 	"pressure":        {pure: true, imports: []string{"clock"}},
+	"history":         {pure: true, imports: []string{"clock"}},
 	"eviction":        {pure: true, imports: []string{"clock"}},
 	"eviction/replay": {imports: []string{"eviction", "clock"}},
 	"ledger":          {pure: true, imports: []string{"heap", "schemas", "clock", "ledger/store"}},
@@ -43,7 +44,7 @@ var house = map[string]room{
 	"actors/seam": {tests: []string{"clock"}},
 	"actors": {
 		imports: []string{"actors/seam", "schemas", "codec", "clock", "device", "device/proctree", "weights", "heap", "ledger/...",
-			"catalog", "pressure", "eviction", "vault", "dataplane",
+			"catalog", "pressure", "eviction", "history", "vault", "dataplane",
 			"fdwire"}, // for fdwire.Peer alone: who a client of the data socket is
 		tests: []string{"device/...", "weights/weightstest"},
 	},

@@ -32,7 +32,7 @@ var sound = map[string]obj{
 	"unload_model":     {"name": "none"},
 	"acquire_model":    {"name": "none", "lease_seconds": 10},
 	"release_model":    {"reference_id": nobody},
-	"model_optimize":   {}, "optimize": {"device_id": "gpu-0", "optimization_type": "models"}, "cleanup": {"confirm": true},
+	"model_optimize":   {}, "optimize": {"device_id": "gpu-0", "optimization_type": "models"}, "cleanup": {"confirm": true}, "analytics": {},
 }
 
 const nobody = "00000000-0000-8000-8000-000000000000"

@@ -111,3 +111,19 @@ func TestCleanupOnTheWire(t *testing.T) {
 		c.release(stays)
 	})
 }
+
+func TestAnalyticsOnTheWire(t *testing.T) {
+	inBoth(t, func(c *caller) {
+		c.load("m", 16)
+		c.do("load_model", obj{"name": "m"})
+		c.grant(64 * mib)
+		r := c.do("analytics", obj{"device_id": "gpu-0", "window_seconds": 600, "resolution_seconds": 60})
+		last := size(r, "series") - 1
+		points := r["series"].([]any)
+		c.want(points[last], "device_id", "gpu-0", "used_memory", 80*mib, "available_memory", 960*mib, "pressure_level", "low")
+		c.want(r, "peaks.0.used_memory", 80*mib, "percentiles.grant.count", 1, "percentiles.load.count", 1, "model_hit_rate", 0.5,
+			"top_holders.0.bytes", 64*mib, "leak_suspects", []any{})
+		c.want(c.fails("INVALID_REQUEST", "analytics", obj{"window_seconds": 0}), "field", "window_seconds")
+		c.do("analytics", obj{"window_seconds": 31_536_000})
+	})
+}

@@ -90,7 +90,15 @@ var shapes = map[string]string{
 	"reply/model_optimize": `status:s replayed:b? optimization_triggered:b optimization_strategy:s optimization_started:t
 		estimated_duration_seconds:f memory_freed:i memory_freed_bytes:i models_unloaded:[]s performance_impact:impact
 		optimization_time_ms:f optimization_details:[]step message:s`,
-	"impact":             "reload_cost_ms:f",
+	"impact": "reload_cost_ms:f",
+	"reply/analytics": `series:[]point peaks:[]peak rates:rates percentiles:durations model_hit_rate:f top_holders:[]holder
+		leak_suspects:[]suspect`,
+	"point":              "device_id:s timestamp:t used_memory:i available_memory:i pressure_level:s",
+	"peak":               "device_id:s used_memory:i timestamp:t",
+	"rates":              "grants_per_second:f releases_per_second:f refusals_per_second:f evictions_per_second:f",
+	"durations":          "grant:percentiles queue:percentiles load:percentiles",
+	"percentiles":        "count:i p50_ms:f p90_ms:f p99_ms:f max_ms:f",
+	"suspect":            "owner:s bytes:i growth_bytes_per_hour:f oldest_unused_seconds:f reason:s",
 	"reply/optimize":     "status:s replayed:b? before:memory_info after:memory_info freed_bytes:i steps:[]step",
 	"reply/cleanup":      "status:s replayed:b? freed_bytes:i models_unloaded:[]s",
 	"reply/get_pressure": "pressure:pressure? devices:[]pressure? tenant_pressure:[]pressure?",
