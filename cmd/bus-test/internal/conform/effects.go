@@ -24,6 +24,8 @@ func (c caller) effects() []check {
 	c.queueEffects(add)
 	c.queryEffects(add)
 	c.limitEffects(add)
+	c.byteEffects(add)
+	c.roomEffects(add)
 	if c.modelPath != "" {
 		c.modelEffects(add)
 	}
