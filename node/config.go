@@ -60,6 +60,8 @@ type Config struct {
 	// address than loopback.
 	HTTP       string
 	HTTPRemote bool
+	// OTLPEndpoint is the URL of a collector of traces, "" for none.
+	OTLPEndpoint string
 
 	LogLevel  slog.Level
 	LogFormat LogFormat

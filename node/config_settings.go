@@ -9,6 +9,7 @@ import (
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/pressure"
 	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/tracing"
 )
 
 // Scope says which programs a setting concerns.
@@ -233,6 +234,9 @@ func table() []setting {
 		{Setting{Key: "http_remote", Switch: true, Group: groupOperate, Scope: node,
 			Help: "let that be an address that other machines reach, though nobody is asked who he is"},
 			flag(func(c *Config) *bool { return &c.HTTPRemote }), always("false", "a scraper runs beside the node, or a proxy asks who it is")},
+		{Setting{Key: "otlp_endpoint", Form: "URL|off", Group: groupOperate, Scope: node,
+			Help: "a collector of OpenTelemetry traces that takes OTLP over HTTP, such as http://127.0.0.1:4318"},
+			text(func(c *Config) *string { return &c.OTLPEndpoint }, nil).offOr(tracing.CheckEndpoint), always("off", "nothing is sent anywhere unasked")},
 
 		{Setting{Key: "log_level", Form: "debug|info|warn|error", Group: groupLog, Scope: node | vault,
 			Help: "the least important records that are written"},

@@ -30,6 +30,7 @@ import (
 	"github.com/isobar-project/isobar/metrics"
 	"github.com/isobar-project/isobar/schemas"
 	"github.com/isobar-project/isobar/telemetry"
+	"github.com/isobar-project/isobar/tracing"
 	"github.com/isobar-project/isobar/vault"
 	"github.com/isobar-project/isobar/weights"
 )
@@ -84,7 +85,8 @@ type Node struct {
 	board  *health.Board
 	outlet atomic.Pointer[bus.Bus] // bus, for who may run before it stands
 	// lostEvents is looked at by heartbeats, one at a time.
-	lostEvents drops
+	lostEvents, lostSpans drops
+	traces                *tracing.Exporter // nil where none are made
 
 	reach   reach
 	stop    sync.Once
@@ -122,6 +124,9 @@ func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
 	}
 	boot := uuid.NewString()
 	n.info = Info{Node: cfg.Node, BootID: boot, DataSocket: cfg.DataSocket(), VaultSocket: cfg.VaultSocket()}
+	if err := n.openTraces(); err != nil {
+		return nil, err
+	}
 	n.newFigures(deviceIDs(&cfg, w.Drivers))
 	if err := n.openBus(boot, w); err != nil {
 		return nil, err
@@ -214,6 +219,9 @@ func (n *Node) openBus(boot string, w Hooks) error {
 	c := bus.Config{Node: n.cfg.Node, Version: n.cfg.Version, BootID: boot, Tenants: w.Tenants, History: n.cfg.History(),
 		Heartbeat: n.beat, Observe: n.answered, Left: n.figures.EventLeft, Clock: w.Clock, Log: n.log}
 	c.OnHealth = n.busHealth
+	if n.traces != nil {
+		c.Trace = trace
+	}
 	c.OnReach = n.reach.set
 	if n.cfg.NATSURL != "" {
 		c.Conn = conn.Config{URL: n.cfg.NATSURL, CredentialsFile: n.cfg.NATSCredentials, Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword}
@@ -233,6 +241,7 @@ func (n *Node) openBus(boot string, w Hooks) error {
 // beat may be asked before the house stands.
 func (n *Node) beat() schemas.Heartbeat {
 	n.checkEvents()
+	n.checkSpans()
 	if n.house == nil {
 		return schemas.Heartbeat{}
 	}
@@ -368,6 +377,9 @@ func (n *Node) close(dropAll bool) error {
 		n.bus.Close(time.Second)
 	}
 	n.commands.flush()
+	if n.traces != nil {
+		n.traces.Close()
+	}
 	if n.watcher != nil {
 		n.watcher.Close()
 	}

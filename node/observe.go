@@ -18,6 +18,7 @@ func (o *observer) Granted(device string, class schemas.Class, queued time.Durat
 // Completed implements actors.Observer.
 func (o *observer) Completed(c *actors.Command, data any, code schemas.Code) {
 	o.n.figures.Completed(data)
+	o.n.traceParts(c, data)
 }
 
 // DeviceWarnings implements actors.Observer.

@@ -18,6 +18,7 @@ import (
 func (n *Node) answered(o bus.Outcome) {
 	n.figures.Command(o.Command.Action, o.Code, o.Took)
 	n.commands.add(o)
+	n.traceAnswer(&o)
 }
 
 // newFigures makes the node's metrics, once its devices are known.
@@ -45,6 +46,9 @@ func (n *Node) serveHTTP() {
 func (n *Node) page(ctx context.Context, b []byte) []byte {
 	e := n.bus.EventStats()
 	s := &metrics.Snapshot{Warnings: n.board.List(), Process: process(), Events: metrics.EventCounts{Published: e.Published, Dropped: e.Dropped, Waiting: e.Waiting}}
+	if n.traces != nil {
+		s.Spans.Exported, s.Spans.Dropped = n.traces.Stats()
+	}
 	if survey, err := n.house.Survey(ctx); err == nil {
 		s.Survey = survey
 	} else {

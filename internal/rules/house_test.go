@@ -59,6 +59,7 @@ var house = map[string]room{
 	"metrics":          {imports: []string{"actors", "schemas"}, tests: []string{"ledger"}},
 	"telemetry":        {imports: []string{"metrics"}},
 	"doctor":           {imports: []string{"device/..."}},
+	"tracing":          {imports: []string{"clock"}},
 	"deploy/dashboard": {tests: []string{"metrics", "schemas"}},
 
 	// Wiring, and what is built on it. The command line parses and calls.
