@@ -71,6 +71,9 @@ var house = map[string]room{
 		tests: []string{"..."}},
 	"examples": {imports: []string{"bus/client", "dataplane/client", "schemas"}, tests: []string{"node/nodetest"}},
 
+	// What runs a node elsewhere, held to what the program does.
+	"deploy": {tests: []string{"..."}},
+
 	"internal/rules": {},
 }
 
@@ -106,6 +109,8 @@ var testLibraries = []string{
 	"github.com/santhosh-tekuri/jsonschema/v6",
 	// A test may be a plain NATS client, and an odd client of the data socket.
 	"github.com/nats-io/nats.go",
+	"github.com/nats-io/nats-server/v2",
+	"go.yaml.in/yaml/v4",
 	"github.com/vmihailenco/msgpack/v5",
 	"github.com/prometheus/procfs",
 	"golang.org/x/sys",
