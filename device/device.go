@@ -235,6 +235,13 @@ type Driver interface {
 	// must not overlap (ErrRange).
 	Copy(dst Segment, dstOff int64, src Segment, srcOff, n int64) error
 
+	// Read copies len(b) bytes of s from off into b. Read and Write are how bytes get
+	// from one driver's segment to another's: by way of a buffer of the caller. ErrRange.
+	Read(s Segment, off int64, b []byte) error
+
+	// Write copies b into s from off. ErrSealed, ErrRange.
+	Write(s Segment, off int64, b []byte) error
+
 	// Fill reads n bytes of f from fileOff into s from off, and returns how many
 	// bytes were placed. It neither uses nor moves f's own offset. A file that
 	// ends early is io.ErrUnexpectedEOF, whether it was short before or is

@@ -24,8 +24,8 @@
 // methods may be called from any goroutine; a driver whose hardware needs a
 // particular thread keeps one itself. Fill may run concurrently on disjoint
 // ranges of one segment. What the caller must order itself: Destroy comes after
-// every other call on that segment has returned, and Clear, Copy and Fill of
-// overlapping ranges do not run at once.
+// every other call on that segment has returned, and Clear, Copy, Write and
+// Fill of overlapping ranges do not run at once.
 //
 // # Ownership
 //

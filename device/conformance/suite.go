@@ -74,6 +74,7 @@ func (s Suite) Run(t *testing.T) {
 		{"ScratchKeepsItsSize", testScratchSeals},
 		{"ClearIsExact", testClear},
 		{"CopyIsExact", testCopy},
+		{"ReadAndWriteAreExact", testReadWrite},
 		{"FillIsExact", testFill},
 		{"FillInParallel", testFillParallel},
 		{"FillOfAShortFile", testFillShort},

@@ -189,6 +189,12 @@ func (d *Driver) Copy(dst device.Segment, dstOff int64, src device.Segment, srcO
 	return d.store.Copy(dst, dstOff, src, srcOff, n)
 }
 
+// Read implements device.Driver.
+func (d *Driver) Read(s device.Segment, off int64, b []byte) error { return d.store.Read(s, off, b) }
+
+// Write implements device.Driver.
+func (d *Driver) Write(s device.Segment, off int64, b []byte) error { return d.store.Write(s, off, b) }
+
 // Fill implements device.Driver.
 func (d *Driver) Fill(ctx context.Context, s device.Segment, off int64, f *os.File, fileOff, n int64) (int64, error) {
 	return d.store.Fill(ctx, s, off, f, fileOff, n)

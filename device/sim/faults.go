@@ -36,7 +36,7 @@ func (f *Faults) FailCreate(n int) {
 	f.create = countdown(n)
 }
 
-// FailCopy makes the n-th Fill, Copy or Clear from now fail with err, before it
+// FailCopy makes the n-th Fill, Copy, Clear, Read or Write from now fail with err, before it
 // touches a byte; 1 is the next, 0 none.
 func (f *Faults) FailCopy(n int, err error) {
 	f.mu.Lock()

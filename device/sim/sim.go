@@ -267,6 +267,22 @@ func (d *Driver) Copy(dst device.Segment, dstOff int64, src device.Segment, srcO
 	return d.store.Copy(dst, dstOff, src, srcOff, n)
 }
 
+// Read implements device.Driver.
+func (d *Driver) Read(s device.Segment, off int64, b []byte) error {
+	if err := d.transfer(context.Background(), int64(len(b))); err != nil {
+		return err
+	}
+	return d.store.Read(s, off, b)
+}
+
+// Write implements device.Driver.
+func (d *Driver) Write(s device.Segment, off int64, b []byte) error {
+	if err := d.transfer(context.Background(), int64(len(b))); err != nil {
+		return err
+	}
+	return d.store.Write(s, off, b)
+}
+
 // Fill implements device.Driver.
 func (d *Driver) Fill(ctx context.Context, s device.Segment, off int64, f *os.File, fileOff, n int64) (int64, error) {
 	if err := d.transfer(ctx, 0); err != nil {
