@@ -39,6 +39,8 @@ type Request struct {
 	Key       string
 	RequestID string
 	Answer    func(g *Grant) AnswerRecord
+	// Filling makes a grant that a transfer has yet to fill: see transfer.go.
+	Filling bool
 	// Unclaimed grants get no claim (a model's weights are claimed by its readers).
 	Unclaimed bool
 

@@ -59,6 +59,9 @@ func (d *Device) checkBooks() error {
 			return fmt.Errorf("request %d was promised %d bytes, has %d, with %d jobs", r.ticket, r.promised, sum, r.jobs)
 		}
 	}
+	for _, m := range d.moves() {
+		want.promised += m.To.Bytes
+	}
 	for class, n := range d.warming {
 		want.warming += class * int64(n)
 	}
@@ -125,6 +128,9 @@ func (d *Device) checkBlocks() error {
 		for _, b := range r.blocks {
 			by[b.Segment] = append(by[b.Segment], owned{b, r.domain})
 		}
+	}
+	for _, m := range d.moves() {
+		by[m.To.Segment] = append(by[m.To.Segment], owned{m.To, d.vacant.now.domain})
 	}
 	for id, blocks := range by {
 		info, ok := d.heap.Segment(id)
@@ -291,7 +297,8 @@ func (d *Device) checkRecord(kind store.Kind, payload []byte, name string) error
 		}
 		is := d.grants[g.ID]
 		if is == nil || is.Owner != g.Owner || is.Class != g.Class || is.Status != g.Status || is.Granted != g.Granted || is.Follows != g.Follows ||
-			is.Sealed != g.Sealed || is.Bound != g.Bound || is.LeaseEnds != g.LeaseEnds || is.Persistent != g.Persistent || is.Model != g.Model {
+			is.Sealed != g.Sealed || is.Bound != g.Bound || is.LeaseEnds != g.LeaseEnds || is.Persistent != g.Persistent || is.Model != g.Model ||
+			is.Filling != g.Filling || is.Origin != g.Origin {
 			if is == nil || d.needsRecord(is) || is.Status == StatusActive {
 				return fmt.Errorf("grant %+v is %+v", g, is)
 			}

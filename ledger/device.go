@@ -102,6 +102,7 @@ type Device struct {
 	warmAfter clock.Instant // the pool is not filled before
 	draining  bool
 	timers    timers
+	vacant    *defragment // under way
 	stats     DeviceStats
 	ballast   *Ballast
 	buf       []byte   // of the record being encoded

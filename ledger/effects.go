@@ -19,6 +19,10 @@ type Effects struct {
 	Revokes  []Revoke
 	Wants    []Want
 	Readers  []Reader
+	// Interrupts are held grants whose release has begun: who works on them should stop soon.
+	Interrupts []uuid.UUID
+	// Abandon is true when the copies of the JobVacate under way have become useless.
+	Abandon bool
 	// Figures is true when the device's bytes changed.
 	Figures bool
 	// Cause is what changed them, for the pressure event; RequestID and Model are of the
@@ -35,8 +39,9 @@ func (e *Effects) reset() {
 	clear(e.Revokes)
 	clear(e.Wants)
 	clear(e.Readers)
+	clear(e.Interrupts)
 	*e = Effects{Jobs: e.Jobs[:0], Outcomes: e.Outcomes[:0], Events: e.Events[:0],
-		Revokes: e.Revokes[:0], Wants: e.Wants[:0], Readers: e.Readers[:0]}
+		Revokes: e.Revokes[:0], Wants: e.Wants[:0], Readers: e.Readers[:0], Interrupts: e.Interrupts[:0]}
 }
 
 // JobKind says what a worker is to do with the driver.
@@ -53,6 +58,7 @@ const (
 	JobExport                     // make descriptors for one session [Exported]
 	JobSeal                       // write-seal weights [SealDone]
 	JobHolders                    // who still holds these segments? [HoldersFound]
+	JobVacate                     // copy a segment's blocks elsewhere [Vacated]
 )
 
 // Range is a part of a segment.
@@ -70,6 +76,10 @@ type Job struct {
 	Grant   uuid.UUID
 	Ranges  []Range
 	Weights bool
+	// Moves are the copies of a JobVacate; Prove asks whether nobody else has the segment, the
+	// only one of Ranges, open or mapped.
+	Moves   []heap.Move
+	Prove   bool
 	Session SessionID
 	Mode    Mode
 	Ref     any    // JobExport: what the caller of Map passed
@@ -81,29 +91,31 @@ type OutcomeKind uint8
 
 // The answers of a device core.
 const (
-	OutcomeGranted  OutcomeKind = iota + 1 // Grant and Claim are set
-	OutcomeQueued                          // the request waits; Position and Reason are set
-	OutcomeRefused                         // Err is set
-	OutcomeReleased                        // Freed, Zombie, Confirmed are set
-	OutcomeSealed                          // Grant is set
-	OutcomeTrimmed                         // Freed is set
+	OutcomeGranted      OutcomeKind = iota + 1 // Grant and Claim are set
+	OutcomeQueued                              // the request waits; Position and Reason are set
+	OutcomeRefused                             // Err is set
+	OutcomeReleased                            // Freed, Zombie, Confirmed are set
+	OutcomeSealed                              // Grant is set
+	OutcomeTrimmed                             // Freed is set
+	OutcomeDefragmented                        // Defragmented is set
 )
 
 // Outcome answers one request. Ref is the request's own.
 type Outcome struct {
-	Kind      OutcomeKind
-	Ref       any
-	Ticket    Ticket
-	Grant     *Grant // valid until the next call of the core
-	Claim     string
-	Queued    int64 // nanoseconds spent waiting for room
-	Evicted   []Evicted
-	Position  int
-	Reason    string
-	Freed     int64
-	Zombie    int64
-	Confirmed bool
-	Err       *schemas.Error
+	Kind         OutcomeKind
+	Ref          any
+	Ticket       Ticket
+	Grant        *Grant // valid until the next call of the core
+	Claim        string
+	Queued       int64 // nanoseconds spent waiting for room
+	Evicted      []Evicted
+	Position     int
+	Reason       string
+	Freed        int64
+	Zombie       int64
+	Confirmed    bool
+	Defragmented Defragmented
+	Err          *schemas.Error
 }
 
 // Evicted is a model that went to make room for a request.
@@ -125,6 +137,7 @@ const (
 	EventQueued      EventKind = "queued"
 	EventRefused     EventKind = "refused"
 	EventExpired     EventKind = "expired"
+	EventMoved       EventKind = "moved"
 	EventZombie      EventKind = "zombie"
 	EventConfirmed   EventKind = "confirmed"
 )

@@ -13,7 +13,7 @@ func (d *Device) grant(r *Request, now Now) {
 		ID: r.id, Owner: r.Owner, Class: r.Class, Status: StatusActive,
 		Size: r.Size, Granted: r.Size, Align: r.Align, Purpose: r.Purpose, Persistent: r.Persistent,
 		Priority: r.Priority, Type: d.cfg.Type, Model: r.Model, Created: now.Wall, LastUsed: now.Wall,
-		Lease: r.Lease, Follows: r.Follows, Bound: r.Owner.Session != "" && !r.Persistent,
+		Lease: r.Lease, Follows: r.Follows, Filling: r.Filling, Bound: r.Owner.Session != "" && !r.Persistent,
 	}
 	if r.Class != ClassReservation {
 		g.Blocks, g.Granted = append(g.few.blocks[:0], r.blocks...), 0
@@ -25,8 +25,11 @@ func (d *Device) grant(r *Request, now Now) {
 		g.LeaseEnds = now.Boot.Add(r.Lease)
 	}
 	claim := ""
-	if !r.Unclaimed && r.Class != ClassReservation {
+	if !r.Unclaimed && !r.Filling && r.Class != ClassReservation {
 		claim = d.newClaim(g, now)
+	}
+	if g.Filling {
+		g.holds.writes = 1
 	}
 	if err := d.record(g, r, now); err != nil {
 		d.backOut(r)

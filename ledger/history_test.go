@@ -3,12 +3,14 @@ package ledger_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
+	"github.com/isobar-project/isobar/heap"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/ledger/ledgertest"
 	"github.com/isobar-project/isobar/schemas"
@@ -23,12 +25,15 @@ type history struct {
 	sessions map[ledger.SessionID]bool
 	maps     []mapping // what sessions were told that they hold
 	crash    *crashes  // nil: none are looked at
+	holds    []hold
+	fills    []uuid.UUID // being filled
 }
 
 type mapping struct {
 	session ledger.SessionID
 	grant   uuid.UUID
-	live    *ledgertest.Live
+	// segments are those that it was given; the grant may have moved since it let go.
+	segments []heap.SegmentID
 }
 
 const limit = 1 << 20
@@ -73,7 +78,10 @@ func (h *history) answered(o ledger.Outcome) {
 		if r == nil {
 			h.t.Fatalf("a grant nobody asked for: %+v", o)
 		}
-		if o.Grant.Granted < r.Size || r.Class != ledger.ClassReservation && o.Claim == "" != r.Unclaimed {
+		if r.Filling {
+			h.fills = append(h.fills, o.Grant.ID)
+		}
+		if o.Grant.Granted < r.Size || r.Class != ledger.ClassReservation && o.Claim == "" != (r.Unclaimed || r.Filling) {
 			h.t.Fatalf("%+v for %+v", o.Grant, r)
 		}
 	}
@@ -126,13 +134,14 @@ func (h *history) allocate() {
 	if r.Class == ledger.ClassReservation && rapid.Bool().Draw(t, "follows") {
 		r.Follows = ledger.Process{PID: int32(h.n), Start: 9}
 	}
+	r.Filling = (r.Class == ledger.ClassScratch || r.Class == ledger.ClassState) && rapid.IntRange(0, 3).Draw(t, "by a transfer") == 0
 	if r.Class == ledger.ClassWeights {
 		r.Model, r.Unclaimed, r.Owner.Session = fmt.Sprint("m", h.n), true, ""
 		for left := r.Size; left > 0; left -= 100000 {
 			r.Segments = append(r.Segments, min(left, 100000))
 		}
 	}
-	if rapid.Bool().Draw(t, "keyed") {
+	if !r.Filling && rapid.Bool().Draw(t, "keyed") {
 		r.Key = ledger.AnswerKey(r.Owner.Tenant, r.RequestID)
 		r.Answer = func(g *ledger.Grant) ledger.AnswerRecord {
 			return ledger.AnswerRecord{Key: r.Key, Action: "allocate", Grant: g.ID, Body: []byte("{}")}
@@ -219,7 +228,7 @@ func (h *history) mapIt() {
 		err = h.Core.Map(ledger.MapRequest{Session: s, PID: ledgertest.PID(s), UID: 7, Digest: ledger.DigestOf(claim), Mode: mode}, h.Now)
 	}))
 	if err == nil {
-		h.maps = append(h.maps, mapping{s, g.ID, g})
+		h.maps = append(h.maps, mapping{s, g.ID, slices.Clone(g.Segments)})
 		var again *schemas.Error
 		h.must(h.Call(func() {
 			again = h.Core.Map(ledger.MapRequest{Session: s, UID: 7, Digest: ledger.DigestOf(claim), Mode: mode}, h.Now)
@@ -238,7 +247,7 @@ func (h *history) unmap() {
 	m := h.maps[i]
 	h.maps = append(h.maps[:i:i], h.maps[i+1:]...)
 	if rapid.IntRange(0, 4).Draw(h.t, "honest") > 0 {
-		h.LetGo(m.session, m.live.Segments)
+		h.LetGo(m.session, m.segments)
 	}
 	h.must(h.Call(func() { h.Core.Unmap(m.session, m.grant, h.Now) }))
 }
@@ -348,7 +357,13 @@ func (h *history) rest() {
 }
 
 func (h *history) step() {
-	switch rapid.IntRange(0, 15).Draw(h.t, "step") {
+	switch rapid.IntRange(0, 18).Draw(h.t, "step") {
+	case 16:
+		h.hold()
+	case 17:
+		h.letGo()
+	case 18:
+		h.defragment()
 	case 0, 1, 2, 3:
 		h.allocate()
 	case 4, 5:
@@ -371,6 +386,7 @@ func (h *history) step() {
 // end lets everybody go; the device must come to rest with nothing in use.
 func (h *history) end() {
 	h.must(h.Settle())
+	h.must(h.Call(h.Core.StopDefragment))
 	for i := 1; i <= 6; i++ {
 		s := ledger.SessionID(fmt.Sprint("s", i))
 		h.Kill(s)
@@ -379,6 +395,9 @@ func (h *history) end() {
 	h.must(h.CallOver(func() { h.Core.SetOutside(0, limit, h.Now) }))
 	for round := 0; round < 100 && (len(h.owed) > 0 || len(h.Live) > 0 || len(h.Tasks) > 0); round++ {
 		h.must(h.Settle())
+		for len(h.holds)+len(h.fills) > 0 {
+			h.letGo()
+		}
 		for _, g := range h.Grants() {
 			h.must(h.Call(func() {
 				h.Core.Release(ledger.ReleaseRequest{Grant: g.ID, Tenant: g.Owner.Tenant, Force: true, Why: ledger.WhyDeallocated}, h.Now)

@@ -92,6 +92,8 @@ func (g *Grant) impossible(segments map[heap.SegmentID]*segment) string {
 		return fmt.Sprintf("a %s that follows process %d", g.Class, g.Follows.PID)
 	case g.Lease < 0 || g.LeaseEnds < 0:
 		return "a negative lease"
+	case g.Filling && (reservation || g.Class == ClassWeights || g.Origin != (uuid.UUID{}) || len(g.Mappers) > 0):
+		return "being filled, and something that this cannot be"
 	case g.Bound && g.Owner.Session == "":
 		return "bound to no session"
 	}

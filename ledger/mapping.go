@@ -61,6 +61,8 @@ func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
 		return schemas.Errorf(schemas.CodeInvalidRequest, "weights are read-only: map them with mode ro").With("field", "mode")
 	case g.Class == ClassWeights && !g.Sealed:
 		return schemas.Errorf(schemas.CodeStaleHandle, "the model is not loaded yet")
+	case g.holds.leaving:
+		return schemas.Errorf(schemas.CodeAllocationInUse, "the allocation is being moved to another device: wait for the end of the transfer")
 	}
 	if !d.ballast.Hold() {
 		return d.ballast.Refusal()
@@ -95,6 +97,7 @@ func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
 		g.Owner.Session, g.Owner.PID, g.Bound = r.Session, r.PID, true
 		d.tie(r.Session, g)
 	}
+	d.stay(g)
 	g.LastUsed = now.Wall
 	g.note("mapped", now.Wall, string(r.Mode))
 	g.Shared = true
@@ -276,6 +279,9 @@ func (d *Device) Handle(id uuid.UUID, tenant string, now Now) (*Grant, string, *
 	}
 	if g.Status != StatusActive {
 		return nil, "", schemas.Errorf(schemas.CodeStaleHandle, "allocation %s is being released", id)
+	}
+	if g.Filling {
+		return nil, "", schemas.Errorf(schemas.CodeStaleHandle, "allocation %s is still being filled by a transfer", id)
 	}
 	if g.Class == ClassReservation {
 		return nil, "", schemas.Errorf(schemas.CodeInvalidRequest, "a reservation has no memory to map").With("field", "allocation_id")

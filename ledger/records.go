@@ -137,7 +137,8 @@ func encodeGrant(b []byte, g *Grant) []byte {
 	e.i64(g.Align)
 	e.str(g.Purpose)
 	e.str(g.Model)
-	e.u32(bit(g.Persistent, 0) | bit(g.Sealed, 1) | bit(g.Bound, 2) | bit(g.Follows.PID != 0, 3))
+	e.u32(bit(g.Persistent, 0) | bit(g.Sealed, 1) | bit(g.Bound, 2) | bit(g.Follows.PID != 0, 3) |
+		bit(g.Filling, 4) | bit(g.Origin != uuid.UUID{}, 5))
 	e.i64(int64(g.Priority))
 	e.at(g.Created)
 	e.at(g.LastUsed)
@@ -166,6 +167,9 @@ func encodeGrant(b []byte, g *Grant) []byte {
 		e.i64(int64(p.Start))
 		e.u32(p.UID)
 	}
+	if g.Origin != (uuid.UUID{}) {
+		e.raw(g.Origin[:])
+	}
 	return e.b
 }
 
@@ -179,6 +183,7 @@ func decodeGrant(b []byte) (*Grant, error) {
 	g.Purpose, g.Model = d.str(), d.str()
 	flags := d.u32()
 	g.Persistent, g.Sealed, g.Bound = flags&1 != 0, flags&2 != 0, flags&4 != 0
+	g.Filling = flags&16 != 0
 	g.Priority = int(d.i64())
 	g.Created, g.LastUsed = d.at(), d.at()
 	g.Lease, g.LeaseEnds = time.Duration(d.i64()), clock.Instant(d.i64())
@@ -196,6 +201,9 @@ func decodeGrant(b []byte) (*Grant, error) {
 	}
 	if flags&8 != 0 {
 		g.Follows = Process{PID: int32(d.u32()), Start: uint64(d.i64()), UID: d.u32()}
+	}
+	if flags&32 != 0 {
+		copy(g.Origin[:], d.take(16))
 	}
 	return g, d.end()
 }

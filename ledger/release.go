@@ -150,6 +150,7 @@ func (d *Device) beginRelease(g *Grant, why string, wait time.Duration, ref any,
 		}
 		g.Claims = nil
 		g.note("revoking", now.Wall, why)
+		d.interrupt(g)
 		if g.Class == ClassReservation {
 			d.letGo(g)
 			d.drop(g)
@@ -194,7 +195,7 @@ func (d *Device) askBack(g *Grant, s SessionID) {
 // needsRecord tells whether a release can be interrupted: a grant whose bytes are free
 // at once is simply deleted, in one transaction.
 func (d *Device) needsRecord(g *Grant) bool {
-	return len(g.Mappers) > 0 || d.anyShared(g) || g.Class == ClassWeights
+	return len(g.Mappers) > 0 || d.anyShared(g) || g.Class == ClassWeights || g.held()
 }
 
 func (d *Device) anyShared(g *Grant) bool {
@@ -238,8 +239,8 @@ func (d *Device) sum(s Status) *int64 {
 // otherwise starts the proof or waits for the event that allows one.
 func (d *Device) tryFree(g *Grant, now Now) {
 	rel := g.release
-	if rel.doomed != nil {
-		return
+	if rel.doomed != nil || g.held() {
+		return // what is held is tried again when it is let go
 	}
 	if rel.proving {
 		rel.again = true

@@ -137,8 +137,11 @@ type Report struct {
 	Bytes            int64
 	// Lost grants had segments that are no longer in the vault.
 	Lost []uuid.UUID
-	// Undone grants were weights whose load had not finished.
+	// Undone grants were weights whose load had not finished, or targets of a transfer.
 	Undone []uuid.UUID
+	// Origins are moved grants the release of whose origin may not have begun: the shell has it
+	// released and calls Settled.
+	Origins []Origin
 	// Answers are the outcomes that retried commands will get.
 	Answers []AnswerRecord
 	// Models are the sealed weights grants. A name can have several: other tenants'
@@ -359,6 +362,11 @@ func (d *Device) sweep(rep *Report, now Now) {
 		case g.Class == ClassWeights && !g.Sealed:
 			rep.Undone = append(rep.Undone, g.ID)
 			d.beginRelease(g, WhyLoadFailed, 0, nil, now)
+		case g.Filling:
+			rep.Undone = append(rep.Undone, g.ID)
+			d.beginRelease(g, WhyTransferFailed, 0, nil, now)
+		case g.Origin != (uuid.UUID{}):
+			rep.Origins = append(rep.Origins, Origin{Grant: g.ID, From: g.Origin, Tenant: g.Owner.Tenant})
 		}
 	}
 	for _, id := range d.heap.Idle(d.books.pooled) {
@@ -383,6 +391,7 @@ func (d *Device) ReleaseModel(id uuid.UUID, why string, now Now) {
 func (d *Device) Drain(all bool, now Now) (stay int, bytes int64) {
 	d.begin()
 	d.draining = true
+	d.StopDefragment()
 	for len(d.queue) > 0 {
 		r := d.queue[0]
 		d.unqueue(r)
@@ -399,7 +408,7 @@ func (d *Device) Drain(all bool, now Now) (stay int, bytes int64) {
 	for _, g := range d.all() {
 		switch {
 		case g.release != nil:
-		case !all && d.stays(g, now):
+		case !all && !g.Filling && d.stays(g, now):
 			stay++
 			bytes += g.Granted
 		default:
@@ -421,5 +430,5 @@ func (d *Device) stays(g *Grant, now Now) bool {
 // destroyed.
 func (d *Device) Idle() bool {
 	b := &d.books
-	return len(d.pending) == 0 && b.revoking == 0 && b.doomed == 0 && b.warming == 0 && b.aside == 0
+	return len(d.pending) == 0 && d.vacant == nil && b.revoking == 0 && b.doomed == 0 && b.warming == 0 && b.aside == 0
 }

@@ -284,6 +284,7 @@ func (s *script) crash(td *datadriven.TestData) error {
 var kinds = map[ledger.JobKind]string{
 	ledger.JobCreate: "create", ledger.JobClear: "clear", ledger.JobWarm: "warm", ledger.JobScrub: "scrub", ledger.JobProve: "prove",
 	ledger.JobDestroy: "destroy", ledger.JobExport: "export", ledger.JobSeal: "seal", ledger.JobHolders: "find-holders",
+	ledger.JobVacate: "vacate",
 }
 
 // effects writes down what the core said and wants.

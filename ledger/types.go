@@ -127,6 +127,13 @@ type Grant struct {
 	Uses    int64
 
 	former  []SessionID // sessions that mapped it, the latest last; not recorded
+	// Filling is true while a transfer has yet to bring all of its bytes: see transfer.go.
+	Filling bool
+	// Origin is the grant of another device that it was moved from, until the release of that
+	// one has begun.
+	Origin uuid.UUID
+
+	holds   holds
 	history []HistoryItem
 	seq     uint64 // order of arrival in this process
 	rec     store.RecID

@@ -33,7 +33,7 @@ type Task struct {
 	ledger.Job
 	Done bool
 	Fail error // of the driver
-	ok   bool  // JobProve
+	ok   bool  // JobProve, JobVacate
 	pids []int32
 }
 
@@ -177,6 +177,7 @@ func (m *Machine) After(over bool) error {
 	m.Wants = append(m.Wants, e.Wants...)
 	for _, j := range e.Jobs {
 		j.Ranges = append([]ledger.Range(nil), j.Ranges...)
+		j.Moves = append([]heap.Move(nil), j.Moves...)
 		j.Info = nil
 		m.Tasks = append(m.Tasks, &Task{Job: j})
 		if j.Kind == ledger.JobDestroy {
@@ -195,6 +196,11 @@ func (m *Machine) After(over bool) error {
 		}
 	}
 	for _, ev := range m.Events {
+		if ev.Kind == ledger.EventMoved {
+			if err := m.moved(ev.Grant); err != nil {
+				return err
+			}
+		}
 		if ev.Kind == ledger.EventDeallocated || ev.Kind == ledger.EventExpired {
 			delete(m.Live, ev.Grant)
 		}
@@ -263,6 +269,23 @@ func (m *Machine) granted(o ledger.Outcome) error {
 	return nil
 }
 
+// moved takes note of a grant's new places and checks that they may be its owner's.
+func (m *Machine) moved(id uuid.UUID) error {
+	g, ok := m.Core.Grant(id)
+	l := m.Live[id]
+	if !ok || l == nil {
+		return fmt.Errorf("grant %s was moved and is not there", id)
+	}
+	l.Segments = nil
+	for _, b := range g.Blocks {
+		if s := m.Segments[b.Segment]; s == nil || s.Content != l.Domain {
+			return fmt.Errorf("grant %s of %s was moved to segment %d: %+v", id, l.Domain, b.Segment, s)
+		}
+		l.Segments = append(l.Segments, b.Segment)
+	}
+	return nil
+}
+
 // sameDomain reports whether a session opened a segment under the same owner: the shared
 // segments of one trust domain stay with it.
 func (m *Machine) sameDomain(_ ledger.SessionID, id heap.SegmentID, domain string) bool {
@@ -325,10 +348,10 @@ func (m *Machine) Do(t *Task, fail error) {
 				s.Content = ""
 			}
 		}
-	case ledger.JobProve:
+	case ledger.JobProve, ledger.JobVacate:
 		t.ok = fail == nil
 		for _, r := range t.Ranges {
-			t.ok = t.ok && len(m.Segments[r.Segment].Open) == 0
+			t.ok = t.ok && (t.Kind == ledger.JobVacate && !t.Prove || len(m.Segments[r.Segment].Open) == 0)
 		}
 	case ledger.JobHolders:
 		for _, r := range t.Ranges {
@@ -369,6 +392,8 @@ func (m *Machine) Tell(t *Task) error {
 			m.Core.Scrubbed(t.Ranges[0].Segment, t.Fail, m.Now)
 		case ledger.JobProve:
 			m.Core.Proved(t.Grant, t.ok, m.Now)
+		case ledger.JobVacate:
+			m.Core.Vacated(t.ok, m.Now)
 		case ledger.JobDestroy:
 			m.Core.Destroyed(t.Grant, t.Ranges, m.Now)
 		case ledger.JobExport:
