@@ -46,7 +46,7 @@ func sessionOf(data any) string {
 
 // admit looks the session up and decides whether the command is new.
 func (s *sessionsActor) admit(c *call, spec *schemas.Spec, session ledger.SessionID) {
-	remembered := spec.Changing && c.Chosen && !c.DryRun && c.Action != schemas.ActionCancelOperation
+	remembered := spec.Changing && c.Chosen && !c.DryRun && c.Action != schemas.ActionCancelOperation && c.Action != schemas.ActionCancelTransfer
 	if remembered {
 		key := ledger.AnswerKey(c.Tenant, c.RequestID)
 		verdict, rec, err := s.answers.Ask(key, c.Digest, c, s.house.cfg.Clock.Now())
@@ -147,7 +147,19 @@ func (h *House) route(c *call) {
 		h.cleanup(c, in)
 	case *schemas.ListDevicesRequest:
 		h.listDevices(c)
-	case *schemas.GetOperationRequest, *schemas.CancelOperationRequest:
+	case *schemas.ClearRequest:
+		h.clear(c, in)
+	case *schemas.CopyRequest:
+		h.copyBytes(c, in)
+	case *schemas.TransferRequest:
+		h.transferBytes(c, in)
+	case *schemas.DefragmentRequest:
+		if d, err := h.device(in.DeviceID); err != nil {
+			c.fail(err)
+		} else {
+			d.defragment(c)
+		}
+	case *schemas.GetOperationRequest, *schemas.CancelOperationRequest, *schemas.GetTransferRequest, *schemas.CancelTransferRequest:
 		h.operations(c)
 	case *schemas.LoadModelRequest, *schemas.UnloadModelRequest, *schemas.AcquireModelRequest, *schemas.ReleaseModelRequest,
 		*schemas.GetModelInfoRequest, *schemas.ModelStatusRequest:
@@ -168,11 +180,16 @@ func (h *House) pickFor(c *call, id string, kind schemas.DeviceType) *deviceActo
 func (h *House) operations(c *call) {
 	s := h.sessions
 	err := s.offer(seam.ReleaseLane, c, func() {
-		if c.Action == schemas.ActionCancelOperation {
+		switch c.Action {
+		case schemas.ActionCancelOperation:
 			s.cancelOperation(c)
-			return
+		case schemas.ActionCancelTransfer:
+			s.cancelTransfer(c)
+		case schemas.ActionGetTransfer:
+			s.getTransfer(c)
+		default:
+			s.getOperation(c)
 		}
-		s.getOperation(c)
 	})
 	if err != nil {
 		c.fail(busy("the node"))

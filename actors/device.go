@@ -47,6 +47,8 @@ type deviceActor struct {
 	health   device.Health
 	ails     *ailment                  // what the observer was last told
 	state    atomic.Pointer[condition] // of health, for other goroutines
+	vacating *task                     // the segment being emptied
+	origins  []ledger.Origin           // of moves that a predecessor had nearly ended
 	draining chan Stays                // of a drain under way
 }
 
@@ -145,6 +147,7 @@ func (d *deviceActor) restore(core ledger.DeviceConfig, mem []byte, models map[u
 		return err
 	}
 	d.house.noteRestored(d, rep)
+	d.origins = rep.Origins
 	for _, id := range rep.Models {
 		models[id] = d.id
 	}
@@ -169,6 +172,7 @@ func (h *House) noteRestored(d *deviceActor, rep ledger.Report) {
 func (d *deviceActor) begin() {
 	d.flush()
 	d.resumeFollows()
+	d.settleOrigins()
 	d.figures(&ledger.Effects{Cause: "foreign"}) // so that there is a level before anything happens
 	d.sample()
 }
@@ -197,6 +201,12 @@ func (d *deviceActor) flush() {
 	}
 	for _, r := range e.Readers {
 		d.house.pool.mapped(r)
+	}
+	for _, id := range e.Interrupts {
+		d.house.transfer.interrupt(id)
+	}
+	if e.Abandon {
+		d.abandon()
 	}
 	for _, w := range e.Wants {
 		d.optimizer.want(w)

@@ -48,6 +48,8 @@ func (d *deviceActor) dispatch(j *ledger.Job) {
 	case ledger.JobHolders:
 		segs := d.segments(job.Ranges)
 		d.work.reaper.put(func() { d.findHolders(job, segs) })
+	case ledger.JobVacate:
+		d.vacate(job)
 	default:
 		panic(fmt.Sprintf("actors: a job of kind %d", job.Kind))
 	}

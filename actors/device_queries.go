@@ -121,6 +121,8 @@ func (d *deviceActor) waiting(tenant string) (out []schemas.Waiting) {
 		switch a := r.Ref.(type) {
 		case *grantCall:
 			w.OperationID = a.c.operation
+		case *move:
+			w.OperationID = a.c.operation
 		case *weightsCall:
 			w.OperationID = a.operation
 		}

@@ -114,6 +114,7 @@ func (s *sessionsActor) finished(c *call, data any, undo func()) {
 	op := s.ops[c.operation]
 	op.status, op.result, op.undo, op.ended = schemas.StatusCompleted, data, undo, s.house.cfg.Clock.Now()
 	op.position, op.reason = 0, ""
+	s.transferEnded(op, schemas.EventCompleted)
 	s.ended = append(s.ended, op)
 	if !op.pending {
 		op.fetched = true
@@ -143,6 +144,7 @@ func (s *sessionsActor) failed(c *call, err *schemas.Error) {
 		op.status = schemas.StatusCancelled
 	}
 	op.reason, op.position = err.Message, 0
+	s.transferEnded(op, schemas.EventFailed)
 	s.ended = append(s.ended, op)
 	if !op.pending {
 		c.Reply.Fail(err)
@@ -164,10 +166,15 @@ func (s *sessionsActor) unclaimed(op *operation) {
 	if op.fetched || op.undo == nil {
 		return
 	}
-	if r, ok := op.result.(*schemas.AllocateReply); ok {
-		if d, id, err := s.house.deviceOfID(r.AllocationID); err == nil {
-			d.undo(id, op.c.Tenant, true)
-		}
+	made := ""
+	switch r := op.result.(type) {
+	case *schemas.AllocateReply:
+		made = r.AllocationID
+	case *schemas.TransferReply:
+		made = r.AllocationID
+	}
+	if d, id, err := s.house.deviceOfID(made); err == nil {
+		d.undo(id, op.c.Tenant, true)
 	}
 	if op.c.key != "" {
 		s.undone(op.c)
@@ -227,7 +234,11 @@ func (s *sessionsActor) cancelOperation(c *call) {
 		c.done(planned("granted", "the operation would be cancelled if it has not ended"), nil)
 		return
 	}
-	wait := time.Duration(in.WaitMs) * time.Millisecond
+	s.cancel(c, op, time.Duration(in.WaitMs)*time.Millisecond)
+}
+
+// cancel orders an operation's end and answers when it has ended, or at the wait.
+func (s *sessionsActor) cancel(c *call, op *operation, wait time.Duration) {
 	if op.ended != 0 || op.cancel == nil {
 		s.await(c, op, wait)
 		return
@@ -268,9 +279,12 @@ func (s *sessionsActor) answerOperation(op *operation, w *waiter) {
 			w.c.done(&schemas.CancelOperationReply{Finished: schemas.Done(), Operation: r}, nil)
 			return
 		}
+		if s.answerTransfer(w.c, r) {
+			return
+		}
 		w.c.done(&schemas.GetOperationReply{Operation: r}, nil)
 	}
-	if op.result == nil || w.c.Action != schemas.ActionGetOperation {
+	if op.result == nil || w.c.Action != schemas.ActionGetOperation && w.c.Action != schemas.ActionGetTransfer {
 		reply()
 		return
 	}

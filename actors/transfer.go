@@ -21,8 +21,8 @@ import (
 	"github.com/isobar-project/isobar/weights"
 )
 
-// transferActor owns the running copies: model files that are being looked at, and
-// loads from disk into segments.
+// transferActor owns the running copies: model files that are being looked at, loads from
+// disk into segments, and bytes on their way from one segment to another.
 type transferActor struct {
 	inbox
 	house   *House
@@ -32,6 +32,8 @@ type transferActor struct {
 	running map[*catalog.Copy]*fill
 	waiting []*fill
 	active  int
+	tasks   map[*task]bool // copies and clears on the devices' workers
+	moves   map[*move]bool // transfers, from their hold on
 }
 
 // fill is one load of one model.
@@ -59,7 +61,7 @@ type lent struct {
 var errStopped = errors.New("the load was given up")
 
 func newTransfer(h *House) *transferActor {
-	t := &transferActor{house: h, running: map[*catalog.Copy]*fill{}}
+	t := &transferActor{house: h, running: map[*catalog.Copy]*fill{}, tasks: map[*task]bool{}, moves: map[*move]bool{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }

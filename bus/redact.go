@@ -29,6 +29,18 @@ func withoutClaims(data any) any {
 		c := *r
 		c.Operation.Result = nil
 		return &c
+	case *schemas.TransferReply:
+		c := *r
+		c.Operation.Result = nil
+		return &c
+	case *schemas.GetTransferReply:
+		c := *r
+		c.Operation.Result = nil
+		return &c
+	case *schemas.CancelTransferReply:
+		c := *r
+		c.Operation.Result = nil
+		return &c
 	}
 	return data
 }

@@ -126,7 +126,6 @@ type Grant struct {
 	Follows Process
 	Uses    int64
 
-	former  []SessionID // sessions that mapped it, the latest last; not recorded
 	// Filling is true while a transfer has yet to bring all of its bytes: see transfer.go.
 	Filling bool
 	// Origin is the grant of another device that it was moved from, until the release of that
@@ -134,6 +133,7 @@ type Grant struct {
 	Origin uuid.UUID
 
 	holds   holds
+	former  []SessionID // sessions that mapped it, the latest last; not recorded
 	history []HistoryItem
 	seq     uint64 // order of arrival in this process
 	rec     store.RecID

@@ -33,6 +33,12 @@ var sound = map[string]obj{
 	"acquire_model":    {"name": "none", "lease_seconds": 10},
 	"release_model":    {"reference_id": nobody},
 	"model_optimize":   {}, "optimize": {"device_id": "gpu-0", "optimization_type": "models"}, "cleanup": {"confirm": true}, "analytics": {},
+	"clear":           {"allocation_id": nobody},
+	"copy":            {"source_allocation_id": nobody, "target_allocation_id": nobody},
+	"transfer":        {"allocation_id": nobody, "target_device_id": "gpu-0"},
+	"get_transfer":    {"transfer_id": nobody},
+	"cancel_transfer": {"transfer_id": nobody},
+	"defragment":      {"device_id": "gpu-0"},
 }
 
 const nobody = "00000000-0000-8000-8000-000000000000"
@@ -42,6 +48,8 @@ var unknown = map[string]string{
 	"get_allocation": "ALLOCATION_NOT_FOUND", "deallocate": "ALLOCATION_NOT_FOUND", "get_handle": "ALLOCATION_NOT_FOUND", "renew": "ALLOCATION_NOT_FOUND",
 	"get_operation": "OPERATION_NOT_FOUND", "cancel_operation": "OPERATION_NOT_FOUND", "load_model": "MODEL_NOT_FOUND", "unload_model": "MODEL_NOT_FOUND",
 	"acquire_model": "MODEL_NOT_FOUND", "release_model": "MODEL_NOT_FOUND",
+	"clear": "ALLOCATION_NOT_FOUND", "copy": "ALLOCATION_NOT_FOUND", "transfer": "ALLOCATION_NOT_FOUND",
+	"get_transfer": "TRANSFER_NOT_FOUND", "cancel_transfer": "TRANSFER_NOT_FOUND",
 }
 
 // footprint is what a node must not grow by.
@@ -144,7 +152,7 @@ func TestBadFields(t *testing.T) {
 				}
 				c.want(c.fails("INVALID_REQUEST", action, with(in, "dry_run", "yes")), "field", "dry_run")
 			}
-			if _, has := spec.Request.FieldByName("DeviceID"); has && action != "renew" && action != "get_handle" && action != "release_model" {
+			if _, has := spec.Request.FieldByName("DeviceID"); has && action != "renew" && action != "get_handle" && action != "release_model" && action != "clear" {
 				code := "INVALID_DEVICE"
 				c.fails(code, action, with(in, "device_id", "gpu-99"))
 			}

@@ -10,7 +10,7 @@ import (
 
 // shapes are the contract's types and replies, field by field: name:kind, with a question
 // mark where a field may be absent. Kinds: s string, i integer, f number, b boolean, t time
-// (RFC 3339, UTC), o object, any other name a shape of this table; [] before it is a list,
+// (RFC 3339, UTC), o object, n number or null, any other name a shape of this table; [] before it is a list,
 // {} a map from strings.
 var shapes = map[string]string{
 	"device": "device_id:s type:s name:s driver:s uuid:s simulated:b granularity_bytes:i peers:[]s numa_node:i health:s health_reasons:[]s",
@@ -93,14 +93,22 @@ var shapes = map[string]string{
 	"impact": "reload_cost_ms:f",
 	"reply/analytics": `series:[]point peaks:[]peak rates:rates percentiles:durations model_hit_rate:f top_holders:[]holder
 		leak_suspects:[]suspect`,
-	"point":              "device_id:s timestamp:t used_memory:i available_memory:i pressure_level:s",
-	"peak":               "device_id:s used_memory:i timestamp:t",
-	"rates":              "grants_per_second:f releases_per_second:f refusals_per_second:f evictions_per_second:f",
-	"durations":          "grant:percentiles queue:percentiles load:percentiles",
-	"percentiles":        "count:i p50_ms:f p90_ms:f p99_ms:f max_ms:f",
-	"suspect":            "owner:s bytes:i growth_bytes_per_hour:f oldest_unused_seconds:f reason:s",
-	"reply/optimize":     "status:s replayed:b? before:memory_info after:memory_info freed_bytes:i steps:[]step",
-	"reply/cleanup":      "status:s replayed:b? freed_bytes:i models_unloaded:[]s",
+	"point":                 "device_id:s timestamp:t used_memory:i available_memory:i pressure_level:s",
+	"peak":                  "device_id:s used_memory:i timestamp:t",
+	"rates":                 "grants_per_second:f releases_per_second:f refusals_per_second:f evictions_per_second:f",
+	"durations":             "grant:percentiles queue:percentiles load:percentiles",
+	"percentiles":           "count:i p50_ms:f p90_ms:f p99_ms:f max_ms:f",
+	"suspect":               "owner:s bytes:i growth_bytes_per_hour:f oldest_unused_seconds:f reason:s",
+	"reply/optimize":        "status:s replayed:b? before:memory_info after:memory_info freed_bytes:i steps:[]step",
+	"reply/cleanup":         "status:s replayed:b? freed_bytes:i models_unloaded:[]s",
+	"reply/clear":           "status:s replayed:b? cleared_bytes:i throughput_bytes_per_second:f duration_ms:f",
+	"reply/copy":            "status:s replayed:b? copied_bytes:i duration_ms:f throughput_bytes_per_second:f",
+	"reply/transfer":        "status:s replayed:b? operation:operation allocation_id:s transfer_id:s",
+	"reply/get_transfer":    "operation:operation",
+	"reply/cancel_transfer": "status:s replayed:b? operation:operation",
+	"broken":                "fragmentation_percentage:f largest_free_bytes:i segments:i",
+	"reply/defragment": `status:s replayed:b? before:broken after:broken moved_bytes:i released_bytes:i segments_released:i duration_ms:f
+		efficiency:n`,
 	"reply/get_pressure": "pressure:pressure? devices:[]pressure? tenant_pressure:[]pressure?",
 	"reply/list_devices": "devices:[]device",
 
@@ -115,8 +123,9 @@ var shapes = map[string]string{
 	"step": "kind:s subject:s reason:s freed_bytes:i duration_ms:f",
 	"event/optimization": `optimization_id:s device_id:s reason:s request_id:s? episode_id:s? strategy:s? target_bytes:i freed_bytes:i
 		evicted:[]eviction steps:[]step? duration_ms:f? shortfall_bytes:i?`,
-	"event/command": "request_id:s action:s tenant:s result:o? error_code:s? error_message:s? status_code:i? details:o?",
-	"event/node":    "version:s? pid:i? device_id:s? drift_bytes:i? reason:s? restored:o? devices:[]device? warning:o?",
+	"event/transfer": "operation",
+	"event/command":  "request_id:s action:s tenant:s result:o? error_code:s? error_message:s? status_code:i? details:o?",
+	"event/node":     "version:s? pid:i? device_id:s? drift_bytes:i? reason:s? restored:o? devices:[]device? warning:o?",
 }
 
 // obj is a decoded object: strings, int64, float64, bool, nil, []any and obj.
@@ -198,6 +207,8 @@ func misfitKind(kind, path string, v any) string {
 		_, whole := v.(int64)
 		_, ok = v.(float64)
 		ok = ok || whole
+	case "n":
+		ok = v == nil || misfitKind("f", path, v) == ""
 	case "b":
 		_, ok = v.(bool)
 	case "o":

@@ -63,8 +63,11 @@ func (b *builder) object(t reflect.Type) Object {
 			continue
 		}
 		value := b.value(f.Type)
-		if b.request {
+		switch {
+		case b.request:
 			value = checked(value, f)
+		case f.Type.Kind() == reflect.Pointer && !strings.Contains(options, "omitempty"):
+			value = orNull(value)
 		}
 		owner := t
 		if len(f.Index) > 1 {
@@ -130,6 +133,14 @@ func withCommon(o Object) Object {
 		}
 	}
 	return out
+}
+
+// orNull allows null as well: for what a reply always names and may not know.
+func orNull(o Object) Object {
+	if kind, ok := o.Get("type").(string); ok {
+		return append(Object{{"type", []any{kind, "null"}}}, without(o, "type")...)
+	}
+	return Object{{"anyOf", []any{o, Object{{"type", "null"}}}}}
 }
 
 func timestamp() Object {

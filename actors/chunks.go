@@ -1,0 +1,227 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/heap"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// chunkBytes is how much of a long copy is one job of a worker: a few milliseconds, between
+// which others get their turn and the copy can be cancelled.
+const chunkBytes = 16 << 20
+
+// stageBytes is the buffer by way of which bytes go from one driver to another.
+const stageBytes = 4 << 20
+
+// progressEvery is the least time between two reports of one copy: ten a second.
+const progressEvery = 100 * time.Millisecond
+
+// maxCopies bounds the copies under way on a node.
+const maxCopies = 256
+
+// piece is a range of one segment.
+type piece struct {
+	segment device.Segment
+	off, n  int64
+}
+
+// pieces are the ranges of a grant's segments that hold n of its bytes from offset on.
+func pieces(blocks []heap.Block, segments []device.Segment, offset, n int64) (out []piece) {
+	for i, b := range blocks {
+		skip := min(offset, b.Bytes)
+		offset -= skip
+		if part := min(n, b.Bytes-skip); part > 0 {
+			out = append(out, piece{segments[i], b.Offset + skip, part})
+			n -= part
+		}
+	}
+	return out
+}
+
+// chunk is the work of one turn.
+type chunk struct {
+	bytes int64
+	do    func() error
+}
+
+// clearChunks fill pieces with a value.
+func clearChunks(d device.Driver, ps []piece, value byte) (out []chunk) {
+	for _, p := range ps {
+		for at := int64(0); at < p.n; at += chunkBytes {
+			n := min(chunkBytes, p.n-at)
+			out = append(out, chunk{n, func() error { return d.Clear(p.segment, p.off+at, n, value) }})
+		}
+	}
+	return out
+}
+
+// copyChunks copy as many bytes from one list of pieces to another, inside one driver.
+func copyChunks(d device.Driver, to, from []piece) []chunk {
+	return zip(to, from, chunkBytes, func(t, f piece) error { return d.Copy(t.segment, t.off, f.segment, f.off, t.n) })
+}
+
+// ferryChunks copy between two drivers, by way of one buffer: the chunks of a copy never run
+// at once.
+func ferryChunks(target device.Driver, to []piece, source device.Driver, from []piece) []chunk {
+	var buf []byte
+	return zip(to, from, stageBytes, func(t, f piece) error {
+		if buf == nil {
+			buf = make([]byte, stageBytes)
+		}
+		if err := source.Read(f.segment, f.off, buf[:f.n]); err != nil {
+			return err
+		}
+		return target.Write(t.segment, t.off, buf[:t.n])
+	})
+}
+
+// zip cuts two lists of pieces of the same sum into pairs of the same size, none over most.
+func zip(to, from []piece, most int64, do func(t, f piece) error) (out []chunk) {
+	to, from = slices.Clone(to), slices.Clone(from)
+	for len(to) > 0 && len(from) > 0 {
+		n := min(to[0].n, from[0].n, most)
+		t, f := piece{to[0].segment, to[0].off, n}, piece{from[0].segment, from[0].off, n}
+		out = append(out, chunk{n, func() error { return do(t, f) }})
+		to, from = after(to, n), after(from, n)
+	}
+	return out
+}
+
+// after takes n bytes off the first piece of a list.
+func after(ps []piece, n int64) []piece {
+	if ps[0].n == n {
+		return ps[1:]
+	}
+	ps[0].off, ps[0].n = ps[0].off+n, ps[0].n-n
+	return ps
+}
+
+// task is a copy or a clear under way, in chunks on the copy workers of a device.
+type task struct {
+	device *deviceActor
+	chunks []chunk
+	// grants are those whose release stops it, with an error of this code.
+	grants []uuid.UUID
+	lost   schemas.Code
+	// progress, if not nil, is called on a worker, rarely enough to tell everybody of it.
+	progress func(done int64)
+	// end is called once on the transfer actor, when no worker is at it any more.
+	end func(done int64, took time.Duration, err error)
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	next   int
+	done   int64
+	begun  clock.Instant
+	told   clock.Instant
+}
+
+func newTask(d *deviceActor, chunks []chunk, grants ...uuid.UUID) *task {
+	t := &task{device: d, chunks: chunks, grants: grants, lost: schemas.CodeTransferFailed}
+	t.ctx, t.cancel = context.WithCancelCause(d.house.transfer.ctx)
+	return t
+}
+
+// canceller ends the task at its next chunk.
+func (t *task) canceller(err *schemas.Error, seen func()) {
+	t.cancel(err)
+	t.device.house.transfer.tell(seam.SystemLane, seen)
+}
+
+// begin starts a task.
+func (t *transferActor) begin(k *task) {
+	t.tell(seam.SystemLane, func() {
+		k.begun = t.house.cfg.Clock.Now()
+		k.told = k.begun
+		if len(t.tasks) >= maxCopies {
+			k.cancel(nil)
+			k.end(0, 0, schemas.Errorf(schemas.CodeBusy, "%d copies are under way, the most at a time", maxCopies).With("retry_after_ms", 1000))
+			return
+		}
+		t.tasks[k] = true
+		k.device.work.copies.put(k.step)
+	})
+}
+
+// step does one chunk on a worker and puts the rest behind what others want of the workers.
+func (t *task) step() {
+	err := context.Cause(t.ctx)
+	if err == nil && t.next < len(t.chunks) {
+		c := t.chunks[t.next]
+		t.next++
+		if err = t.do(c); err == nil {
+			t.done += c.bytes
+		}
+	}
+	h := t.device.house
+	now := h.cfg.Clock.Now()
+	if err != nil || t.next == len(t.chunks) {
+		h.transfer.tell(seam.SystemLane, func() {
+			delete(h.transfer.tasks, t)
+			t.cancel(nil)
+			t.end(t.done, now.Sub(t.begun), err)
+		})
+		return
+	}
+	if t.progress != nil && now.Sub(t.told) >= progressEvery {
+		t.told = now
+		t.progress(t.done)
+	}
+	t.device.work.copies.put(t.step)
+}
+
+func (t *task) do(c chunk) error {
+	if c.bytes >= longBytes {
+		t.device.house.cfg.Blocking(1)
+		defer t.device.house.cfg.Blocking(-1)
+	}
+	return c.do()
+}
+
+// interrupt stops what is under way on a grant whose release has begun.
+func (t *transferActor) interrupt(id uuid.UUID) {
+	t.tell(seam.SystemLane, func() {
+		why := func(code schemas.Code) *schemas.Error {
+			return schemas.Errorf(code, "allocation %s is being released", id).With("allocation_id", id.String())
+		}
+		for k := range t.tasks {
+			if slices.Contains(k.grants, id) {
+				k.cancel(why(k.lost))
+			}
+		}
+		for m := range t.moves {
+			if m.source == id {
+				t.stopMove(m, why(schemas.CodeTransferFailed))
+			}
+		}
+	})
+}
+
+// copyError says on the wire why a copy ended; other is the code of what has none.
+func copyError(err error, other schemas.Code) *schemas.Error {
+	var known *schemas.Error
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, context.Canceled):
+		return schemas.Errorf(schemas.CodeDraining, "the node is stopping")
+	}
+	return schemas.Errorf(other, "%v", err)
+}
+
+// rate is bytes a second; 0 where no time has passed.
+func rate(bytes int64, took time.Duration) float64 {
+	if took <= 0 {
+		return 0
+	}
+	return float64(bytes) / took.Seconds()
+}
