@@ -21,7 +21,7 @@ import (
 )
 
 func TestHelp(t *testing.T) {
-	for _, command := range []string{"", "run", "vault", "call", "status", "watch", "doctor", "config", "stdio", "version"} {
+	for _, command := range []string{"", "run", "vault", "call", "status", "watch", "top", "doctor", "config", "stdio", "version"} {
 		f := newFixture()
 		args := []string{"--help"}
 		if command != "" {

@@ -24,6 +24,7 @@ type grammar struct {
 	Call    callCommand    `cmd:"" help:"Give a node one command: isobar call ACTION key=value…"`
 	Exec    execCommand    `cmd:"" help:"Run a program inside a reservation: isobar exec --reserve 20GiB --device gpu-0 -- COMMAND"`
 	Status  statusCommand  `cmd:"" help:"Show devices, models, grants, queue and pressure of a node."`
+	Top     topCommand     `cmd:"" help:"Show a node live: devices, pressure, queue, models, events."`
 	Watch   watchCommand   `cmd:"" help:"Follow events, one line each."`
 	Doctor  doctorCommand  `cmd:"" help:"Look whether this machine has what a node needs, and say what mends it."`
 	Config  configCommand  `cmd:"" help:"Show the configuration in force, and where each value came from."`

@@ -37,7 +37,7 @@ func main() {
 		world: node.Machine(), version: buildVersion(version), interrupts: interrupts, exit: os.Exit,
 		now: time.Now, connect: client.Connect, executable: os.Executable,
 		signals: childSignals, adopt: adoptOrphans,
-		node: node.Run, vault: vault.Run, findModel: findModel, machine: doctor.Here,
+		node: node.Run, vault: vault.Run, findModel: findModel, machine: doctor.Here, raw: rawInput, screen: screenSize,
 	}
 	os.Exit(p.main(context.Background(), os.Args[1:]))
 }
@@ -64,7 +64,10 @@ type program struct {
 	node       func(ctx context.Context, cfg node.Config, ready func(node.Info)) error
 	vault      func(ctx context.Context, cfg vault.RunConfig) error
 	findModel  func(roots []string) (path string, ok bool)
-	machine    func(runtimeDir, stateDir string, sockets []string, streams func(context.Context) (doctor.Streams, error)) *doctor.Machine
+	// raw has keys come one by one until restore is called; screen is the terminal's size.
+	raw     func() (restore func(), err error)
+	screen  func() (width, height int)
+	machine func(runtimeDir, stateDir string, sockets []string, streams func(context.Context) (doctor.Streams, error)) *doctor.Machine
 }
 
 // terminal is the width in columns of the terminal that a file is, 0 if it is none.
