@@ -187,8 +187,8 @@ func (d *deviceActor) flush() {
 		d.dispatch(&e.Jobs[i])
 	}
 	for i := range e.Outcomes {
-		d.house.granted(d.id, &e.Outcomes[i])
 		e.Outcomes[i].Ref.(asker).outcome(d, &e.Outcomes[i])
+		d.house.granted(d.id, &e.Outcomes[i])
 	}
 	if len(e.Events) > 0 {
 		if len(d.follows.by) > 0 {
