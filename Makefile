@@ -30,7 +30,7 @@ DEADCODE    := $(TOOLS)/deadcode-$(DEADCODE_VERSION)
 .DEFAULT_GOAL := help
 # The steps of `make test` are in order, and the tests measure time.
 .NOTPARALLEL:
-.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak conform tour tools python javascript clean need-go need-cc
+.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab conform tour tools python javascript clean need-go need-cc
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -94,6 +94,9 @@ bench: bus-test ## measure a node of its own against the raw echo of the same NA
 
 soak: bus-test ## random load against a model of what must be true, for MINUTES (10)
 	bin/bus-test soak --minutes $(MINUTES) $(SOAK_ARGS)
+
+pressure-lab: bus-test ## real control groups: a foreign process grows against a full warm tier; needs root, and QEMU for its second half
+	scripts/pressure-lab.sh
 
 conform: bus-test ## check a node of its own against the wire contract, command by command (CONFORM_ARGS='--quiet' …)
 	bin/bus-test conform --embedded $(CONFORM_ARGS)

@@ -35,7 +35,11 @@ type grammar struct {
 
 	Conform conformCommand `cmd:"" help:"Check a node against the wire contract, command by command, and what its commands do."`
 
+	PressureLab labCommand `cmd:"" name:"pressure-lab" help:"Have a foreign process grow against a full warm tier in a control group (root)."`
+
 	// What the program calls itself as.
+	LabNode  labNodeCommand  `cmd:"" hidden:"" name:"lab-node"`
+	LabGrow  labGrowCommand  `cmd:"" hidden:"" name:"lab-grow"`
 	Node     nodeCommand     `cmd:"" hidden:""`
 	Vault    vaultCommand    `cmd:"" hidden:""`
 	Consumer consumerCommand `cmd:"" hidden:""`
@@ -176,6 +180,9 @@ func (c *consumerCommand) Run(p *program) error {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if os.Getpid() == 1 && len(os.Args) == 3 {
+		labInit(ctx, os.Args[1:]) // the first process of pressure-lab's virtual machine, which has nothing yet
+	}
 	self, err := os.Executable()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bus-test:", err)
