@@ -75,10 +75,13 @@ func (s *gaugeSlot) drain() (gauge, int64) {
 	return s.newest, peak
 }
 
+// begin looks once a second from now on, and no oftener than it gets round to.
 func (a *analyticsActor) begin() {
 	a.house.cfg.Clock.AfterFunc(history.Fine, func() {
-		a.tell(seam.QueryLane, a.look)
-		a.begin()
+		a.tell(seam.SystemLane, func() {
+			a.begin() // first: a defect in look costs one look
+			a.look()
+		})
 	})
 }
 

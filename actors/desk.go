@@ -141,6 +141,8 @@ func (h *House) route(c *call) {
 		h.modelOptimize(c, in)
 	case *schemas.OptimizeRequest:
 		h.optimize(c, in)
+	case *schemas.OptimizationRecsRequest:
+		h.recommendations(c, in)
 	case *schemas.AnalyticsRequest:
 		h.analytics.answer(c, in)
 	case *schemas.CleanupRequest:

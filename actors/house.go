@@ -294,7 +294,7 @@ func (h *House) start() {
 	for _, d := range h.devices {
 		h.begin(&d.inbox, d.begin)
 	}
-	h.begin(&h.analytics.inbox, h.analytics.begin)
+	h.analytics.tell(seam.SystemLane, h.analytics.begin)
 }
 
 func (h *House) begin(i *inbox, f func()) {

@@ -163,7 +163,18 @@ func (p *poolActor) modelStatus(c *call, in *schemas.ModelStatusRequest) {
 						r.LastSynchronized = t
 					}
 				}
-				c.done(r, nil)
+				p.house.recommend(ds, c.Tenant, func(recs []schemas.Recommendation, err *schemas.Error) {
+					if err != nil {
+						c.fail(err)
+						return
+					}
+					for _, rec := range recs {
+						if aboutModels(rec.Kind) {
+							r.OptimizationRecommendations = append(r.OptimizationRecommendations, rec)
+						}
+					}
+					c.done(r, nil)
+				})
 			})
 		})
 	})

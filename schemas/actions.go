@@ -170,7 +170,7 @@ var specs = []*Spec{
 		"the pressure level of one device or of all"),
 	spec[AnalyticsRequest, AnalyticsReply](ActionAnalytics, LaneQuery, RoleReader, reads, built,
 		"what happened over a window"),
-	spec[OptimizationRecsRequest, OptimizationRecsReply](ActionOptimizationRecs, LaneQuery, RoleReader, reads, planned,
+	spec[OptimizationRecsRequest, OptimizationRecsReply](ActionOptimizationRecs, LaneQuery, RoleReader, reads, built,
 		"what could be done"),
 	spec[ListDevicesRequest, ListDevicesReply](ActionListDevices, LaneQuery, RoleReader, reads, built,
 		"list the node's devices"),

@@ -168,10 +168,9 @@ func TestActionsNameTheirTypes(t *testing.T) {
 			t.Errorf("%s makes %T and %T", s.Action, s.NewRequest(), s.NewReply())
 		}
 	}
-	planned := "optimization_recs"
 	for _, s := range schemas.All() {
-		if strings.Contains(" "+planned+" ", " "+string(s.Action)+" ") == s.Built {
-			t.Errorf("%s: built is %v", s.Action, s.Built)
+		if !s.Built {
+			t.Errorf("%s is not built", s.Action)
 		}
 	}
 	if s, ok := schemas.Lookup(schemas.ActionGetModelStatus); !ok || s.Action != schemas.ActionModelStatus {

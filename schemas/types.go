@@ -355,9 +355,17 @@ type TenantLimits struct {
 
 // Recommendation is one thing that an operator could do.
 type Recommendation struct {
-	Kind           string  `json:"kind"`
-	Reason         string  `json:"reason"`
+	Kind   string `json:"kind"`
+	Reason string `json:"reason"`
+	// ExpectedBytes are what it frees, or makes available.
 	ExpectedBytes  int64   `json:"expected_bytes"`
 	ExpectedCostMs float64 `json:"expected_cost_ms"`
-	Command        string  `json:"command"`
+	// Command is ready to be sent.
+	Command RecommendedCommand `json:"command"`
+}
+
+// RecommendedCommand is an envelope without its request_id.
+type RecommendedCommand struct {
+	Action Action         `json:"action"`
+	Data   map[string]any `json:"data"`
 }

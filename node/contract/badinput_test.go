@@ -33,12 +33,13 @@ var sound = map[string]obj{
 	"acquire_model":    {"name": "none", "lease_seconds": 10},
 	"release_model":    {"reference_id": nobody},
 	"model_optimize":   {}, "optimize": {"device_id": "gpu-0", "optimization_type": "models"}, "cleanup": {"confirm": true}, "analytics": {},
-	"clear":           {"allocation_id": nobody},
-	"copy":            {"source_allocation_id": nobody, "target_allocation_id": nobody},
-	"transfer":        {"allocation_id": nobody, "target_device_id": "gpu-0"},
-	"get_transfer":    {"transfer_id": nobody},
-	"cancel_transfer": {"transfer_id": nobody},
-	"defragment":      {"device_id": "gpu-0"},
+	"clear":             {"allocation_id": nobody},
+	"copy":              {"source_allocation_id": nobody, "target_allocation_id": nobody},
+	"transfer":          {"allocation_id": nobody, "target_device_id": "gpu-0"},
+	"get_transfer":      {"transfer_id": nobody},
+	"cancel_transfer":   {"transfer_id": nobody},
+	"defragment":        {"device_id": "gpu-0"},
+	"optimization_recs": {},
 }
 
 const nobody = "00000000-0000-8000-8000-000000000000"

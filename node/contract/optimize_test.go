@@ -127,3 +127,15 @@ func TestAnalyticsOnTheWire(t *testing.T) {
 		c.do("analytics", obj{"window_seconds": 31_536_000})
 	})
 }
+
+// A recommendation is sent as it stands, and does what was promised.
+func TestRecommendationsAreReadyToSend(t *testing.T) {
+	inBoth(t, func(c *caller) {
+		c.release(c.grant(64 * mib))
+		r := c.do("optimization_recs", obj{"device_id": "gpu-0"})
+		c.want(r, "recommendations.0.kind", "trim_pool", "recommendations.0.command.action", "optimize")
+		data, _ := at(r, "recommendations.0.command.data").(obj)
+		c.want(c.do("optimize", data), "freed_bytes", num(r, "recommendations.0.expected_bytes"))
+		c.want(c.do("optimization_recs", obj{}), "recommendations", []any{})
+	})
+}

@@ -90,7 +90,10 @@ var shapes = map[string]string{
 	"reply/model_optimize": `status:s replayed:b? optimization_triggered:b optimization_strategy:s optimization_started:t
 		estimated_duration_seconds:f memory_freed:i memory_freed_bytes:i models_unloaded:[]s performance_impact:impact
 		optimization_time_ms:f optimization_details:[]step message:s`,
-	"impact": "reload_cost_ms:f",
+	"impact":                  "reload_cost_ms:f",
+	"reply/optimization_recs": "recommendations:[]recommendation",
+	"recommendation":          "kind:s reason:s expected_bytes:i expected_cost_ms:f command:ready",
+	"ready":                   "action:s data:o",
 	"reply/analytics": `series:[]point peaks:[]peak rates:rates percentiles:durations model_hit_rate:f top_holders:[]holder
 		leak_suspects:[]suspect`,
 	"point":                 "device_id:s timestamp:t used_memory:i available_memory:i pressure_level:s",
