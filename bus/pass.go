@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"maps"
 	"reflect"
 	"slices"
@@ -36,7 +37,11 @@ type passage struct {
 // or refused, and is answered.
 func (e *endpoint) route(a *answer, m *nats.Msg) (elsewhere bool) {
 	c := &a.command
-	node, err := e.nodeOf(c.Data)
+	var node string
+	var err *schemas.Error
+	if bytes.ContainsAny(m.Data, nodeMarks) {
+		node, err = e.nodeOf(c.Data)
+	}
 	others := e.s.peers.others()
 	listed, passed := m.Header[headerPassed]
 	switch {
@@ -68,6 +73,11 @@ func (e *endpoint) route(a *answer, m *nats.Msg) (elsewhere bool) {
 	}
 	return false
 }
+
+// nodeMarks are the bytes without one of which no payload names a node: what ends a node's
+// name, and what JSON could hide that behind. Most commands have none of them, and need not be
+// looked through field by field.
+const nodeMarks = `./\`
 
 // everybody lists all nodes, this one included.
 func (e *endpoint) everybody(others []string) []string {
