@@ -30,6 +30,8 @@ type Command struct {
 	Action schemas.Action
 	Tenant string
 	User   string
+	// Role is the most that the command may do; the bus has judged the action by it.
+	Role schemas.Role
 	// RequestID is never empty. Chosen is true where the client chose it: only then
 	// can the client retry, so only then is the outcome remembered.
 	RequestID string

@@ -12,7 +12,7 @@ import (
 // or brings a file claim,
 // goes by the sessions actor; all others go straight to the actor that does them.
 func (h *House) Submit(cmd *Command) {
-	c := &call{Command: cmd, house: h, owner: ledger.Owner{Tenant: cmd.Tenant, User: cmd.User, UID: h.cfg.UID}}
+	c := &call{Command: cmd, house: h, owner: ledger.Owner{Tenant: cmd.Tenant, User: cmd.User, UID: h.uidOf(cmd.Tenant)}}
 	spec, ok := schemas.Lookup(cmd.Action)
 	if !ok {
 		c.fail(schemas.Errorf(schemas.CodeUnknownAction, "no action %q", cmd.Action))
@@ -262,7 +262,7 @@ func (h *House) getUsage(c *call, in *schemas.GetUsageRequest) {
 		c.fail(err)
 		return
 	}
-	ask(h, ds, (*deviceActor).usage, func(parts []schemas.DeviceUsage, err *schemas.Error) {
+	ask(h, ds, func(d *deviceActor) schemas.DeviceUsage { return d.usage(c.seesAll(), c.Tenant) }, func(parts []schemas.DeviceUsage, err *schemas.Error) {
 		if err != nil {
 			c.fail(err)
 			return
@@ -313,13 +313,18 @@ func (h *House) getAllocations(c *call, in *schemas.GetAllocationsRequest) {
 		limit = *in.Limit
 	}
 	match := filter(in)
+	tenant, err := c.visible(in.Tenant)
+	if err != nil {
+		c.fail(err)
+		return
+	}
 	ask(h, ds, func(d *deviceActor) part {
 		p := part{id: d.id}
 		cursor := ""
 		if in.Cursor != "" && d == h.devices[first] {
 			cursor = after
 		}
-		p.list, p.next = d.page(c.Tenant, limit, cursor, match)
+		p.list, p.next = d.page(tenant, limit, cursor, match)
 		return p
 	}, func(parts []part, err *schemas.Error) {
 		if err != nil {

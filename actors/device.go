@@ -111,6 +111,9 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 		}
 		d.core = ledger.NewDevice(core, region)
 	}
+	if err := d.presetQuotas(); err != nil {
+		return nil, err
+	}
 	d.work = newWorkers(cfg.CopyWorkers)
 	return d, nil
 }

@@ -39,8 +39,8 @@ func (d *deviceActor) awaited(r *ledger.Request) *ledger.Grant {
 	return r.Awaited(string(d.kind), d.house.wallAt(r.Arrived()))
 }
 
-// usage renders one device of get_usage.
-func (d *deviceActor) usage() schemas.DeviceUsage {
+// usage renders one device of get_usage: to who does not see all, what others have is one.
+func (d *deviceActor) usage(all bool, viewer string) schemas.DeviceUsage {
 	u := schemas.DeviceUsage{DeviceID: d.id, MemoryInfo: d.memoryInfo(), PeakMemory: d.core.Stats().Peak}
 	class, tenant := map[string]*schemas.Share{}, map[string]*schemas.Share{}
 	process := map[int]*schemas.ProcessShare{}
@@ -54,6 +54,10 @@ func (d *deviceActor) usage() schemas.DeviceUsage {
 		s.Count++
 	}
 	d.core.Grants(func(g *ledger.Grant) {
+		if !all && g.Owner.Tenant != viewer {
+			add(tenant, ledger.EverybodyElse, g.Granted)
+			return
+		}
 		u.AllocationCount++
 		if g.Class == ledger.ClassWeights {
 			u.ModelCount++

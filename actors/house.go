@@ -75,6 +75,10 @@ type Config struct {
 	// TenantOf is the tenant of a user of the data socket, to whom the files belong that he
 	// offers; ok is false for a user who has none. nil: everybody is of the default tenant.
 	TenantOf func(uid uint32) (tenant string, ok bool)
+	table    bool // TenantOf was given
+	// UIDOf is the user of a tenant's commands that name no session; ok is false where it
+	// has none, or several: then it is the node's. nil: all are the node's.
+	UIDOf func(tenant string) (uid uint32, ok bool)
 	// UID is the node's user: who maps a grant that no session owns.
 	UID uint32
 	// ResumeGrace is how long a session of a living process may stay away after a
@@ -99,8 +103,10 @@ type DeviceConfig struct {
 	Reserve   int64
 	PoolBytes int64
 	Warm      []ledger.WarmClass
-	Pressure  pressure.Config
-	Sampling  pressure.Sampling
+	// Quotas hold for tenants that have none on record.
+	Quotas   []ledger.QuotaChange
+	Pressure pressure.Config
+	Sampling pressure.Sampling
 	// Signals listens to what the kernel says beside the figures, until stop is called; nil:
 	// there is nothing to be heard. report may be called from any goroutine.
 	Signals func(report func(device.Signal)) (stop func(), err error)
@@ -180,6 +186,7 @@ func (c *Config) defaults() {
 	if c.Blocking == nil {
 		c.Blocking = func(int) {}
 	}
+	c.table = c.TenantOf != nil
 	if c.TenantOf == nil {
 		c.TenantOf = func(uint32) (string, bool) { return schemas.DefaultTenant, true }
 	}

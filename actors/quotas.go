@@ -35,6 +35,43 @@ func quotaChange(in *schemas.TenantLimits) ledger.QuotaChange {
 	return c
 }
 
+// presetQuotas sets the configured quotas of tenants that have none on record: what
+// set_limits said outlives the configuration.
+func (d *deviceActor) presetQuotas() error {
+	for _, q := range d.cfg.Quotas {
+		if d.core.Quota(q.Tenant) != (ledger.Quota{Tenant: q.Tenant}) {
+			continue
+		}
+		if err := d.core.SetQuota(q, d.house.now()); err != nil {
+			return fmt.Errorf("the quota of tenant %s: %w", q.Tenant, err)
+		}
+	}
+	return nil
+}
+
+// uidOf is the user of a tenant's commands that name no session.
+func (h *House) uidOf(tenant string) uint32 {
+	if h.cfg.UIDOf != nil {
+		if uid, ok := h.cfg.UIDOf(tenant); ok {
+			return uid
+		}
+	}
+	return h.cfg.UID
+}
+
+// tenantOnSocket is the tenant that a user of this machine is on the data socket; empty
+// where only the claim says it.
+func (h *House) tenantOnSocket(uid uint32) string {
+	if !h.cfg.table {
+		return ""
+	}
+	tenant, ok := h.cfg.TenantOf(uid)
+	if !ok || tenant == schemas.DefaultTenant && (uid == 0 || uid == h.cfg.UID) {
+		return ""
+	}
+	return tenant
+}
+
 // tenantLimits is a quota in force.
 func tenantLimits(q ledger.Quota) *schemas.TenantLimits {
 	if q.Weight == 0 {

@@ -337,7 +337,7 @@ func (k *dataDesk) Map(session, claim string, mode dataplane.Mode, done func(*da
 			return
 		}
 		p := x.Process
-		r := ledger.MapRequest{Ref: &mapping{k.house, done}, Session: x.ID, PID: p.PID, UID: p.UID, Root: p.UID == 0,
+		r := ledger.MapRequest{Ref: &mapping{k.house, done}, Session: x.ID, PID: p.PID, UID: p.UID, Tenant: k.house.tenantOnSocket(p.UID), Root: p.UID == 0,
 			Digest: ledger.DigestOf(secret), Mode: ledger.Mode(mode.String())}
 		d.tell(seam.SystemLane, func() {
 			if fail := d.core.Map(r, d.house.now()); fail != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,8 @@ type Config struct {
 	Node, Version, BootID string
 	// Tenants is as in ServiceConfig.
 	Tenants map[string]string
+	// Operators is as in ServiceConfig.
+	Operators map[string]string
 	// History bounds the stream of events.
 	History HistoryConfig
 	// Heartbeat supplies the data of heartbeats; nil sends none.
@@ -126,7 +129,15 @@ func (b *Bus) open() error {
 	if b.pressure, err = b.link(dial, "pressure"); err != nil {
 		return err
 	}
+	var apart []string // tenants with an account of their own
+	for t, prefix := range c.Tenants {
+		if prefix != "" {
+			apart = append(apart, t)
+		}
+	}
+	slices.Sort(apart)
 	b.outbox = NewOutbox(OutboxConfig{
+		Tenants: apart,
 		History: LinkOf(b.history), Pressure: b.pressure, Confirm: b.server == nil, Node: c.Node, BootID: c.BootID,
 		Heartbeat: c.Heartbeat, Clock: c.Clock, Log: c.Log, Left: c.Left,
 	})
@@ -177,7 +188,7 @@ func (b *Bus) link(c conn.Config, name string) (Link, error) {
 // Serve starts taking commands to the desk. It is called once.
 func (b *Bus) Serve(desk actors.Desk) error {
 	s, err := NewService(ServiceConfig{
-		Link: b.commands, Node: b.cfg.Node, Version: b.cfg.Version, BootID: b.cfg.BootID, Twin: b.twin, Tenants: b.cfg.Tenants,
+		Link: b.commands, Node: b.cfg.Node, Version: b.cfg.Version, BootID: b.cfg.BootID, Twin: b.twin, Tenants: b.cfg.Tenants, Operators: b.cfg.Operators,
 		Desk: desk, Events: b.outbox, Observe: b.cfg.Observe, Trace: b.cfg.Trace, Clock: b.cfg.Clock, Log: b.cfg.Log,
 	})
 	if err != nil {

@@ -39,6 +39,9 @@ type OutboxConfig struct {
 	// Confirm waits for the server's word after each group of events, so that what
 	// a broken connection swallowed is sent again. Not needed in process.
 	Confirm bool
+	// Tenants, each with an account of its own, hear of what concerns them on subjects of
+	// their own, beside the subject that all events go to.
+	Tenants []string
 	// Node and BootID are written into every event.
 	Node, BootID string
 	// Heartbeat supplies the data of each heartbeat; nil sends none. It is called
@@ -114,6 +117,15 @@ func (o *Outbox) Publish(e schemas.Event) {
 		e.Timestamp = o.cfg.Clock.Wall()
 	}
 	e.Node, e.BootID = o.cfg.Node, o.cfg.BootID
+	o.add(e)
+	for _, t := range o.cfg.Tenants {
+		if v, theirs := view(e, t); theirs {
+			o.add(v)
+		}
+	}
+}
+
+func (o *Outbox) add(e schemas.Event) {
 	switch e.Event {
 	case schemas.EventPressureChanged, schemas.EventPressureReminder:
 		o.pressure.add(e)
@@ -175,8 +187,15 @@ func (o *Outbox) sendBeat() {
 	}
 	e := schemas.Event{Event: schemas.EventHeartbeat, Subject: schemas.HeartbeatSubject(o.cfg.Node), EventID: o.nextID(),
 		Node: o.cfg.Node, BootID: o.cfg.BootID, Timestamp: o.cfg.Clock.Wall(), Data: o.cfg.Heartbeat()}
-	if err := o.cfg.History.Publish(e.Subject, "", nil, codec.EncodeEvent(nil, &e)); err != nil {
-		o.cfg.Log.Warn("heartbeat not sent", "error", err)
+	payload := codec.EncodeEvent(nil, &e)
+	subjects := []string{e.Subject}
+	for _, t := range o.cfg.Tenants {
+		subjects = append(subjects, schemas.TenantSubject(t, e.Subject))
+	}
+	for _, s := range subjects {
+		if err := o.cfg.History.Publish(s, "", nil, payload); err != nil {
+			o.cfg.Log.Warn("heartbeat not sent", "error", err)
+		}
 	}
 }
 

@@ -137,7 +137,7 @@ func (a *answer) passTo(node string, absent func()) {
 	token := s.unheard.watch(absent)
 	err := s.cfg.Link.Publish(presenceSubject(node), token, nil, nil)
 	if err == nil {
-		err = s.cfg.Link.Publish(s.cfg.Tenants[a.e.tenant]+schemas.NodeCommandSubject(p.action, node), a.to, p.header, p.data)
+		err = s.cfg.Link.Publish(a.e.prefix+schemas.NodeCommandSubject(p.action, node), a.to, p.header, p.data)
 	}
 	if err != nil {
 		s.unheard.forget(token)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/isobar-project/isobar/bus/accounts"
 )
 
 // DefaultListen is where the embedded server listens when nobody says otherwise.
@@ -56,6 +58,11 @@ type ServerConfig struct {
 	// field for (accounts, permissions, TLS, cluster). Listen, StoreDir and the
 	// limits above stay in force.
 	ConfigFile string
+	// Accounts, if set, is who may connect, and as what; with it nobody else may. The node
+	// itself is given a user of its own.
+	Accounts *accounts.Config
+	// TLS asks for it from everybody who comes over the network.
+	TLS TLSConfig
 	// Log takes the server's own messages; nil discards them.
 	Log *slog.Logger
 }
@@ -102,6 +109,10 @@ type Server struct {
 // StartServer starts the embedded server and returns when it takes connections.
 // Errors are *StartError.
 func StartServer(c ServerConfig) (*Server, error) {
+	c, err := c.admitNode()
+	if err != nil {
+		return nil, err
+	}
 	opts, err := c.options()
 	if err != nil {
 		return nil, err
@@ -138,6 +149,14 @@ func (c ServerConfig) options() (*server.Options, error) {
 		}
 		opts = o
 	}
+	if c.Accounts != nil {
+		if err := c.addAccounts(opts); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.TLS.apply(opts); err != nil {
+		return nil, err
+	}
 	listen := c.Listen
 	if listen == "" {
 		listen = DefaultListen
@@ -154,7 +173,7 @@ func (c ServerConfig) options() (*server.Options, error) {
 	if port == 0 {
 		opts.Port = server.RANDOM_PORT
 	}
-	if c.Username != "" {
+	if c.Username != "" && c.Accounts == nil {
 		opts.Username, opts.Password = c.Username, c.Password
 	}
 	if !loopback(host) && !authenticates(opts) {

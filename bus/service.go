@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,6 +46,10 @@ type ServiceConfig struct {
 	// for example "isobar.blue.". nil is {"default": ""}. The tenant of a command comes
 	// from this prefix alone, never from what the command says.
 	Tenants map[string]string
+	// Operators maps tenants to the prefix of their operators' subjects. By a tenant's own
+	// prefix, unless it is "", no command that asks for an operator is taken, whatever the
+	// server lets through.
+	Operators map[string]string
 	// Desk gets the commands, from the goroutines of the subscriptions: one for each
 	// endpoint, so that commands of one action on one subject are submitted in the
 	// order of their arrival.
@@ -90,7 +93,8 @@ func (c *ServiceConfig) complete() error {
 		return fmt.Errorf("bus: the version %q must be a semantic one, for example 1.2.3", c.Version)
 	}
 	prefixes := make(map[string]string, len(c.Tenants))
-	for tenant, prefix := range c.Tenants {
+	for _, d := range c.doors() {
+		tenant, prefix := d.tenant, d.prefix
 		if !schemas.ValidToken(tenant) {
 			return fmt.Errorf("bus: the tenant %q must be lower-case letters, digits and dashes", tenant)
 		}
@@ -126,6 +130,8 @@ type Service struct {
 type endpoint struct {
 	s      *Service
 	tenant string
+	prefix string       // of its subject
+	role   schemas.Role // the most that its commands may be
 	// action is ActionCommand where the envelope says it.
 	action        schemas.Action
 	name, subject string
@@ -181,25 +187,20 @@ func NewService(c ServiceConfig) (*Service, error) {
 }
 
 func (s *Service) addEndpoints() error {
-	tenants := make([]string, 0, len(s.cfg.Tenants))
-	for t := range s.cfg.Tenants {
-		tenants = append(tenants, t)
-	}
-	slices.Sort(tenants)
-	for i, tenant := range tenants {
+	for i, d := range s.cfg.doors() {
 		for _, spec := range schemas.All() {
 			var meta, shapes map[string]string
 			if i == 0 {
 				meta, shapes = metadata(spec), schemasOf(spec)
 			}
 			for _, name := range append([]schemas.Action{spec.Action}, spec.Aliases...) {
-				if err := s.addEndpoint(tenant, name, meta, shapes); err != nil {
+				if err := s.addEndpoint(d, name, meta, shapes); err != nil {
 					return err
 				}
 			}
 		}
 		meta := map[string]string{"description": "any action, named by its envelope"}
-		if err := s.addEndpoint(tenant, schemas.ActionCommand, meta, nil); err != nil {
+		if err := s.addEndpoint(d, schemas.ActionCommand, meta, nil); err != nil {
 			return err
 		}
 	}
@@ -208,21 +209,17 @@ func (s *Service) addEndpoints() error {
 
 // addEndpoint serves one action of one tenant on both of its subjects. The schemas are shown
 // once, at the subject of any node: two endpoints with the same would only be longer.
-func (s *Service) addEndpoint(tenant string, name schemas.Action, meta, shapes map[string]string) error {
-	prefix := s.cfg.Tenants[tenant]
-	label := string(name)
-	if prefix != "" {
-		label = tenant + "_" + label
-	}
+func (s *Service) addEndpoint(d door, name schemas.Action, meta, shapes map[string]string) error {
+	label := d.label + string(name)
 	for _, at := range []struct {
 		label, subject string
 		direct         bool
 		shapes         map[string]string
 	}{
-		{label, prefix + schemas.CommandSubject(name), false, shapes},
-		{label + "-" + s.cfg.Node, prefix + schemas.NodeCommandSubject(name, s.cfg.Node), true, nil},
+		{label, d.prefix + schemas.CommandSubject(name), false, shapes},
+		{label + "-" + s.cfg.Node, d.prefix + schemas.NodeCommandSubject(name, s.cfg.Node), true, nil},
 	} {
-		e := &endpoint{s: s, tenant: tenant, action: name, name: at.label, subject: at.subject, direct: at.direct, metadata: meta, schemas: at.shapes}
+		e := &endpoint{s: s, tenant: d.tenant, prefix: d.prefix, role: d.role, action: name, name: at.label, subject: at.subject, direct: at.direct, metadata: meta, schemas: at.shapes}
 		end, err := s.cfg.Link.Subscribe(at.subject, queueGroup, e.take)
 		if err != nil {
 			return fmt.Errorf("endpoint %s: %w", at.subject, err)

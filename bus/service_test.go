@@ -43,6 +43,7 @@ func TestEveryFormatAndSubject(t *testing.T) {
 	var seen atomic.Pointer[actors.Command]
 	n := startNode(t, desk(func(c *actors.Command) { seen.Store(c); grantAll(c) }), func(c *bus.ServiceConfig) {
 		c.Tenants = map[string]string{"default": "", "blue": "isobar.blue."}
+		c.Operators = map[string]string{"blue": "isobar.blue.operator."}
 	})
 	nc := plain(t, n.server.URL())
 	payload := func(subject, contentType string) []byte {
@@ -63,7 +64,7 @@ func TestEveryFormatAndSubject(t *testing.T) {
 	}
 	for _, at := range []struct{ subject, tenant string }{
 		{"memory.allocate", "default"}, {"memory.allocate.here", "default"}, {"memory.command", "default"}, {"memory.command.here", "default"},
-		{"isobar.blue.memory.allocate", "blue"}, {"isobar.blue.memory.allocate.here", "blue"}, {"isobar.blue.memory.command", "blue"},
+		{"isobar.blue.memory.allocate", "blue"}, {"isobar.blue.memory.allocate.here", "blue"}, {"isobar.blue.operator.memory.command", "blue"},
 	} {
 		for _, f := range []struct {
 			contentType, accept string

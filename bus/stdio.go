@@ -27,7 +27,9 @@ type StdioConfig struct {
 	Node string
 	// Tenant and User own the commands; "" is the default tenant, and nobody.
 	Tenant, User string
-	Desk         actors.Desk
+	// Role is the most that the commands may be; "" is an operator's.
+	Role schemas.Role
+	Desk actors.Desk
 	// Observe is as in ServiceConfig.
 	Observe func(Outcome)
 	// Clock is nil for the machine's.
@@ -52,6 +54,9 @@ func Stdio(ctx context.Context, in io.Reader, out io.Writer, c StdioConfig) erro
 	}
 	if c.Tenant == "" {
 		c.Tenant = schemas.DefaultTenant
+	}
+	if c.Role == "" {
+		c.Role = schemas.RoleOperator
 	}
 	if c.Clock == nil {
 		c.Clock = clock.Real()
@@ -157,7 +162,10 @@ func (s *stdio) take(text []byte, tooLong bool) {
 	} else {
 		r, failure = codec.DecodeRequest(text, codec.JSON, schemas.ActionCommand)
 	}
-	a.command = actors.Command{Action: r.Action, Tenant: s.cfg.Tenant, User: s.cfg.User, RequestID: r.RequestID, Chosen: r.Chosen,
+	if failure == nil {
+		failure = allows(s.cfg.Role, r.Spec)
+	}
+	a.command = actors.Command{Action: r.Action, Tenant: s.cfg.Tenant, Role: s.cfg.Role, User: s.cfg.User, RequestID: r.RequestID, Chosen: r.Chosen,
 		Data: r.Data, Wait: r.Wait, DryRun: r.DryRun, Reply: a}
 	if failure != nil {
 		a.Fail(failure)

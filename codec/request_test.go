@@ -95,7 +95,6 @@ func TestEnvelope(t *testing.T) {
 		{"value built", "unload_model", `{"name":"m","to":"DROP"}`, "", nil},
 		{"file_claim", "load_model", `{"name":"m","file_claim":"c"}`, "", nil},
 		{"file_claim and path", "load_model", `{"name":"m","path":"/m","file_claim":"c"}`, "INVALID_REQUEST", "file_claim"},
-		{"tenant filter", "get_allocations", `{"tenant":"a"}`, "NOT_IMPLEMENTED", "tenant"},
 
 		{"alias", "allocate", `{"size_bytes":1,"memory_type":"vram"}`, "", nil},
 		{"alias and name", "allocate", `{"size_bytes":1,"memory_type":"vram","allocation_type":"vram"}`, "INVALID_REQUEST", "allocation_type"},

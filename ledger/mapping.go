@@ -38,7 +38,8 @@ type MapRequest struct {
 	Session SessionID
 	PID     int32
 	UID     uint32
-	Root    bool // the peer is root or the node's own user: it may map any owner's grant
+	Tenant  string // the peer's, where its user has one: no other's grants are mapped by it
+	Root    bool   // the peer is root or the node's own user: it may map any owner's grant
 	Digest  [32]byte
 	Mode    Mode
 }
@@ -53,6 +54,8 @@ func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
 		return schemas.Errorf(schemas.CodeStaleHandle, "the claim is unknown, used or expired: ask get_handle for a new one")
 	case d.ended[r.Session]:
 		return schemas.Errorf(schemas.CodeStaleHandle, "the session has ended")
+	case g.Class != ClassWeights && r.Tenant != "" && r.Tenant != g.Owner.Tenant:
+		return schemas.Errorf(schemas.CodeForbidden, "the claim is of another tenant")
 	case g.Class != ClassWeights && !r.Root && r.UID != g.Owner.UID:
 		return schemas.Errorf(schemas.CodeForbidden, "the allocation belongs to another user: allocate with session_id to own what you map")
 	case r.Mode != ReadOnly && r.Mode != ReadWrite:

@@ -36,6 +36,14 @@ type Config struct {
 	// accounts, permissions, TLS and clusters.
 	NATSServerConfig string
 
+	// Tenants have accounts of their own on the server; none: everybody is the default
+	// tenant's operator.
+	Tenants []TenantSpec
+	// TLSCert, TLSKey and TLSCA are files in PEM, for the embedded server and for
+	// connections to another. TLSVerify asks clients of the embedded one for certificates.
+	TLSCert, TLSKey, TLSCA string
+	TLSVerify              bool
+
 	// StateDir holds JetStream's files, RuntimeDir the sockets. Absolute paths.
 	StateDir, RuntimeDir string
 

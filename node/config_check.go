@@ -48,6 +48,10 @@ func (l *loader) finish(scope Scope) {
 	check("http", ScopeNode, checkHTTP)
 	check("nats_credentials", ScopeNode|ScopeClient, func(c *Config) (string, string) { return l.checkFile(c.NATSCredentials) })
 	check("nats_password", ScopeNode|ScopeClient, checkPassword)
+	check("tenants", ScopeNode, l.checkTenants)
+	for key, file := range map[string]string{"tls_cert": l.cfg.TLSCert, "tls_key": l.cfg.TLSKey, "tls_ca": l.cfg.TLSCA} {
+		check(key, ScopeNode|ScopeClient, func(*Config) (string, string) { return l.checkFile(file) })
+	}
 	check("nats_server_config", ScopeNode, l.checkServerConfig)
 	check("devices", ScopeNode, l.checkDevices)
 	check("model_roots", ScopeNode, l.checkModelRoots)
@@ -112,11 +116,11 @@ func (l *loader) checkListen(c *Config) (text, fix string) {
 	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
 		return "", ""
 	}
-	if c.NATSUsername != "" || c.NATSServerConfig != "" {
+	if c.NATSUsername != "" || c.NATSServerConfig != "" || len(c.Tenants) > 0 {
 		return "", ""
 	}
 	return fmt.Sprintf("%s is not a loopback address, and everybody who reaches it could command the node", c.Listen),
-		"set nats_username and nats_password (or nats_server_config with accounts), or listen on 127.0.0.1"
+		"set tenants, or nats_username and nats_password (or nats_server_config with accounts), or listen on 127.0.0.1"
 }
 
 func checkHTTP(c *Config) (text, fix string) {

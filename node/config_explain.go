@@ -35,7 +35,7 @@ func (c *Config) Explain() []Explained {
 			continue
 		}
 		values := row.show(c)
-		if row.Secret && (len(values) != 1 || values[0] != "") {
+		if row.Secret && (len(values) > 1 || len(values) == 1 && values[0] != "") {
 			values = []string{hiddenSecret}
 		}
 		out = append(out, Explained{Setting: row.Setting, Values: values, Origin: origin})
@@ -115,10 +115,10 @@ func (c *Config) WriteJSON(w io.Writer) error {
 // place says so.
 func (c *Config) WriteYAML(w io.Writer) error {
 	root := &yaml.Node{Kind: yaml.MappingNode}
-	secret := false
+	var secrets []string
 	for _, e := range c.Explain() {
 		if e.Setting.Secret && len(e.Values) == 1 && e.Values[0] == hiddenSecret {
-			secret = true
+			secrets = append(secrets, e.Setting.Key)
 			continue
 		}
 		value := &yaml.Node{Kind: yaml.ScalarNode, Value: e.Value()}
@@ -147,8 +147,8 @@ func (c *Config) WriteYAML(w io.Writer) error {
 	if err := enc.Close(); err != nil {
 		return err
 	}
-	if secret {
-		b.WriteString("# nats_password is set, and not shown: " + hiddenSecret + "\n")
+	for _, key := range secrets {
+		b.WriteString("# " + key + " is set, and not shown: " + hiddenSecret + "\n")
 	}
 	_, err := w.Write(b.Bytes())
 	return err

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -188,7 +189,7 @@ func (l *loader) set(row *setting, o Origin, values []string) {
 	l.cfg.origins[row.Key] = o
 	if err := row.set(&l.cfg, values); err != nil {
 		text := err.Error()
-		if row.Secret {
+		if row.Secret && !row.List { // of a list's items the error names no value
 			text = "cannot be read"
 		}
 		l.problem(row.Key, o, text, "")
@@ -326,6 +327,13 @@ func yamlTexts(row *setting, n *yaml.Node) ([]string, error) {
 		return nil, nil
 	case n.Kind == yaml.ScalarNode:
 		return []string{n.Value}, nil
+	case n.Kind == yaml.MappingNode && row.Key == "tenants":
+		var v any
+		if err := n.Decode(&v); err != nil {
+			return nil, fmt.Errorf("is not a tenant: %w", err)
+		}
+		b, err := json.Marshal(v)
+		return []string{string(b)}, err
 	case n.Kind == yaml.MappingNode && row.Key == "devices":
 		s, err := yamlDevice(n)
 		return []string{s}, err

@@ -185,10 +185,14 @@ func makeDir(path string) error {
 
 // allowed are the users of the data socket; nil lets the socket choose its default.
 func (n *Node) allowed() []uint32 {
-	if len(n.cfg.AllowUIDs) == 0 {
+	uids := append([]uint32(nil), n.cfg.AllowUIDs...)
+	for _, t := range n.cfg.Tenants {
+		uids = append(uids, t.UIDs...)
+	}
+	if len(uids) == 0 {
 		return nil
 	}
-	return append([]uint32{0, uint32(os.Getuid())}, n.cfg.AllowUIDs...)
+	return append([]uint32{0, uint32(os.Getuid())}, uids...)
 }
 
 // takeVault takes the vault, starting one if there is none, and returns its segments.
@@ -216,7 +220,11 @@ func (n *Node) takeVault(ctx context.Context, w Hooks) (map[uint64]*os.File, err
 }
 
 func (n *Node) openBus(boot string, w Hooks) error {
-	c := bus.Config{Node: n.cfg.Node, Version: n.cfg.Version, BootID: boot, Tenants: w.Tenants, History: n.cfg.History(),
+	tenants, operators := n.cfg.prefixes()
+	if w.Tenants != nil {
+		tenants = w.Tenants
+	}
+	c := bus.Config{Node: n.cfg.Node, Version: n.cfg.Version, BootID: boot, Tenants: tenants, Operators: operators, History: n.cfg.History(),
 		Heartbeat: n.beat, Observe: n.answered, Left: n.figures.EventLeft, Clock: w.Clock, Log: n.log}
 	c.OnHealth = n.busHealth
 	if n.traces != nil {
@@ -225,9 +233,15 @@ func (n *Node) openBus(boot string, w Hooks) error {
 	c.OnReach = n.reach.set
 	if n.cfg.NATSURL != "" {
 		c.Conn = conn.Config{URL: n.cfg.NATSURL, CredentialsFile: n.cfg.NATSCredentials, Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword}
+		t, err := n.cfg.ClientTLS()
+		if err != nil {
+			return err
+		}
+		c.Conn.TLS = t
 	} else {
 		c.Server = &bus.ServerConfig{Listen: n.cfg.Listen, StoreDir: n.cfg.JetStreamDir(), StoreBytes: n.cfg.JetStreamBytes, Name: n.cfg.Node,
-			Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword, ConfigFile: n.cfg.NATSServerConfig, Log: n.log}
+			Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword, ConfigFile: n.cfg.NATSServerConfig,
+			Accounts: n.cfg.Accounts(), TLS: n.cfg.serverTLS(), Log: n.log}
 	}
 	b, err := bus.Open(c)
 	if err != nil {
@@ -258,7 +272,7 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 		Publisher: &metrics.Tap{Node: n.figures, Next: n.bus.Publisher()}, Keeper: n.keeper, KeeperPID: n.keeper.pid, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
 		LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Blocking: n.cfg.Blocking, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
 		ResumeGrace: n.cfg.ResumeGrace, KeepAnswers: n.cfg.KeepAnswers, MaxAnswers: n.cfg.MaxAnswers, MaxSessions: n.cfg.MaxSessions,
-		UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit, Observer: &observer{n}, Warnings: n.board.List,
+		TenantOf: n.cfg.tenantOf(), UIDOf: n.cfg.uidOf(), UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit, Observer: &observer{n}, Warnings: n.board.List,
 	}
 	drivers := w.Drivers
 	specs := n.cfg.Devices
@@ -277,7 +291,8 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 			spec = specs[i]
 		}
 		c.Devices = append(c.Devices, actors.DeviceConfig{Driver: d, Limit: spec.Bytes, Reserve: n.cfg.ReserveBytes, PoolBytes: n.cfg.PoolBytesOf(spec),
-			Warm: n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.Info()), CopyWorkers: n.cfg.CopyWorkers,
+			Quotas: n.cfg.quotasOf(spec.ID),
+			Warm:   n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.Info()), CopyWorkers: n.cfg.CopyWorkers,
 			Signals: n.signals(d.Info(), w.Clock), ReliefOff: n.cfg.ReliefOff})
 	}
 	if n.house, err = actors.Open(c); err != nil {

@@ -66,6 +66,21 @@ const (
 	RoleOperator Role = "operator"
 )
 
+// Allows reports whether who has the role may give a command that asks for another.
+func (r Role) Allows(least Role) bool { return r.rank() >= least.rank() }
+
+func (r Role) rank() int {
+	switch r {
+	case RoleReader:
+		return 1
+	case RoleClient:
+		return 2
+	case RoleOperator:
+		return 3
+	}
+	return 0
+}
+
 // Spec is what there is to know about one action.
 type Spec struct {
 	Action Action

@@ -9,6 +9,8 @@ type Event struct {
 	Event EventKind `json:"event"`
 	// Subject is where it goes; it is not part of the message.
 	Subject string `json:"-"`
+	// Tenant is whose event it is, where Data does not say: then no other tenant hears of it.
+	Tenant  string `json:"-"`
 	EventID string `json:"event_id"`
 	// Sequence counts per Subject and BootID from 1, without gaps.
 	Sequence  uint64    `json:"sequence"`

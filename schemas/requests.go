@@ -29,7 +29,7 @@ type GetAllocationsRequest struct {
 	// Only on this device.
 	DeviceID string `json:"device_id,omitempty" check:"bytes=128"`
 	// Only of this tenant; for operators.
-	Tenant string `json:"tenant,omitempty" check:"bytes=64" unbuilt:"true"`
+	Tenant string `json:"tenant,omitempty" check:"bytes=64"`
 	// Only of this class.
 	Class Class `json:"class,omitempty"`
 	// Only with exactly this purpose.

@@ -7,6 +7,8 @@ import "strings"
 const (
 	subjectRoot = "memory."
 	tenantRoot  = "isobar."
+	// Between tenant and subject where a tenant's operators speak.
+	operatorPart = "operator."
 )
 
 // CommandSubject is where any node takes an action: memory.<action>
@@ -24,6 +26,12 @@ func AnyCommandSubject() string { return CommandSubject(ActionCommand) }
 // isobar.<tenant>.<subject>
 func TenantSubject(tenant, subject string) string {
 	return tenantRoot + tenant + "." + subject
+}
+
+// OperatorSubject is how a subject of a tenant's operators appears to the node:
+// isobar.<tenant>.operator.<subject>
+func OperatorSubject(tenant, subject string) string {
+	return TenantSubject(tenant, operatorPart+subject)
 }
 
 // SplitTenant is the way back from TenantSubject. A subject without the prefix

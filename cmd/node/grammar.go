@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/isobar-project/isobar/bus/accounts"
 	"github.com/isobar-project/isobar/bus/client"
 	"github.com/isobar-project/isobar/node"
 	"github.com/isobar-project/isobar/schemas"
@@ -175,6 +176,13 @@ func (c *connection) open(k *call, change func(*client.Options)) (*client.Client
 	}
 	o := client.Options{URL: cfg.ClientURL(), CredentialsFile: cfg.NATSCredentials, Username: cfg.NATSUsername, Password: cfg.NATSPassword,
 		Node: c.Node, Name: "isobar"}
+	if o.TLS, err = cfg.ClientTLS(); err != nil {
+		return nil, err
+	}
+	if o.Username != "" {
+		// Where roles are configured it may listen to no other inbox.
+		o.InboxPrefix = accounts.InboxPrefix(o.Username)
+	}
 	if change != nil {
 		change(&o)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"path/filepath"
 	"reflect"
 	"strconv"
@@ -95,6 +96,7 @@ func flagTexts(v reflect.Value) ([]string, bool) {
 // configCommand shows the configuration.
 type configCommand struct {
 	JSON bool `name:"json" xor:"form" help:"For programs."`
+	NATS bool `name:"nats" xor:"form" help:"As accounts of a nats-server that keeps the configured tenants apart."`
 	YAML bool `name:"yaml" xor:"form" help:"As a configuration file that says the same."`
 	kong.Plugins
 }
@@ -105,6 +107,7 @@ func (configCommand) Help() string {
 
     isobar config
     isobar config --device ram:ram-0=8GiB --model-root /models
+    isobar config --nats > /etc/nats/isobar.conf
     isobar config --yaml > ~/.config/isobar/config.yaml`
 }
 
@@ -119,6 +122,13 @@ func (c *configCommand) Run(k *call) error {
 		return err
 	}
 	switch {
+	case c.NATS:
+		text, err := cfg.NATSConfig()
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(k.out, text)
+		return err
 	case c.JSON:
 		return cfg.WriteJSON(k.out)
 	case c.YAML:

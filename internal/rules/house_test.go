@@ -88,6 +88,7 @@ var owners = map[string][]string{
 	"github.com/nats-io/jwt/v2":         {"bus"},
 	"github.com/nats-io/nkeys":          {"bus"},
 	"github.com/nats-io/nuid":           {"bus"},
+	"golang.org/x/crypto":               {"bus"}, // the hash of passwords that nats-server knows
 
 	// Only behind the guard.
 	"github.com/vmihailenco/msgpack/v5": {"codec", "fdwire"},

@@ -1,0 +1,54 @@
+package accounts
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// discoverySubject is where the micro service tells of itself.
+const discoverySubject = "$SRV.>"
+
+// commandSubjects match every command, to any node and to one. They leave out the
+// events, which have more tokens.
+func commandSubjects() []string {
+	return []string{schemas.CommandSubject("*"), schemas.NodeCommandSubject("*", "*")}
+}
+
+// eventSubjects match what nodes tell.
+func eventSubjects() []string {
+	return []string{schemas.EventSubjects(), schemas.HeartbeatSubject("*")}
+}
+
+// Publish lists the subjects that a role may publish to.
+func Publish(role schemas.Role) []string {
+	if role == schemas.RoleOperator {
+		return append(commandSubjects(), discoverySubject)
+	}
+	var out []string
+	for _, s := range schemas.All() {
+		if !role.Allows(s.Role) {
+			continue
+		}
+		for _, a := range append([]schemas.Action{s.Action}, s.Aliases...) {
+			out = append(out, schemas.CommandSubject(a), schemas.NodeCommandSubject(a, "*"))
+		}
+	}
+	return out
+}
+
+// permissions are those of one user, as nats-server reads them. What is not allowed is
+// denied.
+func permissions(u User) string {
+	subscribe := append([]string{InboxPrefix(u.Name) + ".>"}, eventSubjects()...)
+	return fmt.Sprintf("{publish: {allow: [%s]}, subscribe: {allow: [%s]}}", quoted(Publish(u.Role)), quoted(subscribe))
+}
+
+func quoted(subjects []string) string {
+	out := make([]string, len(subjects))
+	for i, s := range subjects {
+		out[i] = fmt.Sprintf("%q", s)
+	}
+	return strings.Join(out, ", ")
+}

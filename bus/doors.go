@@ -1,0 +1,53 @@
+package bus
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// door is one way in for commands: a prefix of subjects, whose it is, and the most that a
+// command which comes by it may be.
+type door struct {
+	tenant, prefix string
+	role           schemas.Role
+	label          string // before the names of its endpoints
+}
+
+// doors lists the ways in, by tenant. The one without a prefix is the nodes' own account,
+// or a server without accounts: there the server says who may come in, and who is in may
+// do all.
+func (c *ServiceConfig) doors() []door {
+	var out []door
+	for t, prefix := range c.Tenants {
+		d := door{tenant: t, prefix: prefix, role: schemas.RoleClient, label: t + "_"}
+		if prefix == "" {
+			d.role, d.label = schemas.RoleOperator, ""
+		}
+		out = append(out, d)
+	}
+	for t, prefix := range c.Operators {
+		out = append(out, door{tenant: t, prefix: prefix, role: schemas.RoleOperator, label: t + "_operator_"})
+	}
+	slices.SortFunc(out, func(a, b door) int { return strings.Compare(a.label, b.label) })
+	return out
+}
+
+// forbidden says why a command may not come by this endpoint. By the subject of any action
+// only operators may come: the server cannot see which action it is.
+func (e *endpoint) forbidden(spec *schemas.Spec) *schemas.Error {
+	if e.action == schemas.ActionCommand && e.role != schemas.RoleOperator {
+		return schemas.Errorf(schemas.CodeForbidden, "%s takes commands of operators only: use the action's own subject", schemas.AnyCommandSubject()).
+			With("role", string(schemas.RoleOperator))
+	}
+	return allows(e.role, spec)
+}
+
+// allows says why a role may not give a command.
+func allows(role schemas.Role, spec *schemas.Spec) *schemas.Error {
+	if role.Allows(spec.Role) {
+		return nil
+	}
+	return schemas.Errorf(schemas.CodeForbidden, "%s is for the role %s, this is a %s", spec.Action, spec.Role, role).With("role", string(spec.Role))
+}
