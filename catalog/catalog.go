@@ -28,8 +28,8 @@ type Catalog struct {
 	ballast *ledger.Ballast
 	// remembered is how many models that are nowhere loaded stay known.
 	remembered int
-	hits    int64
-	misses  int64
+	hits       int64
+	misses     int64
 	// away says that no client can reach the node, since awaySince: leases stand still.
 	away      bool
 	awaySince clock.Instant
