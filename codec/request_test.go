@@ -86,7 +86,6 @@ func TestEnvelope(t *testing.T) {
 		{"command of an unknown action", "command", `{"action":"memory.fly"}`, "UNKNOWN_ACTION", nil},
 		{"command of a command", "command", `{"action":"memory.command"}`, "UNKNOWN_ACTION", nil},
 		{"unknown subject", "fly", `{}`, "UNKNOWN_ACTION", nil},
-		{"not built", "optimization_recs", `{"device_id":7}`, "NOT_IMPLEMENTED", nil},
 		{"not built, bad envelope", "optimization_recs", `{"request_id":7}`, "INVALID_REQUEST", "request_id"},
 		{"pid of a reservation", "allocate", `{"size_bytes":1,"class":"reservation","pid":7}`, "", nil},
 		{"pid of anything else", "allocate", `{"size_bytes":1,"pid":7}`, "INVALID_REQUEST", "pid"},

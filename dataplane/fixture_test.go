@@ -100,7 +100,7 @@ func (b *bare) say(m map[string]any, fds ...int) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	_ = b.Send(fdwire.Message{Packet: p, FDs: fds})
+	_ = b.Send(fdwire.Message{Packet: p, FDs: fds, Done: func() {}}) // they stay the caller's
 }
 
 type answer struct {

@@ -255,7 +255,7 @@ func (c caller) roomEffects(add adder) {
 	add(schemas.ActionOptimizationRecs, "are-ready-to-send", func() {
 		load()
 		for _, r := range list(c.do(schemas.ActionOptimizationRecs, object{"device_id": c.device}), "recommendations") {
-			if text(r, "kind") == "" || text(r, "reason") == "" || text(r, "command") == "" {
+			if text(r, "kind") == "" || text(r, "reason") == "" || text(r, "command.action") == "" || at(r, "command.data") == nil {
 				fail("%v", r)
 			}
 		}
