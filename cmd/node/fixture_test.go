@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/bus"
@@ -28,7 +30,13 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
 func TestMain(m *testing.M) {
-	time.Local = time.UTC // what is printed does not depend on where the test runs
+	// What is printed does not depend on where the test runs. The zone is read once, perhaps by
+	// a goroutine that a library has started by now: only a new process can have another.
+	if os.Getenv("TZ") != "UTC" {
+		err := unix.Exec("/proc/self/exe", os.Args, append(os.Environ(), "TZ=UTC"))
+		fmt.Fprintln(os.Stderr, "the test cannot run itself anew:", err)
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m)
 }
 
