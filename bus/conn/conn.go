@@ -15,7 +15,8 @@ import (
 
 // Settings of every connection that the bus makes.
 const (
-	connTimeout      = 2 * time.Second
+	// A server that is busy may take seconds to check a password: its hash is meant to be slow.
+	connTimeout      = 10 * time.Second
 	connPing         = 5 * time.Second
 	connPingsOut     = 2
 	reconnectWait    = 250 * time.Millisecond
