@@ -119,8 +119,10 @@ func TestTheVaultOutlivesTheNodesUnit(t *testing.T) {
 		t.Fatal("the mapping lost its bytes")
 	}
 	h.start("isobar.service", args...)
-	if err := d.Ping(ctx); err != nil { // resumed
-		t.Fatal(err)
+	for d.Ping(ctx) != nil { // the first may still go to the one that was killed; then it is resumed
+		if ctx.Err() != nil {
+			t.Fatal("the session was not resumed")
+		}
 	}
 	var again schemas.GetHandleReply
 	call(schemas.ActionGetHandle, &schemas.GetHandleRequest{AllocationID: g.AllocationID}, &again)
