@@ -92,8 +92,11 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Hash is the bcrypt hash of a password.
+// Hash is the bcrypt hash of a password; what is one already stays as it is.
 func Hash(password string) (string, error) {
+	if _, err := bcrypt.Cost([]byte(password)); err == nil {
+		return password, nil
+	}
 	b, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.DefaultCost)
 	return string(b), err
 }
