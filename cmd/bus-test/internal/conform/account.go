@@ -141,10 +141,6 @@ func (w *world) blocks() int64 {
 	return total
 }
 
-// slack is by how much the kernel's bytes may differ from the node's own count: its records
-// are in memfds too, and grow.
-const slack = 2 * mib
-
 // discovery wants the service to show every action, as `nats micro info` asks.
 func (w *world) discovery() []check {
 	var endpoints map[string]object
