@@ -23,6 +23,23 @@ func stale(m *catalog.Model, r *catalog.LoadRequest) bool {
 // answer at once needs no operation.
 const lookPatience = 100 * time.Millisecond
 
+// lookCanceller ends a load whose file is looked at before the catalog hears of it: once it
+// was looked at, the load is the catalog's.
+func (p *poolActor) lookCanceller(c *call, ref any, looked *bool) canceller {
+	return func(err *schemas.Error, seen func()) {
+		p.tell(seam.SystemLane, func() {
+			switch {
+			case *looked:
+				p.core.Cancel(ref, err, p.house.now())
+				p.flush()
+			case !c.answered:
+				c.fail(err)
+			}
+			seen()
+		})
+	}
+}
+
 // lookAgain loads a model that is resident, after a look whether its file is still the one
 // that was loaded. A changed one is loaded as a new version.
 func (p *poolActor) lookAgain(c *call, r catalog.LoadRequest, m *catalog.Model) {
@@ -32,18 +49,7 @@ func (p *poolActor) lookAgain(c *call, r catalog.LoadRequest, m *catalog.Model) 
 			if looked {
 				return
 			}
-			c.follow(schemas.StatusRunning, 0, "its file is being looked at", func(err *schemas.Error, seen func()) {
-				p.tell(seam.SystemLane, func() {
-					switch {
-					case looked:
-						p.core.Cancel(r.Ref, err, p.house.now())
-						p.flush()
-					case !c.answered:
-						c.fail(err)
-					}
-					seen()
-				})
-			})
+			c.follow(schemas.StatusRunning, 0, "its file is being looked at", p.lookCanceller(c, r.Ref, &looked))
 		})
 	})
 	p.house.transfer.changed(m, func(changed bool) {

@@ -119,18 +119,7 @@ func (s *sessionsActor) redeem(c *call) *schemas.Error {
 // load: only they tell whether a resident model of that name is the same.
 func (p *poolActor) loadOffered(c *call, r catalog.LoadRequest) {
 	o, looked := c.offered, false
-	c.follow(schemas.StatusRunning, 0, "the offered file is being looked at", func(err *schemas.Error, seen func()) {
-		p.tell(seam.SystemLane, func() {
-			switch {
-			case looked:
-				p.core.Cancel(r.Ref, err, p.house.now())
-				p.flush()
-			case !c.answered:
-				c.fail(err)
-			}
-			seen()
-		})
-	})
+	c.follow(schemas.StatusRunning, 0, "the offered file is being looked at", p.lookCanceller(c, r.Ref, &looked))
 	file := o.file
 	o.file = nil // the reader's
 	p.house.transfer.look(file, o.name, func(src *source, desc catalog.Description, err *schemas.Error) {

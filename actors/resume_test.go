@@ -1,8 +1,6 @@
 package actors_test
 
 import (
-	"maps"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -37,11 +35,7 @@ func TestAResumedSessionIsAskedToLetGo(t *testing.T) {
 	for name, says := range map[string]bool{"of what it holds": true, "nothing of what it holds": false} {
 		t.Run("it says "+name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				kept := shelf{}
-				world := func(c *actors.Config) {
-					c.Keeper, c.Inherited = kept, maps.Clone(kept)
-					c.Watch = func(*os.File, func()) (func(), error) { return func() {}, nil }
-				}
+				_, world := heirs()
 				first := openTimed(t, nil, world)
 				w, err := first.hello(dataplane.Hello{Client: "test"})
 				if err != nil {
@@ -93,11 +87,7 @@ func TestAResumedSessionMayUnmap(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				kept := shelf{}
-				world := func(c *actors.Config) {
-					c.Keeper, c.Inherited = kept, maps.Clone(kept)
-					c.Watch = func(*os.File, func()) (func(), error) { return func() {}, nil }
-				}
+				_, world := heirs()
 				first := openTimed(t, nil, world)
 				owner, err := first.hello(dataplane.Hello{Client: "owner"})
 				if err != nil {

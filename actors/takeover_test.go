@@ -36,15 +36,20 @@ func (s shelf) Drop(ids ...uint64) error {
 	return nil
 }
 
+// heirs are houses of which each takes over what the one before left on the shelf.
+func heirs() (shelf, func(*actors.Config)) {
+	kept := shelf{}
+	return kept, func(c *actors.Config) {
+		c.Keeper, c.Inherited = kept, maps.Clone(kept)
+		c.Watch = func(*os.File, func()) (func(), error) { return func() {}, nil }
+	}
+}
+
 // What a predecessor had begun to release is released by the next house, whichever of its
 // actors is quickest: here each has gone on as far as it can before the next one begins.
 func TestReleasesGoOnWhoeverBeginsFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		kept := shelf{}
-		world := func(c *actors.Config) {
-			c.Keeper, c.Inherited = kept, maps.Clone(kept)
-			c.Watch = func(*os.File, func()) (func(), error) { return func() {}, nil }
-		}
+		kept, world := heirs()
 		first := openTimed(t, nil, world)
 		w, err := first.hello(dataplane.Hello{Client: "test"})
 		if err != nil {

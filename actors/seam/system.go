@@ -58,9 +58,9 @@ const ExitPanic = 70
 
 // System is a set of actors that end together.
 type System struct {
-	log     *slog.Logger
-	exit    func(code int)
-	library *library
+	log  *slog.Logger
+	exit func(code int)
+	lib  *library
 
 	mu     sync.Mutex
 	refs   []*Ref // in order of spawning
@@ -80,7 +80,7 @@ func NewSystem(log *slog.Logger, opts ...Option) *System {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &System{log: log, exit: os.Exit, library: newLibrary()}
+	s := &System{log: log, exit: os.Exit, lib: newLibrary()}
 	for _, o := range opts {
 		o(s)
 	}
@@ -132,7 +132,7 @@ func (s *System) Spawn(cfg Config, r Receiver) *Ref {
 	}
 	s.refs = append(s.refs, ref)
 	go ref.loop()
-	s.library.start(ref)
+	s.lib.start(ref)
 	return ref
 }
 
@@ -244,7 +244,7 @@ func (s *System) Shutdown(ctx context.Context) error {
 			return fmt.Errorf("actors still running: %s: %w", strings.Join(running, ", "), context.Cause(ctx))
 		}
 	}
-	s.library.shutdown()
+	s.lib.shutdown()
 	return nil
 }
 

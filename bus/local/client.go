@@ -110,7 +110,7 @@ func (l *Client) connect() (*reader, error) {
 	}
 	late := l.cfg.Clock.AfterFunc(connectTimeout, func() { wire.Close() })
 	r := newReader(wire, l.rest)
-	max, err := l.shakeHands(wire, r)
+	limit, err := l.shakeHands(wire, r)
 	if !late.Stop() && err == nil {
 		err = nats.ErrTimeout
 	}
@@ -124,7 +124,7 @@ func (l *Client) connect() (*reader, error) {
 		wire.Close()
 		return nil, net.ErrClosed
 	}
-	l.wire, l.maxPayload, l.pending = wire, max, nil
+	l.wire, l.maxPayload, l.pending = wire, limit, nil
 	for id, s := range l.subs {
 		l.pending = appendSub(l.pending, id, s)
 	}
