@@ -3,6 +3,7 @@
 # What is pinned besides go.mod: linters are tools, not dependencies.
 STATICCHECK_VERSION := v0.8.2
 DEADCODE_VERSION    := v0.52.0
+NFPM_VERSION        := v2.43.4
 
 PYTHON   ?= python3
 MINUTES  ?= 10
@@ -26,15 +27,16 @@ VENV  := $(CURDIR)/.venv
 TOOLS := $(CURDIR)/.tools
 STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)
 DEADCODE    := $(TOOLS)/deadcode-$(DEADCODE_VERSION)
+NFPM        := $(TOOLS)/nfpm-$(NFPM_VERSION)
 
 .DEFAULT_GOAL := help
 # The steps of `make test` are in order, and the tests measure time.
 .NOTPARALLEL:
-.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab conform tour tools python javascript clean need-go need-cc
+.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab conform package package-check tour tools python javascript clean need-go need-cc
 
 help: ## list the targets
 	@echo "usage: make TARGET"
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: isobar ## build and start a node that drops everything when it ends (RUN_ARGS='--device ram:ram-0=1GiB' …)
 	@exec bin/isobar run --ephemeral $(RUN_ARGS)
@@ -101,6 +103,12 @@ pressure-lab: bus-test ## real control groups: a foreign process grows against a
 conform: bus-test ## check a node of its own against the wire contract, command by command (CONFORM_ARGS='--quiet' …)
 	bin/bus-test conform --embedded $(CONFORM_ARGS)
 
+package: need-go $(NFPM) ## build archive, deb and rpm for amd64 and arm64 into dist, with checksums (VERSION=1.2.3)
+	VERSION='$(VERSION)' NFPM=$(NFPM) scripts/package.sh dist amd64 arm64
+
+package-check: need-go $(NFPM) ## build the packages twice, compare them, install the deb into a scratch root and read the rpm
+	ISOBAR_NFPM=$(NFPM) go test -count=1 -v -run 'TestPackage' ./deploy
+
 tour: isobar ## run the README's tour and write its output into the README
 	docs/tour.sh > docs/tour.txt
 	$(PYTHON) scripts/readme-tour.py docs/tour.txt README.md
@@ -116,6 +124,11 @@ $(DEADCODE):
 	@mkdir -p $(TOOLS)
 	GOBIN=$(TOOLS) GOFLAGS= go install golang.org/x/tools/cmd/deadcode@$(DEADCODE_VERSION)
 	@mv $(TOOLS)/deadcode $@
+
+$(NFPM):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) GOFLAGS= go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	@mv $(TOOLS)/nfpm $@
 
 python: $(VENV)/.installed ## install the tests' Python packages into .venv
 
@@ -135,7 +148,7 @@ javascript: ## install the JavaScript sample's packages into examples/javascript
 	@cd examples/javascript && { command -v npm >/dev/null && npm ci --silent --no-audit --no-fund || echo "no npm, or no packages: the JavaScript sample is not tested"; }
 
 clean: ## remove what make built and installed
-	rm -rf bin .tools .venv examples/javascript/node_modules
+	rm -rf bin dist .tools .venv examples/javascript/node_modules
 
 need-go:
 	@command -v go >/dev/null || { echo "Isobar needs Go $$(awk '$$1 == "go" { print $$2 }' go.mod) or later: https://go.dev/dl"; exit 1; }

@@ -27,6 +27,7 @@ var otherVariables = []string{
 	"ISOBAR_RESERVATION_DEVICE",
 	"ISOBAR_RESERVATION_BYTES",
 	"ISOBAR_PYTHON",           // tests: the interpreter with their packages
+	"ISOBAR_NFPM",             // tests: the program that makes deb and rpm
 	"ISOBAR_CONFORMANCE_ROLE", // tests: the driver suite to its other process
 }
 
