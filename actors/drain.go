@@ -15,7 +15,8 @@ type Stays struct {
 
 // Drain takes no more grants and releases what has no living owner and is not
 // persistent; all releases everything. It returns when every release is confirmed, or
-// with ctx's error and what stays at that moment.
+// with ctx's error and what stays at that moment. What is kept of absent devices stays too,
+// unless all goes.
 func (h *House) Drain(ctx context.Context, all bool) (Stays, error) {
 	h.draining.Store(true)
 	done := make(chan Stays, len(h.devices))
@@ -23,6 +24,13 @@ func (h *House) Drain(ctx context.Context, all bool) (Stays, error) {
 		d.tell(seam.SystemLane, func() { d.drain(all, done) })
 	}
 	var sum Stays
+	for _, k := range h.absent.kept {
+		if !all {
+			sum.Grants += max(1, k.Grants) // of an unreadable ledger there is something
+			sum.Models += k.Models
+			sum.Bytes += k.Bytes
+		}
+	}
 	for range h.devices {
 		select {
 		case s := <-done:
@@ -32,6 +40,9 @@ func (h *House) Drain(ctx context.Context, all bool) (Stays, error) {
 		case <-ctx.Done():
 			return sum, ctx.Err()
 		}
+	}
+	if all {
+		return sum, h.dropAbsent()
 	}
 	return sum, nil
 }

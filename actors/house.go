@@ -48,7 +48,9 @@ type Config struct {
 	// dropped.
 	Inherited map[uint64]*os.File
 	Devices   []DeviceConfig
-	Roots     *weights.Roots
+	// Absent are the devices that a predecessor had and that are not among Devices.
+	Absent []AbsentDevice
+	Roots  *weights.Roots
 	// Policy values models; nil is the default one.
 	Policy eviction.Policy
 	// LoadWorkers read one model at once, Loads models at a time are read.
@@ -136,6 +138,7 @@ type House struct {
 	// bearers are the sessions that restored grants speak of.
 	bearers  map[ledger.SessionID]bool
 	restored schemas.Restored
+	absent   absentees
 }
 
 func (c *Config) defaults() {
@@ -227,6 +230,9 @@ func Open(cfg Config) (*House, error) {
 		h.devices = append(h.devices, d)
 		h.byID[d.id] = d
 	}
+	if err := h.openAbsent(); err != nil {
+		return nil, err
+	}
 	if err := h.openPool(models); err != nil {
 		return nil, fmt.Errorf("pool: %w", err)
 	}
@@ -261,9 +267,13 @@ func (h *House) format(mem []byte, actor string) (*store.Region, error) {
 }
 
 // dropUnknown lets go of segments in the vault that no record names: they were put there
-// by a predecessor that died before it granted anything from them.
+// by a predecessor that died before it granted anything from them. Those of absent devices
+// have a record, and stay.
 func (h *House) dropUnknown() error {
 	var ids []uint64
+	for id := range h.absent.files {
+		delete(h.cfg.Inherited, id)
+	}
 	for id := range h.cfg.Inherited {
 		ids = append(ids, id)
 	}
@@ -368,6 +378,7 @@ func (h *House) Close(ctx context.Context) error {
 	h.transfer.close()
 	err := h.system.Shutdown(ctx)
 	letGo(h.sessions.offers.Close())
+	h.absent.close()
 	for _, d := range h.devices {
 		d.driver.Close()
 	}

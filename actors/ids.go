@@ -74,6 +74,9 @@ func (h *House) deviceOfID(s string) (*deviceActor, uuid.UUID, *schemas.Error) {
 			return d, id, nil
 		}
 	}
+	if name := h.absentOfID(id); name != "" {
+		return nil, id, schemas.Errorf(schemas.CodeAllocationNotFound, "no allocation %s%s", id, missing(name))
+	}
 	return nil, id, schemas.Errorf(schemas.CodeAllocationNotFound, "no allocation %s", id)
 }
 
@@ -83,7 +86,11 @@ func (h *House) device(id string) (*deviceActor, *schemas.Error) {
 	if d, ok := h.byID[bare]; ok {
 		return d, nil
 	}
-	return nil, schemas.Errorf(schemas.CodeInvalidDevice, "no device %q", id).With("field", "device_id").With("devices", h.deviceIDs())
+	why := ""
+	if h.absent.names[bare] {
+		why = missing(bare)
+	}
+	return nil, schemas.Errorf(schemas.CodeInvalidDevice, "no device %q%s", id, why).With("field", "device_id").With("devices", h.deviceIDs())
 }
 
 func (h *House) deviceIDs() []string {

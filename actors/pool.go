@@ -49,7 +49,7 @@ func (h *House) openPool(models map[uuid.UUID]string) error {
 		}
 	} else {
 		var rep catalog.Restored
-		if p.core, rep, err = catalog.Restore(mem, h.cfg.Policy, ids, models, h.now()); err != nil {
+		if p.core, rep, err = catalog.Restore(mem, h.cfg.Policy, ids, models, h.absent.names, h.now()); err != nil {
 			return err
 		}
 		if h.stored != nil {

@@ -298,7 +298,7 @@ func (s *sessionsActor) lost(id ledger.SessionID, held []string, resumed bool, u
 	askOn(s.house, seam.SystemLane, s.house.devices, find, func(parts []map[string]bool, _ *schemas.Error) {
 		lost := []string{}
 		for _, h := range held {
-			found := false
+			found := s.house.heldAbsent(h)
 			for _, p := range parts {
 				found = found || p[h]
 			}

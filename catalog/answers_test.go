@@ -21,7 +21,7 @@ func TestARetriedLoadIsAnsweredAcrossARestart(t *testing.T) {
 	cp, _ := b.c.ByGrant(half)
 	b.do(func() { b.c.Evict(cp, "room", b.now) })
 	orphan := uuid.UUID{1}
-	c, rep, err := catalog.Restore(b.mem, policy(t), uuid.New, map[uuid.UUID]string{id: "ram-0", half: "ram-0", orphan: "ram-0"}, b.now)
+	c, rep, err := catalog.Restore(b.mem, policy(t), uuid.New, map[uuid.UUID]string{id: "ram-0", half: "ram-0", orphan: "ram-0"}, nil, b.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestARetriedLoadIsAnsweredAcrossARestart(t *testing.T) {
 	b.says("a loaded v1 hit=true")
 	b.do(func() { b.c.ForgetAnswers([]string{"red\x00k", "unknown"}) })
 	// The memory of the other is gone: the model is known, and its loss is told.
-	c, rep, err = catalog.Restore(b.mem, policy(t), uuid.New, nil, b.now)
+	c, rep, err = catalog.Restore(b.mem, policy(t), uuid.New, nil, nil, b.now)
 	if err != nil || len(rep.Lost) != 1 || rep.Lost[0] != "m" || len(rep.Answers) != 0 {
 		t.Fatalf("restored %+v, %v", rep, err)
 	}

@@ -36,6 +36,11 @@ func (c *Catalog) Check() error {
 		if err := c.checkModel(m); err != nil {
 			return err
 		}
+		for _, rec := range m.parked {
+			if err := note(rec, "a parked copy"); err != nil {
+				return err
+			}
+		}
 		for d, cp := range m.copies {
 			if cp.Device != d || cp.Model != m || cp.State == Failed {
 				return fmt.Errorf("catalog: the copy of %q on %s is %s of %q on %s", m.Name, d, cp.State, cp.Model.Name, cp.Device)

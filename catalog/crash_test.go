@@ -61,7 +61,7 @@ func (h *house) takeOver() *house {
 	}
 	var rep catalog.Restored
 	var err error
-	next.core, rep, err = catalog.Restore(c.mem, policy(h.t), uuid.New, granted, c.now)
+	next.core, rep, err = catalog.Restore(c.mem, policy(h.t), uuid.New, granted, nil, c.now)
 	if err != nil {
 		h.t.Fatal(err)
 	}

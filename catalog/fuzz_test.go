@@ -47,7 +47,7 @@ func FuzzImage(f *testing.F) {
 			return // more than fits
 		}
 		now := ledger.Now{Boot: clock.Instant(time.Hour)}
-		c, _, err := catalog.Restore(mem, policy(t), uuid.New, map[uuid.UUID]string{{15: 1}: "ram-0", {15: 2}: ""}, now)
+		c, _, err := catalog.Restore(mem, policy(t), uuid.New, map[uuid.UUID]string{{15: 1}: "ram-0", {15: 2}: ""}, nil, now)
 		if err != nil {
 			var image *ledger.ImageError
 			if !errors.As(err, &image) {

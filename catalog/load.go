@@ -22,7 +22,7 @@ func (c *Catalog) Load(r LoadRequest, now ledger.Now) {
 	case err != nil && r.Path == "":
 		c.refuse(r.Ref, err)
 		return
-	case m != nil && r.Path != "" && !m.At(r.Path) && len(m.copies) > 0:
+	case m != nil && r.Path != "" && !m.At(r.Path) && !m.nowhere():
 		c.refuse(r.Ref, schemas.Errorf(schemas.CodeModelConflict, "model %q is %s: unload it, or choose another name", r.Name, m.Path).With("path", m.Path))
 		return
 	case m != nil:

@@ -52,8 +52,14 @@ type Model struct {
 	// prev is the version that this one replaces when its first copy is sealed.
 	prev   *Model
 	copies map[string]*Copy
+	// parked are the records of copies on devices that are absent: they are as a predecessor
+	// left them, and the model is not forgotten while there are any.
+	parked []store.RecID
 	rec    store.RecID
 }
+
+// nowhere reports whether no memory holds the model: neither here nor on an absent device.
+func (m *Model) nowhere() bool { return len(m.copies) == 0 && len(m.parked) == 0 }
 
 // At reports whether a client's path means this model's file.
 func (m *Model) At(path string) bool { return path == m.Path || path == m.asked }

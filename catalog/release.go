@@ -136,7 +136,7 @@ func (c *Catalog) Released(grant uuid.UUID, freed, zombie int64, confirmed bool,
 		c.erase(cp)
 		c.unknown(cp)
 		c.event(schemas.EventModelUnloaded, cp, Event{Freed: freed, Reason: cp.why})
-		if m := cp.Model; m.Superseded && len(m.copies) == 0 {
+		if m := cp.Model; m.Superseded && m.nowhere() {
 			c.drop(m)
 		}
 		c.forgetOld()
@@ -199,7 +199,7 @@ func (c *Catalog) forgetOld() {
 	}
 	var idle []*Model
 	for _, m := range c.all {
-		if len(m.copies) == 0 {
+		if m.nowhere() {
 			idle = append(idle, m)
 		}
 	}
@@ -281,6 +281,10 @@ func (c *Catalog) unloadable(r UnloadRequest) ([]*Copy, *schemas.Error) {
 		a, b := copies[i], copies[j]
 		return a.Key() < b.Key() || a.Key() == b.Key() && a.Model.ID < b.Model.ID
 	})
+	if r.Name != "*" && len(copies) == 0 && len(models[0].parked) > 0 {
+		return nil, schemas.Errorf(schemas.CodeDeviceLost, "model %q is on a device that is missing from the node's configuration, and is kept for when it is back", r.Name).
+			With("name", r.Name)
+	}
 	if !r.Force {
 		for _, cp := range copies {
 			if n := cp.Readers(); n > 0 && cp.State == Sealed {

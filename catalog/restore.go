@@ -32,9 +32,10 @@ type image struct {
 }
 
 // Restore rebuilds a catalog from a region. granted are the sealed weights grants that
-// the devices still hold, with their device. An image that says what no catalog writes is
+// the devices still hold, with their device. What is on record of absent devices, whose
+// memory is kept for a later start, stays as it is. An image that says what no catalog writes is
 // a *ledger.ImageError; other errors are of package store.
-func Restore(mem []byte, policy eviction.Policy, newID func() uuid.UUID, granted map[uuid.UUID]string, now ledger.Now) (*Catalog, Restored, error) {
+func Restore(mem []byte, policy eviction.Policy, newID func() uuid.UUID, granted map[uuid.UUID]string, absent map[string]bool, now ledger.Now) (*Catalog, Restored, error) {
 	var rep Restored
 	im := image{recs: map[store.Kind][]store.RecID{}}
 	region, err := store.Open(mem, func(rec store.RecID, kind store.Kind, payload []byte) error {
@@ -58,6 +59,10 @@ func Restore(mem []byte, policy eviction.Policy, newID func() uuid.UUID, granted
 	tx := region.Begin()
 	for i, r := range im.copies {
 		m := c.all[r.Model]
+		if absent[r.Device] {
+			m.parked = append(m.parked, im.recs[kindCopy][i])
+			continue
+		}
 		if device, ok := granted[r.Grant]; !ok || device != r.Device {
 			tx.Delete(im.recs[kindCopy][i])
 			if !r.Revoking { // else its release went on without us
@@ -84,7 +89,7 @@ func Restore(mem []byte, policy eviction.Policy, newID func() uuid.UUID, granted
 	}
 	sort.Slice(rep.Orphans, func(i, j int) bool { return rep.Orphans[i].String() < rep.Orphans[j].String() })
 	for _, m := range c.all {
-		if m.Superseded && len(m.copies) == 0 {
+		if m.Superseded && m.nowhere() {
 			c.drop(m)
 		}
 	}

@@ -78,7 +78,7 @@ func (c *Catalog) supersede(tx *store.Tx, m *Model) {
 		old.Superseded = true
 		switch {
 		case old.rec == 0:
-		case len(old.copies) == 0:
+		case old.nowhere():
 			tx.Delete(old.rec)
 		default:
 			tx.Update(old.rec, old.record())
@@ -100,7 +100,7 @@ func (c *Catalog) succeed(m *Model, now ledger.Now) {
 	for old != nil {
 		prev := old.prev
 		old.prev = nil
-		if len(old.copies) == 0 {
+		if old.nowhere() {
 			old.rec = 0 // deleted by supersede
 			c.drop(old)
 		}

@@ -49,6 +49,9 @@ type Config struct {
 
 	// Devices are the memory devices, at least one.
 	Devices []DeviceSpec
+	// ForgetDevices are the ids of devices that are no longer there: what an earlier node
+	// granted on them is let go of instead of kept.
+	ForgetDevices []string
 	// ModelRoots are the folders that models may be loaded from, absolute paths.
 	// None: no model can be loaded by path.
 	ModelRoots []string

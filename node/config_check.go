@@ -190,6 +190,11 @@ func (l *loader) checkDevices(c *Config) (text, fix string) {
 		}
 		seen[d.ID] = true
 	}
+	for _, id := range c.ForgetDevices {
+		if seen[id] {
+			return fmt.Sprintf("%s is configured and to be forgotten", id), "remove it from one of --device and --forget-device"
+		}
+	}
 	return l.checkMainMemory(c)
 }
 

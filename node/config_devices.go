@@ -57,6 +57,15 @@ func ParseDevice(s string) (DeviceSpec, error) {
 	return d, nil
 }
 
+// deviceID reads the id of a device.
+func deviceID(s string) (string, error) {
+	s = strings.TrimSpace(s)
+	if !schemas.ValidToken(s) || s == schemas.DeviceIDAll {
+		return "", fmt.Errorf("%q is not the id of a device: 1 to 63 lower-case letters, digits and dashes, such as gpu-0", s)
+	}
+	return s, nil
+}
+
 func (d *DeviceSpec) option(s string) error {
 	name, value, _ := strings.Cut(s, "=")
 	name = strings.TrimSpace(name)

@@ -109,6 +109,7 @@ var samples = map[string]sample{
 	"events_bytes":            one("16MiB", "17MiB", "1000000000"),
 	"events_age":              one("1h0m0s", "2h0m0s", "3h0m0s"),
 	"devices":                 {values: [3][]string{{"ram:ram-0=1GiB"}, {"sim:gpu-0=24GiB,bandwidth=1000000000,latency=10µs", "ram:r=64MiB"}, {"sim:x=1GiB"}}},
+	"forget_devices":          {values: [3][]string{{"gpu-7"}, {"gpu-8", "gpu-9"}, {"old"}}},
 	"reserve_bytes":           one("1MiB", "2MiB", "3"),
 	"model_roots":             {values: [3][]string{{"/models"}, {"/models", "/more"}, {"/more"}}},
 	"allow_uids":              {values: [3][]string{{"1"}, {"2", "3"}, {"4"}}},

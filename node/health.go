@@ -18,6 +18,7 @@ const (
 	sourceVault  = "vault/process"
 	sourceHTTP   = "http/server"
 	sourceTraces = "traces/export"
+	sourceAbsent = "node/absent"
 )
 
 // warned tells the log and whoever listens of a warning. It is called with the board

@@ -2,11 +2,14 @@ package node
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/vault"
 )
 
@@ -19,7 +22,7 @@ const (
 
 // ledgers are the regions of the ledger: memfds in the vault, mapped here.
 type ledgers struct {
-	keeper    interface{ Put(...vault.Entry) error }
+	keeper    actors.Keeper
 	inherited map[string]vault.Entry
 	used      map[uint64]bool
 	mapped    [][]byte
@@ -74,6 +77,43 @@ func (l *ledgers) memory(actor string) ([]byte, bool, error) {
 		return nil, false, fmt.Errorf("the ledger could not be put into the vault: %w", err)
 	}
 	return mem, false, nil
+}
+
+// deviceLabel begins the label of a device's region.
+const deviceLabel = "ledger/device/"
+
+// absent maps the regions of devices that a predecessor had and that are not among these.
+func (l *ledgers) absent(configured, forget []string) ([]actors.AbsentDevice, error) {
+	var out []actors.AbsentDevice
+	for _, label := range slices.Sorted(maps.Keys(l.inherited)) {
+		id, ok := strings.CutPrefix(label, deviceLabel)
+		if !ok || slices.Contains(configured, id) {
+			continue
+		}
+		mem, err := l.mmap(l.inherited[label].File)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, actors.AbsentDevice{ID: id, Memory: mem, Forget: slices.Contains(forget, id)})
+	}
+	return out, nil
+}
+
+// drop lets go of the regions of absent devices.
+func (l *ledgers) drop(devices []string) error {
+	var ids []uint64
+	for _, id := range devices {
+		label := deviceLabel + id
+		if e, ok := l.inherited[label]; ok {
+			ids = append(ids, e.ID)
+			delete(l.inherited, label)
+			delete(l.used, e.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return l.keeper.Drop(ids...)
 }
 
 func (l *ledgers) freeID() (uint64, error) {

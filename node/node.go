@@ -295,10 +295,16 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 			Warm:   n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.Info()), CopyWorkers: n.cfg.CopyWorkers,
 			Signals: n.signals(d.Info(), w.Clock), ReliefOff: n.cfg.ReliefOff})
 	}
-	if n.house, err = actors.Open(c); err != nil {
+	if c.Absent, err = n.ledgers.absent(deviceIDs(&n.cfg, drivers), n.cfg.ForgetDevices); err == nil {
+		n.house, err = actors.Open(c)
+	}
+	if err != nil {
 		for _, d := range drivers {
 			d.Close()
 		}
+		return err
+	}
+	if err := n.settleAbsent(); err != nil {
 		return err
 	}
 	n.reach.tell(n.house)

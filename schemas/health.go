@@ -40,6 +40,7 @@ const (
 	WarnHTTPUnavailable WarningCode = "http_unavailable"
 	WarnSpansDropped    WarningCode = "spans_dropped"
 	WarnTwin            WarningCode = "node_name_taken"
+	WarnDeviceMissing   WarningCode = "device_missing"
 )
 
 // WarningSpec describes one code.
@@ -56,6 +57,7 @@ var warningSpecs = []WarningSpec{
 	{WarnDeviceLost, SeverityCritical, "The device is gone."},
 	{WarnTwin, SeverityCritical, "Another node of the same name serves on this NATS: which of the two does a command is chance."},
 	{WarnDeviceFailing, SeverityCritical, "The device answers with errors."},
+	{WarnDeviceMissing, SeverityWarning, "A device of an earlier node is not configured; what was granted on it is kept, and cannot be asked for."},
 	{WarnDeviceDegraded, SeverityWarning, "The device works less well than it should."},
 	{WarnStaleSamples, SeverityWarning, "What others use of the device cannot be read, so that pressure is judged by old figures."},
 	{WarnDrift, SeverityWarning, "The driver holds another number of bytes than the ledger says."},

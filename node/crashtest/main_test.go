@@ -52,6 +52,7 @@ func TestMain(m *testing.M) {
 type settings struct {
 	Dir       string // of its sockets and its state
 	Devices   []node.DeviceSpec
+	Forget    []string
 	Ephemeral bool
 	TakeOver  bool
 	JetStream bool
@@ -75,7 +76,7 @@ type ready struct {
 func (s settings) config() node.Config {
 	c := nodetest.Config(s.Dir)
 	c.VaultOff, c.Ephemeral, c.TakeOver, c.JetStream = false, s.Ephemeral, s.TakeOver, s.JetStream
-	c.Devices = s.Devices
+	c.Devices, c.ForgetDevices = s.Devices, s.Forget
 	c.Warm, c.PoolBytes = nil, 0 // what is released goes back to the kernel
 	exe, err := os.Executable()
 	if err != nil {

@@ -1,0 +1,34 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// settleAbsent says which devices are missing that a predecessor had, and lets go of the
+// regions of those of which nothing is kept.
+func (n *Node) settleAbsent() error {
+	gone := n.house.LetGo()
+	if err := n.ledgers.drop(gone); err != nil {
+		return fmt.Errorf("letting go of devices that are not configured: %w", err)
+	}
+	for _, id := range n.cfg.ForgetDevices {
+		if !slices.Contains(gone, id) {
+			n.log.Info("a device is to be forgotten, and nothing is known of it", "device", id)
+		}
+	}
+	var warnings []schemas.HealthWarning
+	for _, k := range n.house.Kept() {
+		text := fmt.Sprintf("device %s is not configured; what an earlier node granted on it is kept: %d grants, of them %d models, in segments of %s",
+			k.Device, k.Grants, k.Models, HumanSize(k.Bytes))
+		if k.Fault != "" {
+			text = fmt.Sprintf("device %s is not configured; all that an earlier node had of it is kept, but its ledger cannot be read: %s", k.Device, k.Fault)
+		}
+		warnings = append(warnings, schemas.HealthWarning{Code: schemas.WarnDeviceMissing, Subject: k.Device, Text: text,
+			Fix: "start the node again with this device among --device, as it was; or let go of it all with --forget-device " + k.Device})
+	}
+	n.board.Say(sourceAbsent, warnings...)
+	return nil
+}
