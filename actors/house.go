@@ -133,6 +133,7 @@ type House struct {
 	started   time.Time
 	draining  atomic.Bool
 	pulse     pulse
+	dial      *clock.Dial
 	// stored, where a test set Config.Crash, is called after every store to the ledger.
 	stored func()
 	// bearers are the sessions that restored grants speak of.
@@ -206,7 +207,7 @@ func (c *Config) defaults() {
 func Open(cfg Config) (*House, error) {
 	crash := cfg.Crash
 	cfg.defaults()
-	h := &House{cfg: cfg, bearers: map[ledger.SessionID]bool{}, log: cfg.Log, byID: map[string]*deviceActor{}, started: cfg.Clock.Wall()}
+	h := &House{cfg: cfg, bearers: map[ledger.SessionID]bool{}, log: cfg.Log, byID: map[string]*deviceActor{}, started: cfg.Clock.Wall(), dial: clock.NewDial(cfg.Clock)}
 	h.pulse.asked = map[string]chan struct{}{}
 	h.system = seam.NewSystem(cfg.Log, seam.WithExit(cfg.Exit))
 	if crash != nil {

@@ -16,7 +16,8 @@ func percent(part, whole int64) float64 {
 	return 100 * float64(part) / float64(whole)
 }
 
-func (h *House) wallAt(i clock.Instant) time.Time { return clock.WallAt(h.cfg.Clock, i) }
+// wallAt is the time of day at an instant: the same one whenever it is asked for.
+func (h *House) wallAt(i clock.Instant) time.Time { return h.dial.At(i) }
 
 // allocation renders a grant.
 func (d *deviceActor) allocation(g *ledger.Grant) schemas.Allocation {

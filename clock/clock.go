@@ -42,11 +42,6 @@ type Timer interface {
 	Stop() bool
 }
 
-// WallAt converts an instant to a time of day by today's offset between the two.
-func WallAt(c Clock, i Instant) time.Time {
-	return c.Wall().Add(i.Sub(c.Now()))
-}
-
 // realClock reads the boot-time clock by way of the monotonic one, which the machine
 // gives without a system call, and looks again at their difference now and then: it
 // changes when the machine has slept.
