@@ -56,7 +56,7 @@ func (d *deviceActor) defragment(c *call) {
 				c.done(planned("refused", d.id+" is being defragmented"), nil)
 				return
 			}
-			c.done(planned("granted", fmt.Sprintf("%d bytes would be moved, and %d bytes of %d segments released", t.expected.Moved, t.expected.Released, t.expected.Segments)), nil)
+			c.done(planned("granted", foreseenTidy(t.expected)), nil)
 			return
 		}
 		if err := d.core.Defragment(r, d.house.now()); err != nil {

@@ -25,6 +25,7 @@ type errand struct {
 	goals            goals
 	trim             trimming
 	models           bool // models may be released
+	tidy             bool // segments are to be emptied by moving blocks, after all else
 	choice           choice
 	most             int           // models to be released at most; negative: no bound
 	patience         time.Duration // when it is answered at the latest, from its beginning
@@ -36,14 +37,18 @@ type errand struct {
 	timer clock.Timer
 
 	// How far it is.
-	trimmed, stuck, told, over bool
-	late                       bool           // it was answered before all was done
-	cancelled                  *schemas.Error // its client gave it up
+	trimmed, stuck, tidied, told, over bool
+	late                               bool           // it was answered before all was done
+	cancelled                          *schemas.Error // its client gave it up
+	busy                               bool           // the device is being defragmented, as was last seen
+	stop                               func()         // ends the stage under way early; nil: it ends soon by itself
 
 	// What came of it.
 	before, after schemas.MemoryInfo
 	target        int64 // bytes wanted of models at first
 	toTrim        int64 // idle bytes wanted at first
+	toTidy        ledger.Defragmented
+	moved         int64 // bytes that lie elsewhere now
 	missing       int64 // bytes still missing
 	freed         int64 // confirmed off the device
 	evicted       []schemas.Eviction
@@ -107,8 +112,10 @@ func (p *poolActor) evict(cp *catalog.Copy, o roomOrder, why string) bool {
 type measured struct {
 	info    schemas.MemoryInfo
 	figures ledger.Figures
-	idle    int64 // bytes that a trim would give back
-	reach   int64 // bytes to release until the wanted level
+	idle    int64               // bytes that a trim would give back
+	reach   int64               // bytes to release until the wanted level
+	tidy    ledger.Defragmented // what a defragmentation would do
+	tidying bool                // one is under way
 }
 
 // need is how many bytes models must still give up, after so many were freed.
@@ -175,11 +182,15 @@ func (o *optimizerActor) giveUpFor(requestID, owner string, err *schemas.Error) 
 	})
 }
 
-// measure gives a device's figures of now to use, on the optimizer's goroutine.
-func (o *optimizerActor) measure(g *goals, use func(*measured)) {
-	d := o.device
+// measure gives a device's figures of now to use, on the optimizer's goroutine. Of the
+// errand it reads what never changes: what is asked for.
+func (o *optimizerActor) measure(e *errand, use func(*measured)) {
+	d, g := o.device, &e.goals
 	d.tell(seam.SystemLane, func() {
 		m := &measured{info: d.memoryInfo(), figures: d.core.Figures(), idle: d.core.Trimmable()}
+		if e.tidy {
+			m.tidy, m.tidying = d.core.PlanDefragment(d.tidyRequest(e)), d.core.Defragmenting()
+		}
 		back := func(bytes int64) {
 			m.reach = bytes
 			o.tell(seam.SystemLane, func() { use(m) })
@@ -197,21 +208,24 @@ func (o *optimizerActor) advance(e *errand) {
 	p := &plan{id: e.id, why: e.why, begun: o.house.cfg.Clock.Now(), errand: e}
 	o.plan = p
 	first := e.before.DeviceID == ""
-	o.measure(&e.goals, func(m *measured) {
+	o.measure(e, func(m *measured) {
 		need := e.goals.need(m, e.freed)
 		if first {
-			e.before, e.target, e.toTrim = m.info, need, e.trim.bytes(&e.goals, m)
+			e.before, e.target, e.toTrim, e.toTidy = m.info, need, e.trim.bytes(&e.goals, m), m.tidy
 		}
 		if e.over {
 			o.ended(p)
 			return
 		}
+		e.busy = m.tidying
 		e.after, e.missing = m.info, need
 		switch idle := e.trim.bytes(&e.goals, m); {
 		case idle > 0 && !e.trimmed && !e.dry:
 			o.trimIdle(p, idle)
 		case need > 0 && e.models && e.most != 0 && !e.stuck:
 			o.releaseModels(p, need)
+		case e.tidy && !e.tidied && !e.dry:
+			o.tidyUp(p)
 		default:
 			o.settle(e)
 			o.ended(p)
@@ -299,13 +313,16 @@ func (o *optimizerActor) close(e *errand) {
 		return
 	}
 	e.over = true
+	if e.stop != nil {
+		e.stop()
+	}
 	for i, x := range o.errands {
 		if x == e {
 			o.errands = append(o.errands[:i], o.errands[i+1:]...)
 			break
 		}
 	}
-	o.measure(&e.goals, func(m *measured) {
+	o.measure(e, func(m *measured) {
 		if e.before.DeviceID == "" {
 			e.before = m.info
 		}
@@ -341,7 +358,7 @@ func (o *optimizerActor) tellStarted(e *errand) {
 
 func (o *optimizerActor) announceErrand(kind schemas.EventKind, e *errand) {
 	ev := &schemas.OptimizationEvent{OptimizationID: e.id, DeviceID: o.device.id, Reason: e.why, RequestID: e.requestID,
-		TargetBytes: e.target + e.toTrim, Evicted: append([]schemas.Eviction{}, e.evicted...)}
+		TargetBytes: e.target + e.toTrim + e.toTidy.Released, Evicted: append([]schemas.Eviction{}, e.evicted...)}
 	if e.models {
 		ev.Strategy = schemas.EvictionStrategy(e.choice.strategy)
 	}
@@ -387,8 +404,11 @@ func (e *errand) outcome() string {
 		if e.toTrim > 0 {
 			s += fmt.Sprintf(", %d idle bytes given back", e.toTrim)
 		}
+		if t := e.toTidy; t.Segments > 0 {
+			s += ", " + foreseenTidy(t)
+		}
 	}
-	if e.target == 0 && e.toTrim == 0 {
+	if e.target == 0 && e.toTrim == 0 && e.toTidy.Segments == 0 {
 		s = "every target holds already"
 	}
 	if n := e.pending(); n > 0 && !e.dry {

@@ -21,10 +21,6 @@ func (h *House) optimize(c *call, in *schemas.OptimizeRequest) {
 		return
 	}
 	kind := in.OptimizationType
-	if kind == schemas.OptimizeDefragment || kind == schemas.OptimizeAll {
-		c.fail(schemas.Errorf(schemas.CodeNotImplemented, "optimize by %s is not built yet", kind).With("field", "optimization_type"))
-		return
-	}
 	keep := map[uuid.UUID]bool{}
 	if !c.DryRun {
 		c.follow(schemas.StatusRunning, 0, "the device is being optimized", func(err *schemas.Error, seen func()) {
@@ -49,6 +45,10 @@ func (h *House) optimize(c *call, in *schemas.OptimizeRequest) {
 			e.trim = trimAll
 		case schemas.OptimizeModels:
 			e.models = true
+		case schemas.OptimizeDefragment:
+			e.tidy = true
+		case schemas.OptimizeAll:
+			e.trim, e.models, e.tidy = trimAll, true, true
 		default:
 			e.trim, e.models = trimExcess, true
 		}
@@ -63,11 +63,14 @@ func (h *House) optimized(c *call, d *deviceActor, e *errand) {
 		c.fail(e.cancelled.With("freed_bytes", e.freed))
 	case e.dry:
 		plan := planned(string(schemas.PlanGranted), e.outcome())
+		if e.tidy && !e.models && e.busy {
+			plan = planned(string(schemas.PlanRefused), d.id+" is being defragmented")
+		}
 		plan.Plan.Evict = append(plan.Plan.Evict, e.evicted...)
 		plan.Plan.EstimatedMs = millis(d.optimizer.pace) * float64(len(e.victims))
 		c.done(plan, nil)
 	default:
-		h.pool.conclude(c, &schemas.OptimizeReply{Finished: schemas.Done(), Before: e.before, After: e.after, FreedBytes: e.freed,
+		h.pool.conclude(c, &schemas.OptimizeReply{Finished: schemas.Done(), Before: e.before, After: e.after, FreedBytes: e.freed, MovedBytes: e.moved,
 			Steps: append([]schemas.OptimizationStep{}, e.steps...)})
 	}
 }

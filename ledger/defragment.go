@@ -3,6 +3,8 @@ package ledger
 import (
 	"slices"
 
+	"github.com/google/uuid"
+
 	"github.com/isobar-project/isobar/heap"
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -13,6 +15,7 @@ type DefragmentRequest struct {
 	Ref any // comes back with OutcomeDefragmented
 	// MaxBytes is the most to copy.
 	MaxBytes  int64
+	Keep      map[uuid.UUID]bool // grants that stay where they are
 	RequestID string
 }
 
@@ -44,6 +47,10 @@ type defragment struct {
 	skip map[heap.SegmentID]bool // segments that could not be emptied
 	now  *vacancy
 	stop bool
+	// doomed are the segments that it has emptied and the driver has not yet let go of; it
+	// ends with the last.
+	doomed map[heap.SegmentID]bool
+	ending bool
 }
 
 // vacancy is the segment being emptied.
@@ -59,7 +66,7 @@ type vacancy struct {
 // PlanDefragment says what Defragment would do now: the same plan, for all segments at once.
 func (d *Device) PlanDefragment(r DefragmentRequest) (out Defragmented) {
 	out.Before = d.heap.Stats()
-	for _, v := range d.heap.PlanDefragment(d.vacancies(r.MaxBytes, nil)) {
+	for _, v := range d.heap.PlanDefragment(d.vacancies(r.MaxBytes, nil, r.Keep)) {
 		out.Moved += v.Moved
 		out.Released += v.Bytes
 		out.Segments++
@@ -70,8 +77,8 @@ func (d *Device) PlanDefragment(r DefragmentRequest) (out Defragmented) {
 // Defragmenting reports whether a defragmentation is under way.
 func (d *Device) Defragmenting() bool { return d.vacant != nil }
 
-// Defragment begins to empty segments; OutcomeDefragmented tells its end. One is made at a
-// time: the error is BUSY, or DRAINING.
+// Defragment begins to empty segments; OutcomeDefragmented tells its end, when the driver has
+// let go of what was emptied. One is made at a time: the error is BUSY, or DRAINING.
 func (d *Device) Defragment(r DefragmentRequest, now Now) *schemas.Error {
 	d.begin()
 	switch {
@@ -80,7 +87,7 @@ func (d *Device) Defragment(r DefragmentRequest, now Now) *schemas.Error {
 	case d.vacant != nil:
 		return schemas.Errorf(schemas.CodeBusy, "%s is being defragmented", d.cfg.Device).With("retry_after_ms", 1000)
 	}
-	d.vacant = &defragment{DefragmentRequest: r, left: r.MaxBytes, skip: map[heap.SegmentID]bool{}, did: Defragmented{Before: d.heap.Stats()}}
+	d.vacant = &defragment{DefragmentRequest: r, left: r.MaxBytes, skip: map[heap.SegmentID]bool{}, doomed: map[heap.SegmentID]bool{}, did: Defragmented{Before: d.heap.Stats()}}
 	d.vacate(now)
 	return nil
 }
@@ -98,13 +105,13 @@ func (d *Device) StopDefragment() {
 }
 
 // vacancies are the bounds of a plan: what may be moved now.
-func (d *Device) vacancies(bytes int64, skip map[heap.SegmentID]bool) heap.Limits {
+func (d *Device) vacancies(bytes int64, skip map[heap.SegmentID]bool, keep map[uuid.UUID]bool) heap.Limits {
 	where := d.places()
 	return heap.Limits{
 		MaxBytes: bytes,
 		Movable: func(b heap.Block) (int64, bool) {
 			g := where[at(b)]
-			if g == nil || g.release != nil || g.Filling || g.Class == ClassWeights || len(g.Mappers) > 0 || g.held() {
+			if g == nil || g.release != nil || g.Filling || g.Class == ClassWeights || len(g.Mappers) > 0 || g.held() || keep[g.ID] {
 				return 0, false
 			}
 			if len(g.Blocks) > 1 {
@@ -140,16 +147,15 @@ func (d *Device) places() map[spot]*Grant {
 // vacate has workers copy the blocks of the next segment, or ends.
 func (d *Device) vacate(now Now) {
 	f := d.vacant
-	limits := d.vacancies(f.left, f.skip)
+	limits := d.vacancies(f.left, f.skip, f.Keep)
 	limits.MaxVacancies = 1
 	var plan []heap.Vacancy
 	if !f.stop {
 		plan = d.heap.PlanDefragment(limits)
 	}
 	if len(plan) == 0 {
-		f.did.After, f.did.Stopped = d.heap.Stats(), f.stop
-		d.vacant = nil
-		d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeDefragmented, Ref: f.Ref, Defragmented: f.did})
+		f.ending = true
+		d.tidied()
 		return
 	}
 	s := d.segments[plan[0].Segment]
@@ -170,6 +176,25 @@ func (d *Device) vacate(now Now) {
 	f.now = v
 	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobVacate, Ranges: []Range{{Segment: s.id, Bytes: s.bytes}}, Moves: v.Moves, Prove: v.prove})
 	d.changed("", nil)
+}
+
+// tidied ends a defragmentation that has nothing left to do, once what it emptied is gone.
+func (d *Device) tidied() {
+	f := d.vacant
+	if !f.ending || len(f.doomed) > 0 {
+		return
+	}
+	f.did.After, f.did.Stopped = d.heap.Stats(), f.stop
+	d.vacant = nil
+	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeDefragmented, Ref: f.Ref, Defragmented: f.did})
+}
+
+// tidiedOff notes that a segment which may have been emptied by one is gone.
+func (d *Device) tidiedOff(s *segment) {
+	if f := d.vacant; f != nil && f.doomed[s.id] {
+		delete(f.doomed, s.id)
+		d.tidied()
+	}
 }
 
 // moves are the copies under way.
@@ -265,6 +290,7 @@ func (d *Device) emptied(v *vacancy, s *segment) {
 		delete(d.shared, s.id)
 		d.recycle(s)
 		d.doom(s)
+		d.vacant.doomed[s.id] = true
 		step.Released = s.bytes
 		d.vacant.did.Released += s.bytes
 		d.vacant.did.Segments++

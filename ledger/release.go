@@ -334,6 +334,7 @@ func (d *Device) Destroyed(id uuid.UUID, segs []Range, now Now) {
 			d.books.doomed -= s.bytes
 			d.forget(tx, s)
 			d.trimmedOff(s)
+			d.tidiedOff(s)
 		}
 		must(tx.Commit())
 	}

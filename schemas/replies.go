@@ -199,19 +199,23 @@ type DefragmentReply struct {
 
 // OptimizationStep is one thing that an optimization did.
 type OptimizationStep struct {
-	Kind       string  `json:"kind"`
-	Subject    string  `json:"subject"`
-	Reason     string  `json:"reason"`
-	FreedBytes int64   `json:"freed_bytes"`
+	Kind       string `json:"kind"`
+	Subject    string `json:"subject"`
+	Reason     string `json:"reason"`
+	FreedBytes int64  `json:"freed_bytes"`
+	// MovedBytes lie elsewhere on the device now.
+	MovedBytes int64   `json:"moved_bytes,omitempty"`
 	DurationMs float64 `json:"duration_ms"`
 }
 
 // OptimizeReply says what an optimization did.
 type OptimizeReply struct {
 	Finished
-	Before     MemoryInfo         `json:"before"`
-	After      MemoryInfo         `json:"after"`
-	FreedBytes int64              `json:"freed_bytes"`
+	Before     MemoryInfo `json:"before"`
+	After      MemoryInfo `json:"after"`
+	FreedBytes int64      `json:"freed_bytes"`
+	// MovedBytes were copied to other segments, so that whole ones could be given back.
+	MovedBytes int64              `json:"moved_bytes,omitempty"`
 	Steps      []OptimizationStep `json:"steps"`
 }
 

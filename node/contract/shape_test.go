@@ -102,7 +102,7 @@ var shapes = map[string]string{
 	"durations":             "grant:percentiles queue:percentiles load:percentiles",
 	"percentiles":           "count:i p50_ms:f p90_ms:f p99_ms:f max_ms:f",
 	"suspect":               "owner:s bytes:i growth_bytes_per_hour:f oldest_unused_seconds:f reason:s",
-	"reply/optimize":        "status:s replayed:b? before:memory_info after:memory_info freed_bytes:i steps:[]step",
+	"reply/optimize":        "status:s replayed:b? before:memory_info after:memory_info freed_bytes:i moved_bytes:i? steps:[]step",
 	"reply/cleanup":         "status:s replayed:b? freed_bytes:i models_unloaded:[]s",
 	"reply/clear":           "status:s replayed:b? cleared_bytes:i throughput_bytes_per_second:f duration_ms:f",
 	"reply/copy":            "status:s replayed:b? copied_bytes:i duration_ms:f throughput_bytes_per_second:f",
@@ -123,7 +123,7 @@ var shapes = map[string]string{
 	"event/model": `name:s version:s? content_id:s? tenant:s device_id:s tier:s? source_tier:s? state:s? request_id:s? operation_id:s?
 		size_bytes:i bytes_done:i? bytes_total:i? progress_percentage:f? throughput_bytes_per_second:f? duration_ms:f? freed_bytes:i?
 		readers:i? reason:s? error_code:s? error_message:s?`,
-	"step": "kind:s subject:s reason:s freed_bytes:i duration_ms:f",
+	"step": "kind:s subject:s reason:s freed_bytes:i moved_bytes:i? duration_ms:f",
 	"event/optimization": `optimization_id:s device_id:s reason:s request_id:s? episode_id:s? strategy:s? target_bytes:i freed_bytes:i
 		evicted:[]eviction steps:[]step? duration_ms:f? shortfall_bytes:i?`,
 	"event/transfer": "operation",
