@@ -31,6 +31,8 @@ type operation struct {
 	fetched  bool
 	ended    clock.Instant
 	waiters  []*waiter
+	// recalled is the remembered outcome of a command that was answered at once: its result.
+	recalled *ledger.AnswerRecord
 }
 
 // waiter is somebody who waits for an operation's end with get_operation.
@@ -100,7 +102,13 @@ func (s *sessionsActor) forgetting(c *call, undo func()) func() {
 		return nil
 	}
 	return func() {
-		s.tell(seam.SystemLane, func() { s.undone(c) })
+		s.tell(seam.SystemLane, func() {
+			s.undone(c)
+			if op := s.byReq[c.key]; op != nil && op.c == c {
+				delete(s.byReq, c.key)
+				delete(s.ops, op.id)
+			}
+		})
 		undo()
 	}
 }
@@ -203,9 +211,11 @@ func (s *sessionsActor) find(tenant, id, requestID string) (*operation, *schemas
 		op = s.ops[s.house.cfg.Node+"."+id]
 	}
 	if requestID != "" {
-		op = s.byReq[ledger.AnswerKey(tenant, requestID)]
+		if op = s.byReq[ledger.AnswerKey(tenant, requestID)]; op == nil || s.forgotten(op) {
+			op = s.recollect(tenant, requestID)
+		}
 	}
-	if op == nil || op.c.Tenant != tenant {
+	if op == nil || s.forgotten(op) || op.c.Tenant != tenant {
 		return nil, schemas.Errorf(schemas.CodeOperationNotFound, "no such operation")
 	}
 	return op, nil
@@ -284,7 +294,7 @@ func (s *sessionsActor) answerOperation(op *operation, w *waiter) {
 		}
 		w.c.done(&schemas.GetOperationReply{Operation: r}, nil)
 	}
-	if op.result == nil || w.c.Action != schemas.ActionGetOperation && w.c.Action != schemas.ActionGetTransfer {
+	if op.result == nil && op.recalled == nil || w.c.Action != schemas.ActionGetOperation && w.c.Action != schemas.ActionGetTransfer {
 		reply()
 		return
 	}
@@ -302,6 +312,10 @@ func (s *sessionsActor) answerOperation(op *operation, w *waiter) {
 // model that has gone since has none, and then the error says so: a load that is answered
 // as completed can be mapped.
 func (s *sessionsActor) withClaim(op *operation, use func(any, *schemas.Error)) {
+	if op.recalled != nil {
+		s.recall(op.c.Action, op.c.Tenant, *op.recalled, use)
+		return
+	}
 	switch r := op.result.(type) {
 	case *schemas.AllocateReply:
 		copied := *r

@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"encoding/json"
 	"os"
 	"time"
 
@@ -409,60 +408,5 @@ func (k *dataDesk) Ended(session string, conn dataplane.Conn) {
 		if c := s.conns[id]; c != nil && c.conn == conn {
 			s.close(id)
 		}
-	})
-}
-
-// replay answers a command with what its first execution answered, and a fresh claim.
-func (s *sessionsActor) replay(c *call, rec ledger.AnswerRecord) {
-	if c.Action == schemas.ActionAllocate {
-		s.replayAllocate(c, rec)
-		return
-	}
-	spec, _ := schemas.Lookup(c.Action)
-	data := spec.NewReply()
-	if err := json.Unmarshal(rec.Body, data); err != nil {
-		s.house.log.Error("a remembered outcome cannot be read", "action", c.Action, "request_id", c.RequestID, "error", err)
-		c.Reply.Fail(schemas.Errorf(schemas.CodeInternalError, "the first outcome cannot be read"))
-		return
-	}
-	if r, ok := data.(interface{ SetReplayed() }); ok {
-		r.SetReplayed()
-	}
-	load, ok := data.(*schemas.LoadModelReply)
-	if !ok {
-		c.Reply.Done(data, nil)
-		return
-	}
-	s.house.pool.handleOf(rec.Grant, c.Tenant, load.Model.Name, func(h *schemas.Handle, err *schemas.Error) {
-		if err != nil {
-			c.Reply.Fail(err)
-			return
-		}
-		load.Handle = h
-		c.Reply.Done(data, nil)
-	})
-}
-
-// replayAllocate answers with the grant that the first execution made, or, once it has
-// gone, with what is remembered of it.
-func (s *sessionsActor) replayAllocate(c *call, rec ledger.AnswerRecord) {
-	d, id, err := s.house.deviceOfID(rec.Grant.String())
-	past, fail := ledger.ReadSnapshot(rec.Body)
-	if err != nil || fail != nil {
-		s.house.log.Error("a remembered outcome cannot be told", "request_id", c.RequestID, "device", err, "record", fail)
-		c.Reply.Fail(schemas.Errorf(schemas.CodeInternalError, "the first outcome cannot be told: its device is not here"))
-		return
-	}
-	d.tell(seam.SystemLane, func() {
-		g, claim, _ := d.core.Handle(id, c.Tenant, d.house.now())
-		if g == nil {
-			if g, _ = d.core.Grant(id); g == nil { // a reservation has no handle
-				g = past
-			}
-		}
-		r := d.allocated(g, claim, 0, 0, nil)
-		d.flush()
-		r.SetReplayed()
-		c.Reply.Done(r, nil)
 	})
 }

@@ -7,41 +7,54 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/catalog"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/schemas"
 )
 
-// wipe is a clear of a whole device: every grant and model of a tenant there is released. It
-// belongs to the device's goroutine.
+// wipe is a clear of a whole device: every grant and model of a tenant, or of all tenants,
+// there is released. It belongs to the device's goroutine.
 type wipe struct {
-	device *deviceActor
-	c      *call
-	begun  time.Duration
-	left   int // releases that are not confirmed yet, the models' counting as one
-	freed  int64
-	fail   *schemas.Error
+	device   *deviceActor
+	c        *call
+	everyone bool // an operator's
+	begun    time.Duration
+	left     int // releases that are not confirmed yet, the models' counting as one
+	freed    int64
+	fail     *schemas.Error
 }
 
-// clearDevice releases all that the caller's tenant has on the device, whoever maps it.
+// clearDevice releases all that the caller's tenant has on the device, whoever maps it; for
+// an operator, all that anybody has.
 func (d *deviceActor) clearDevice(c *call) {
 	d.take(seam.ReleaseLane, c, func() {
+		w := &wipe{device: d, c: c, everyone: c.Role == schemas.RoleOperator}
+		tenants := map[uuid.UUID]string{}
 		var ids []uuid.UUID
-		var bytes int64
+		var bytes, models int64
 		d.core.Grants(func(g *ledger.Grant) {
-			if g.Owner.Tenant == c.Tenant && g.Class != ledger.ClassWeights {
-				ids = append(ids, g.ID)
+			switch {
+			case !w.everyone && g.Owner.Tenant != c.Tenant:
+			case g.Class == ledger.ClassWeights:
+				models += g.Granted
+			default:
+				ids, tenants[g.ID] = append(ids, g.ID), g.Owner.Tenant
 				bytes += g.Granted
 			}
 		})
 		if c.DryRun {
-			c.done(planned("granted", fmt.Sprintf("%d allocations of %d bytes, and the tenant's models on %s, would be released", len(ids), bytes, d.id)), nil)
+			whose := "of the tenant's "
+			if w.everyone {
+				whose = "of everybody's "
+			}
+			c.done(planned("granted", fmt.Sprintf("%d allocations of %d bytes, and %d bytes %smodels on %s, would be released", len(ids), bytes, models, whose, d.id)), nil)
 			return
 		}
-		w := &wipe{device: d, c: c, begun: time.Duration(d.house.cfg.Clock.Now()), left: len(ids) + 1}
+		w.begun, w.left = time.Duration(d.house.cfg.Clock.Now()), len(ids)+1
 		c.follow(schemas.StatusRunning, 0, "waits until nobody can touch the bytes any more", nil)
-		d.house.pool.take(w.models())
+		d.house.pool.wipe(w)
 		for _, id := range ids {
-			d.core.Release(ledger.ReleaseRequest{Ref: w, Grant: id, Tenant: c.Tenant, Force: true, Why: WhyCleared}, d.house.now())
+			d.core.Release(ledger.ReleaseRequest{Ref: w, Grant: id, Tenant: tenants[id], Force: true, Why: WhyCleared}, d.house.now())
 			d.flush()
 		}
 	})
@@ -50,29 +63,23 @@ func (d *deviceActor) clearDevice(c *call) {
 // WhyCleared is the reason of releases by a clear of a device, in events.
 const WhyCleared = "its device was cleared by a client"
 
-// models is the command that unloads the tenant's models, as if a client had sent it.
-func (w *wipe) models() *call {
-	d, c := w.device, w.c
-	in := &schemas.UnloadModelRequest{Name: schemas.ModelNameAll, DeviceID: d.id, To: schemas.UnloadToDrop, Force: true}
-	cmd := &Command{Action: schemas.ActionUnloadModel, Tenant: c.Tenant, User: c.User, RequestID: c.RequestID + "/models", Data: in,
-		Wait: 10 * time.Minute, Reply: w}
-	return &call{Command: cmd, house: d.house, owner: c.owner}
-}
-
-// Done implements Reply: the models are unloaded.
-func (w *wipe) Done(data any, _ func()) {
-	w.device.tell(seam.SystemLane, func() {
-		if r, ok := data.(*schemas.UnloadModelReply); ok {
-			w.freed += r.FreedBytes
-		}
-		w.one()
+// wipe has the models of a wiped device go.
+func (p *poolActor) wipe(w *wipe) {
+	p.tell(seam.SystemLane, func() {
+		p.core.Unload(catalog.UnloadRequest{Ref: w, Tenant: w.c.Tenant, Everyone: w.everyone, Name: schemas.ModelNameAll, Device: w.device.id, Force: true,
+			RequestID: w.c.RequestID}, p.house.now())
+		p.flush()
 	})
 }
 
-// Fail implements Reply.
-func (w *wipe) Fail(err *schemas.Error) {
+// modelOutcome implements modelAsker: the models are gone.
+func (w *wipe) modelOutcome(_ *poolActor, o *catalog.Outcome) {
+	freed, err := o.Freed, o.Err
 	w.device.tell(seam.SystemLane, func() {
-		w.fail = err
+		w.freed += freed
+		if err != nil {
+			w.fail = err
+		}
 		w.one()
 	})
 }

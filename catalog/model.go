@@ -176,6 +176,7 @@ type LoadRequest struct {
 type UnloadRequest struct {
 	Ref          any
 	Tenant, Name string
+	Everyone     bool   // with the name "*": the models of all tenants
 	Device       string // empty: every device
 	Force        bool
 	Deadline     time.Duration

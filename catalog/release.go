@@ -249,7 +249,7 @@ func (c *Catalog) unloadable(r UnloadRequest) ([]*Copy, *schemas.Error) {
 	var models []*Model
 	if r.Name == schemas.ModelNameAll {
 		for _, m := range c.all {
-			if m.Tenant == r.Tenant {
+			if m.Tenant == r.Tenant || r.Everyone {
 				models = append(models, m)
 			}
 		}

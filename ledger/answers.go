@@ -108,6 +108,15 @@ func (a *Answers) Ask(key string, digest [32]byte, ref any, now clock.Instant) (
 	return Run, nil, nil
 }
 
+// Outcome is what a command that is done was answered, and since when.
+func (a *Answers) Outcome(key string) (rec *AnswerRecord, ended clock.Instant, ok bool) {
+	o, ok := a.m[key]
+	if !ok || o.done == nil {
+		return nil, 0, false
+	}
+	return o.done, o.ended, true
+}
+
 // Finish records a command's outcome and returns everyone who waits for it.
 func (a *Answers) Finish(key, home string, rec AnswerRecord, now clock.Instant) []any {
 	o, ok := a.m[key]

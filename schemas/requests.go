@@ -115,7 +115,7 @@ type RenewRequest struct {
 }
 
 // ClearRequest fills a grant with one byte, or, with DeviceID and Confirm, releases
-// everything of the caller's tenant on a device.
+// everything of the caller's tenant on a device; an operator's, everything of everybody.
 type ClearRequest struct {
 	// Which grant to fill.
 	AllocationID string `json:"allocation_id,omitempty" check:"bytes=128"`
@@ -172,7 +172,9 @@ type CancelTransferRequest struct {
 }
 
 // GetOperationRequest asks how a command goes, by one of its two ids, and waits up
-// to WaitMs for its end. By RequestID it needs an envelope around it: a bare
+// to WaitMs for its end. A command that was answered at once is found by the RequestID that
+// its client chose, as long as its outcome is remembered; of one that failed at once nothing
+// is: it had no effect, and can be sent again. By RequestID it needs an envelope around it: a bare
 // {"request_id": …} is itself an envelope.
 type GetOperationRequest struct {
 	// Which operation.
