@@ -93,6 +93,7 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 	d.deafen = func() {}
 	core := ledger.DeviceConfig{
 		Device: d.id, Type: string(d.kind), Physical: info.PhysicalBytes, Limit: cfg.Limit, Ceiling: info.PhysicalBytes - cfg.Reserve,
+		Overdue: h.cfg.Overdue, EndGrace: h.cfg.EndGrace,
 		Heap: heap.Config{GranularityBytes: info.GranularityBytes}, Warm: cfg.Warm, PoolBytes: cfg.PoolBytes,
 		Rand: h.cfg.Random, NewID: func() uuid.UUID { return newID(h.cfg.Random, d.tag) },
 	}
@@ -201,6 +202,9 @@ func (d *deviceActor) flush() {
 	}
 	for _, r := range e.Revokes {
 		d.house.sessions.revoke(r)
+	}
+	for _, x := range e.Ends {
+		d.house.sessions.end(d, x)
 	}
 	for _, r := range e.Readers {
 		d.house.pool.mapped(r)

@@ -238,10 +238,11 @@ func planned(outcome, reason string) *schemas.DryRunReply {
 	return &schemas.DryRunReply{Plan: schemas.Plan{Outcome: schemas.PlanOutcome(outcome), Reason: reason, Evict: []schemas.Eviction{}}}
 }
 
-// claim makes a fresh claim on a grant and gives it to use, on the device's goroutine.
-func (d *deviceActor) claim(id uuid.UUID, tenant string, use func(*schemas.Handle, *schemas.Error)) {
+// claim makes a fresh claim on a grant of a tenant, for a reader who may be of another where
+// it is a shared model's, and gives it to use, on the device's goroutine.
+func (d *deviceActor) claim(id uuid.UUID, tenant, reader string, use func(*schemas.Handle, *schemas.Error)) {
 	d.tell(seam.SystemLane, func() {
-		g, claim, err := d.core.Handle(id, tenant, d.house.now())
+		g, claim, err := d.core.HandleFor(id, tenant, reader, d.house.now())
 		var h *schemas.Handle
 		if err == nil {
 			h = d.handle(g, claim)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -87,6 +88,12 @@ type Config struct {
 	// take-over. KeepAnswers is how long outcomes are remembered, MaxAnswers how many.
 	ResumeGrace, KeepAnswers time.Duration
 	MaxAnswers, MaxSessions  int
+	// Overdue is what follows where memory is held past the deadline of its revocation,
+	// EndGrace how long a process that is told to end may take before it is killed. Signal
+	// sends a signal to the process of a pidfd; nil is the kernel's own way.
+	Overdue  ledger.Overdue
+	EndGrace time.Duration
+	Signal   func(pidfd *os.File, sig syscall.Signal) error
 	// UndoAfter is how long a grant that was answered «queued» waits to be fetched or mapped.
 	UndoAfter time.Duration
 	// Crash is called at named points: ledger.store after every store to a region,
@@ -196,6 +203,9 @@ func (c *Config) defaults() {
 	}
 	if c.Exit == nil {
 		c.Exit = os.Exit
+	}
+	if c.Signal == nil {
+		c.Signal = signalProcess
 	}
 	if c.KeeperPID == nil {
 		c.KeeperPID = func() int { return 0 }

@@ -128,7 +128,7 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 		}
 		d, name := p.house.byID[o.Copy.Device], o.Copy.Model.Name
 		c.handed = true
-		d.claim(o.Copy.Grant, o.Copy.Model.Tenant, func(h *schemas.Handle, err *schemas.Error) {
+		d.claim(o.Copy.Grant, o.Copy.Model.Tenant, c.Tenant, func(h *schemas.Handle, err *schemas.Error) {
 			// The device answers on its own goroutine, and the call is still the pool's,
 			// which may be about to follow it.
 			p.tell(seam.SystemLane, func() {
@@ -325,7 +325,7 @@ func (p *poolActor) getHandle(c *call, in *schemas.GetHandleRequest) {
 	}
 	p.core.Touch(cp.Grant, p.house.now())
 	p.flush()
-	p.house.byID[cp.Device].claim(cp.Grant, m.Tenant, func(h *schemas.Handle, err *schemas.Error) {
+	p.house.byID[cp.Device].claim(cp.Grant, m.Tenant, c.Tenant, func(h *schemas.Handle, err *schemas.Error) {
 		if err != nil {
 			c.fail(err)
 			return
@@ -343,7 +343,7 @@ func (p *poolActor) handleOf(grant uuid.UUID, tenant, name string, use func(*sch
 			use(nil, handleGone(name, nil))
 			return
 		}
-		p.house.byID[cp.Device].claim(grant, cp.Model.Tenant, func(h *schemas.Handle, err *schemas.Error) {
+		p.house.byID[cp.Device].claim(grant, cp.Model.Tenant, tenant, func(h *schemas.Handle, err *schemas.Error) {
 			if err != nil {
 				err = handleGone(name, err)
 			}

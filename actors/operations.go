@@ -324,7 +324,7 @@ func (s *sessionsActor) withClaim(op *operation, use func(any, *schemas.Error)) 
 			use(&copied, nil)
 			return
 		}
-		d.claim(grant, op.c.Tenant, func(h *schemas.Handle, _ *schemas.Error) {
+		d.claim(grant, op.c.Tenant, op.c.Tenant, func(h *schemas.Handle, _ *schemas.Error) {
 			copied.Handle = h // none if the grant has ended: that was the outcome
 			use(&copied, nil)
 		})

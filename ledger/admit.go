@@ -177,8 +177,11 @@ func (d *Device) inadmissible(r *Request) *schemas.Error {
 	return nil
 }
 
-// never reports why a request can never be granted, whatever is released.
+// never reports why a request is not to be granted, whatever room is made.
 func (d *Device) never(r *Request) *schemas.Error {
+	if err := d.owing(r.Owner.Tenant); err != nil {
+		return err
+	}
 	need := r.Size
 	if need <= maxBytes && r.Class != ClassReservation {
 		need = d.least(r)

@@ -39,6 +39,10 @@ type DeviceConfig struct {
 	ClaimLife time.Duration
 	// RevokeWait is how long a session has to let go where nobody said otherwise.
 	RevokeWait time.Duration
+	// Overdue is what follows where bytes are held past that; empty: OverdueKeep. EndGrace is
+	// how long a process that was asked to end may take before it is killed.
+	Overdue  Overdue
+	EndGrace time.Duration
 	// ProofMin and ProofMax bound the pause between two attempts to prove a release
 	// which no event announces (a forked child that still maps).
 	ProofMin, ProofMax time.Duration
@@ -55,6 +59,7 @@ func (c *DeviceConfig) defaults() {
 	}
 	set(&c.ClaimLife, 60*time.Second)
 	set(&c.RevokeWait, 2*time.Second)
+	set(&c.EndGrace, 5*time.Second)
 	set(&c.ProofMin, time.Millisecond)
 	set(&c.ProofMax, time.Second)
 	if c.MaxQueue == 0 {

@@ -17,6 +17,7 @@ type Effects struct {
 	Outcomes []Outcome
 	Events   []Event
 	Revokes  []Revoke
+	Ends     []End
 	Wants    []Want
 	Readers  []Reader
 	// Interrupts are held grants whose release has begun: who works on them should stop soon.
@@ -37,11 +38,12 @@ func (e *Effects) reset() {
 	clear(e.Outcomes)
 	clear(e.Events)
 	clear(e.Revokes)
+	clear(e.Ends)
 	clear(e.Wants)
 	clear(e.Readers)
 	clear(e.Interrupts)
 	*e = Effects{Jobs: e.Jobs[:0], Outcomes: e.Outcomes[:0], Events: e.Events[:0],
-		Revokes: e.Revokes[:0], Wants: e.Wants[:0], Readers: e.Readers[:0], Interrupts: e.Interrupts[:0]}
+		Revokes: e.Revokes[:0], Ends: e.Ends[:0], Wants: e.Wants[:0], Readers: e.Readers[:0], Interrupts: e.Interrupts[:0]}
 }
 
 // JobKind says what a worker is to do with the driver.

@@ -26,7 +26,7 @@ func (d *Device) grant(r *Request, now Now) {
 	}
 	claim := ""
 	if !r.Unclaimed && !r.Filling && r.Class != ClassReservation {
-		claim = d.newClaim(g, now)
+		claim = d.newClaim(g, g.Owner.Tenant, now)
 	}
 	if g.Filling {
 		g.holds.writes = 1
@@ -145,8 +145,8 @@ func (d *Device) refuse(r *Request, err *schemas.Error) {
 
 func (d *Device) event(e Event) { d.out.Events = append(d.out.Events, e) }
 
-// newClaim makes a claim on a grant; the digest must be committed before it leaves.
-func (d *Device) newClaim(g *Grant, now Now) string {
+// newClaim makes a tenant's claim on a grant; the digest must be committed before it leaves.
+func (d *Device) newClaim(g *Grant, tenant string, now Now) string {
 	d.cfg.Rand(d.secret[:])
 	secret := encodeSecret(&d.secret)
 	digest := DigestOf(secret)
@@ -165,7 +165,7 @@ func (d *Device) newClaim(g *Grant, now Now) string {
 		delete(d.claims, live[0].Digest)
 		live = append(live[:0], live[1:]...)
 	}
-	g.Claims = append(live, Claim{Digest: digest, Expires: now.Boot.Add(d.cfg.ClaimLife)})
+	g.Claims = append(live, Claim{Digest: digest, Expires: now.Boot.Add(d.cfg.ClaimLife), Tenant: tenant})
 	return secret
 }
 

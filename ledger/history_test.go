@@ -42,6 +42,7 @@ func newHistory(t *rapid.T, ledgerBytes int) *history {
 	cfg := ledgertest.Settings(limit)
 	cfg.Heap.GranularityBytes = rapid.SampledFrom([]int64{4 << 10, 16 << 10}).Draw(t, "granularity")
 	cfg.PoolBytes = rapid.SampledFrom([]int64{0, limit / 4, limit}).Draw(t, "pool")
+	cfg.Overdue = rapid.SampledFrom([]ledger.Overdue{ledger.OverdueKeep, ledger.OverdueRefuse, ledger.OverdueEnd}).Draw(t, "overdue")
 	m, err := ledgertest.NewMachine(cfg, ledgerBytes)
 	if err != nil {
 		t.Fatal(err)

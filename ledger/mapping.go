@@ -49,12 +49,13 @@ type MapRequest struct {
 func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
 	d.begin()
 	g, ok := d.claims[r.Digest]
+	whose := g.claimant(r.Digest)
 	switch {
 	case !ok:
 		return schemas.Errorf(schemas.CodeStaleHandle, "the claim is unknown, used or expired: ask get_handle for a new one")
 	case d.ended[r.Session]:
 		return schemas.Errorf(schemas.CodeStaleHandle, "the session has ended")
-	case g.Class != ClassWeights && r.Tenant != "" && r.Tenant != g.Owner.Tenant:
+	case r.Tenant != "" && r.Tenant != whose:
 		return schemas.Errorf(schemas.CodeForbidden, "the claim is of another tenant")
 	case g.Class != ClassWeights && !r.Root && r.UID != g.Owner.UID:
 		return schemas.Errorf(schemas.CodeForbidden, "the allocation belongs to another user: allocate with session_id to own what you map")
@@ -90,7 +91,7 @@ func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
 		m.Exporting, m.Gone = true, false
 		m.exports++
 	} else {
-		g.Mappers = append(g.Mappers, Mapper{Session: r.Session, PID: r.PID, Mode: r.Mode, Exporting: true, exports: 1})
+		g.Mappers = append(g.Mappers, Mapper{Session: r.Session, PID: r.PID, Tenant: whose, Mode: r.Mode, Exporting: true, exports: 1})
 		d.tie(r.Session, g)
 		if g.Model != "" {
 			d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: r.Session, PID: r.PID})
@@ -111,6 +112,18 @@ func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
 	d.rewrite(g)
 	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobExport, Grant: g.ID, Ranges: d.ranges(g), Session: r.Session, Mode: r.Mode, Ref: r.Ref, Info: g})
 	return nil
+}
+
+// claimant is the tenant that a claim was given to; empty where there is none.
+func (g *Grant) claimant(digest [32]byte) string {
+	if g != nil {
+		for i := range g.Claims {
+			if g.Claims[i].Digest == digest {
+				return g.Claims[i].Tenant
+			}
+		}
+	}
+	return ""
 }
 
 // Exported is the outcome of JobExport: the descriptors have been handed to the
@@ -273,8 +286,14 @@ func (d *Device) SessionDead(s SessionID, now Now) {
 	d.pump(now)
 }
 
-// Handle makes a fresh claim on a grant.
+// Handle makes a fresh claim on a grant for its tenant.
 func (d *Device) Handle(id uuid.UUID, tenant string, now Now) (*Grant, string, *schemas.Error) {
+	return d.HandleFor(id, tenant, tenant, now)
+}
+
+// HandleFor is Handle for a reader of a shared model, who may be of another tenant than
+// the grant.
+func (d *Device) HandleFor(id uuid.UUID, tenant, reader string, now Now) (*Grant, string, *schemas.Error) {
 	d.begin()
 	g, err := d.FindGrant(id, tenant)
 	if err != nil {
@@ -292,7 +311,7 @@ func (d *Device) Handle(id uuid.UUID, tenant string, now Now) (*Grant, string, *
 	if !d.ballast.Hold() {
 		return nil, "", d.ballast.Refusal()
 	}
-	claim := d.newClaim(g, now)
+	claim := d.newClaim(g, reader, now)
 	g.LastUsed = now.Wall
 	d.rewrite(g)
 	d.index(g)

@@ -90,6 +90,7 @@ func (d *Device) toZombie(g *Grant, now Now) {
 		g.release.waiters = nil
 	}
 	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobHolders, Grant: g.ID, Ranges: d.ranges(g)})
+	d.tooLate(g, now)
 }
 
 // Holder is a process found to hold segments of a grant.

@@ -138,7 +138,7 @@ func encodeGrant(b []byte, g *Grant) []byte {
 	e.str(g.Purpose)
 	e.str(g.Model)
 	e.u32(bit(g.Persistent, 0) | bit(g.Sealed, 1) | bit(g.Bound, 2) | bit(g.Follows.PID != 0, 3) |
-		bit(g.Filling, 4) | bit(g.Origin != uuid.UUID{}, 5))
+		bit(g.Filling, 4) | bit(g.Origin != uuid.UUID{}, 5) | bit(g.readByOthers(), 6))
 	e.i64(int64(g.Priority))
 	e.at(g.Created)
 	e.at(g.LastUsed)
@@ -170,7 +170,31 @@ func encodeGrant(b []byte, g *Grant) []byte {
 	if g.Origin != (uuid.UUID{}) {
 		e.raw(g.Origin[:])
 	}
+	if g.readByOthers() {
+		for _, c := range g.Claims {
+			e.str(c.Tenant)
+		}
+		for _, m := range g.Mappers {
+			e.str(m.Tenant)
+		}
+	}
 	return e.b
+}
+
+// readByOthers reports whether a claim or a mapping is another tenant's than the owner's,
+// which a shared model's may be. Else the owner's tenant says it all.
+func (g *Grant) readByOthers() bool {
+	for i := range g.Claims {
+		if g.Claims[i].Tenant != g.Owner.Tenant {
+			return true
+		}
+	}
+	for i := range g.Mappers {
+		if g.Mappers[i].Tenant != g.Owner.Tenant {
+			return true
+		}
+	}
+	return false
 }
 
 func decodeGrant(b []byte) (*Grant, error) {
@@ -204,6 +228,17 @@ func decodeGrant(b []byte) (*Grant, error) {
 	}
 	if flags&32 != 0 {
 		copy(g.Origin[:], d.take(16))
+	}
+	others := flags&64 != 0
+	for i := range g.Claims {
+		if g.Claims[i].Tenant = g.Owner.Tenant; others {
+			g.Claims[i].Tenant = d.str()
+		}
+	}
+	for i := range g.Mappers {
+		if g.Mappers[i].Tenant = g.Owner.Tenant; others {
+			g.Mappers[i].Tenant = d.str()
+		}
 	}
 	return g, d.end()
 }

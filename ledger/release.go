@@ -23,6 +23,7 @@ type release struct {
 	proof    map[heap.SegmentID]uint64 // the exports of each segment when the proof began
 	retry    time.Duration
 	timed    bool                    // its deadline is set
+	ending   bool                    // the processes that map it were asked to end
 	doomed   map[heap.SegmentID]bool // segments being destroyed; the grant ends with the last
 	pids     []int32
 }

@@ -87,7 +87,8 @@ func (s *script) do(td *datadriven.TestData) error {
 		var err *schemas.Error
 		return s.with(&err, func() {
 			var claim string
-			if _, claim, err = s.Core.Handle(s.grants[arg(td, 0)], text(td, "tenant", "red"), s.Now); err == nil {
+			tenant := text(td, "tenant", "red")
+			if _, claim, err = s.Core.HandleFor(s.grants[arg(td, 0)], tenant, text(td, "reader", tenant), s.Now); err == nil {
 				s.claims[arg(td, 0)] = claim
 			}
 		})
@@ -181,6 +182,7 @@ func (s *script) device(td *datadriven.TestData) error {
 	cfg := ledgertest.Settings(bytes(text(td, "limit", "1MiB")))
 	cfg.PoolBytes = bytes(text(td, "pool", "0"))
 	cfg.MaxQueue = int(bytes(text(td, "queue", "8")))
+	cfg.Overdue, cfg.EndGrace = ledger.Overdue(text(td, "overdue", "")), span(td, "grace", 5*time.Second)
 	if !td.HasArg("warm") {
 		cfg.Warm = nil
 	}
@@ -221,7 +223,7 @@ func (s *script) mapGrant(td *datadriven.TestData) error {
 	uid, _ := strconv.Atoi(text(td, "uid", "7"))
 	session := ledger.SessionID(text(td, "session", "s1"))
 	return s.with(&err, func() {
-		err = s.Core.Map(ledger.MapRequest{Session: session, PID: ledgertest.PID(session), UID: uint32(uid),
+		err = s.Core.Map(ledger.MapRequest{Session: session, PID: ledgertest.PID(session), UID: uint32(uid), Tenant: text(td, "tenant", ""),
 			Digest: ledger.DigestOf(s.claims[arg(td, 0)]), Mode: ledger.Mode(text(td, "mode", "rw"))}, s.Now)
 	})
 }
@@ -302,10 +304,13 @@ func (s *script) effects() {
 	for _, r := range s.Revokes {
 		s.say("revoke: %s of %s within %v: %s", s.name(r.Grant), r.Session, r.Deadline.Sub(s.Now.Boot), r.Reason)
 	}
+	for _, e := range s.Ends {
+		s.say("%s: pid %d of %s, for %s", map[bool]string{false: "end", true: "kill"}[e.Kill], e.PID, e.Session, s.name(e.Grant))
+	}
 	for _, r := range s.Readers {
 		s.say("reader: %s of %s, gone: %v", r.Session, r.Model, r.Gone)
 	}
-	s.Events, s.Revokes, s.Readers = nil, nil, nil
+	s.Events, s.Revokes, s.Ends, s.Readers = nil, nil, nil, nil
 	for _, w := range s.Wants {
 		s.say("want: %s for %s (%s)", size(w.Bytes), s.ticket(w.Ticket), w.Reason)
 	}

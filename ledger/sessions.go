@@ -26,6 +26,9 @@ type Session struct {
 	// Closed sessions have ended by end-of-file; their process may still map things.
 	Closed bool
 	digest [32]byte // of the resume token
+	// former is the digest of the token before: good until the newer one is used, because
+	// the answer that brings that may be lost.
+	former [32]byte
 	grace  clock.Instant
 	rec    store.RecID
 }
@@ -102,26 +105,44 @@ func (s *Sessions) Open(p Process) (*Session, string, *schemas.Error) {
 	return x, token, nil
 }
 
-// Resume gives a session to a new connection of the same process, with a new token.
+// Resume gives a session to a new connection of the same process, with a new token. The
+// one that was shown stays good until the new one is: its owner may never get to see that.
 func (s *Sessions) Resume(id SessionID, token string, p Process) (*Session, string, *schemas.Error) {
 	x, ok := s.m[id]
 	digest := DigestOf(token)
-	if !ok || x.Closed || subtle.ConstantTimeCompare(x.digest[:], digest[:]) != 1 {
+	if !ok || x.Closed || !x.knows(digest) {
 		return nil, "", schemas.Errorf(schemas.CodeStaleHandle, "the session has ended: begin a new one")
 	}
 	if x.Process != p {
 		return nil, "", schemas.Errorf(schemas.CodeForbidden, "the session belongs to another process")
 	}
-	old := x.digest
+	old, former := x.digest, x.former
+	x.former = digest
 	token, x.digest = makeClaim(s.random)
 	tx := s.region.Begin()
 	tx.Update(x.rec, encodeSession(x))
 	if err := tx.Commit(); err != nil {
-		x.digest = old
+		x.digest, x.former = old, former
 		return nil, "", ledgerFull(err)
 	}
 	x.Connected, x.grace = true, 0
 	return x, token, nil
+}
+
+// knows reports whether a token of this digest resumes the session.
+func (x *Session) knows(digest [32]byte) bool {
+	newest := subtle.ConstantTimeCompare(x.digest[:], digest[:])
+	former := subtle.ConstantTimeCompare(x.former[:], digest[:])
+	return newest|former == 1 && digest != [32]byte{}
+}
+
+// ProcessOf names the process of a session, closed or not.
+func (s *Sessions) ProcessOf(id SessionID) (Process, bool) {
+	x, ok := s.m[id]
+	if !ok {
+		return Process{}, false
+	}
+	return x.Process, true
 }
 
 // Lookup finds a session that may be given memory.
@@ -201,7 +222,10 @@ func encodeSession(x *Session) []byte {
 	e.i64(int64(x.Process.Start))
 	e.u32(x.Process.UID)
 	e.raw(x.digest[:])
-	e.u32(bit(x.Closed, 0))
+	e.u32(bit(x.Closed, 0) | bit(x.former != [32]byte{}, 1))
+	if x.former != [32]byte{} {
+		e.raw(x.former[:])
+	}
 	return e.b
 }
 
@@ -210,6 +234,9 @@ func decodeSession(b []byte) (*Session, error) {
 	x := &Session{ID: SessionID(d.str())}
 	x.Process = Process{PID: int32(d.u32()), Start: uint64(d.i64()), UID: d.u32()}
 	copy(x.digest[:], d.take(32))
-	x.Closed = d.u32()&1 != 0
+	flags := d.u32()
+	if x.Closed = flags&1 != 0; flags&2 != 0 {
+		copy(x.former[:], d.take(32))
+	}
 	return x, d.end()
 }

@@ -13,6 +13,7 @@ const (
 	timerLease                   // a lease may have run out
 	timerRevoke                  // a revocation's deadline
 	timerProof                   // try again to prove a release
+	timerEnd                     // a process was asked to end, and may still be there
 	timerSettle                  // clear pooled memory if the device is quiet
 )
 
@@ -115,7 +116,7 @@ func (d *Device) at(x timer) {
 			return waiting[x.ticket]
 		case timerLease:
 			return g != nil && g.release == nil && g.LeaseEnds == x.at
-		case timerRevoke, timerProof:
+		case timerRevoke, timerProof, timerEnd:
 			return g != nil && g.release != nil
 		}
 		return true
@@ -152,6 +153,10 @@ func (d *Device) Tick(now Now) {
 			if g := d.grants[t.grant]; g != nil && g.release != nil && g.release.doomed == nil {
 				d.overdue(g, now)
 			}
+		case timerEnd:
+			if g := d.grants[t.grant]; g != nil && g.release != nil && g.Status == StatusZombie {
+				d.end(g, true)
+			}
 		case timerSettle:
 			d.settle(now)
 		case timerProof:
@@ -169,5 +174,7 @@ func (d *Device) overdue(g *Grant, now Now) {
 	d.tryFree(g, now)
 	if rel := g.release; !rel.proving && rel.doomed == nil && g.Status == StatusRevoking && len(g.Mappers) > 0 {
 		d.toZombie(g, now)
+	} else if g.Status == StatusZombie && len(g.Mappers) > 0 {
+		d.tooLate(g, now) // a predecessor's: nobody has been asked by this process
 	}
 }

@@ -76,7 +76,9 @@ const (
 type Mapper struct {
 	Session SessionID
 	PID     int32
-	Mode    Mode
+	// Tenant is whose session it is: another than the owner's may map a shared model.
+	Tenant string
+	Mode   Mode
 	// Exporting is true while its descriptors are being made or sent. It is not
 	// recorded: a successor finds the session either resumed or ended.
 	Exporting bool
@@ -92,6 +94,7 @@ type Mapper struct {
 type Claim struct {
 	Digest  [32]byte
 	Expires clock.Instant
+	Tenant  string // whom it was given to
 }
 
 // Grant is what a client was given: one block, or several segments in order.

@@ -113,6 +113,10 @@ type Config struct {
 
 	// ResumeGrace is how long a session may stay away after a take-over.
 	ResumeGrace time.Duration
+	// RevokeOverdue is what follows where memory is held past the deadline of its revocation,
+	// RevokeEndGrace how long a process that is told to end may take before it is killed.
+	RevokeOverdue  ledger.Overdue
+	RevokeEndGrace time.Duration
 	// UndoAfter is how long a grant that was answered as queued waits to be fetched.
 	UndoAfter time.Duration
 	// KeepAnswers is how long outcomes are remembered for retries, MaxAnswers how many.

@@ -26,7 +26,7 @@ const (
 	CodeUnknownAction Code = "UNKNOWN_ACTION"
 	// CodeModelInUse (409): readers hold the model and force was not given.
 	CodeModelInUse Code = "MODEL_IN_USE"
-	// CodeAllocationInUse (409): readers hold the allocation and force was not given.
+	// CodeAllocationInUse (409): readers hold the allocation and force was not given; or the tenant holds memory of the device past its revocation, and the node is set to refuse it more until then.
 	CodeAllocationInUse Code = "ALLOCATION_IN_USE"
 	// CodeModelConflict (409): the same model name with another file.
 	CodeModelConflict Code = "MODEL_CONFLICT"
@@ -78,7 +78,7 @@ var codes = []CodeInfo{
 	{CodeOperationNotFound, 404, "no such operation, or another tenant's"},
 	{CodeUnknownAction, 404, "no such action (by memory.command and stdio)"},
 	{CodeModelInUse, 409, "readers hold the model and force was not given"},
-	{CodeAllocationInUse, 409, "readers hold the allocation and force was not given"},
+	{CodeAllocationInUse, 409, "readers hold the allocation and force was not given; or the tenant holds memory of the device past its revocation, and the node is set to refuse it more until then"},
 	{CodeModelConflict, 409, "the same model name with another file"},
 	{CodeRequestIDReused, 409, "the same request_id with other content"},
 	{CodeNodeRequired, 409, "several nodes and none named; details.nodes lists them"},

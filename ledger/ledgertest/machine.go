@@ -59,6 +59,7 @@ type Machine struct {
 	Heard    []ledger.Outcome
 	Events   []ledger.Event
 	Revokes  []ledger.Revoke
+	Ends     []ledger.End
 	Readers  []ledger.Reader
 	Final    map[any]ledger.Outcome
 
@@ -173,6 +174,7 @@ func (m *Machine) After(over bool) error {
 	m.Outcomes = append([]ledger.Outcome(nil), e.Outcomes...)
 	m.Events = append([]ledger.Event(nil), e.Events...)
 	m.Revokes = append([]ledger.Revoke(nil), e.Revokes...)
+	m.Ends = append(m.Ends, e.Ends...)
 	m.Readers = append([]ledger.Reader(nil), e.Readers...)
 	m.Wants = append(m.Wants, e.Wants...)
 	for _, j := range e.Jobs {
