@@ -29,6 +29,10 @@ type Config struct {
 	NATSURL string
 	// NATSCredentials is the path of a .creds file, shown to the server of NATSURL.
 	NATSCredentials string
+	// NATSNKey is the path of a file with the seed of a user's nkey, by which the server
+	// of NATSURL knows us. NATSUsername beside it is the name of that user, whose inbox is
+	// named after it.
+	NATSNKey string
 	// NATSUsername and NATSPassword are shown to the server of NATSURL, and asked from
 	// every client by the embedded one.
 	NATSUsername, NATSPassword string

@@ -46,12 +46,14 @@ func (l *loader) finish(scope Scope) {
 	check("runtime_dir", ScopeNode|ScopeVault, l.checkRuntimeDir)
 	check("listen", ScopeNode, l.checkListen)
 	check("http", ScopeNode, checkHTTP)
-	check("nats_credentials", ScopeNode|ScopeClient, func(c *Config) (string, string) { return l.checkFile(c.NATSCredentials) })
-	check("nats_password", ScopeNode|ScopeClient, checkPassword)
+	check("nats_credentials", ScopeNode|ScopeClient, func(c *Config) (string, string) { return l.checkSecretFile(c.NATSCredentials) })
+	check("nats_nkey", ScopeNode|ScopeClient, func(c *Config) (string, string) { return l.checkSecretFile(c.NATSNKey) })
+	check("nats_password", ScopeNode|ScopeClient, l.checkPassword)
 	check("tenants", ScopeNode, l.checkTenants)
-	for key, file := range map[string]string{"tls_cert": l.cfg.TLSCert, "tls_key": l.cfg.TLSKey, "tls_ca": l.cfg.TLSCA} {
+	for key, file := range map[string]string{"tls_cert": l.cfg.TLSCert, "tls_ca": l.cfg.TLSCA} {
 		check(key, ScopeNode|ScopeClient, func(*Config) (string, string) { return l.checkFile(file) })
 	}
+	check("tls_key", ScopeNode|ScopeClient, func(c *Config) (string, string) { return l.checkSecretFile(c.TLSKey) })
 	check("nats_server_config", ScopeNode, l.checkServerConfig)
 	check("devices", ScopeNode, l.checkDevices)
 	check("model_roots", ScopeNode, l.checkModelRoots)
@@ -116,11 +118,11 @@ func (l *loader) checkListen(c *Config) (text, fix string) {
 	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
 		return "", ""
 	}
-	if c.NATSUsername != "" || c.NATSServerConfig != "" || len(c.Tenants) > 0 {
+	if c.NATSUsername != "" || c.NATSServerConfig != "" || len(c.Tenants) > 0 || c.TLSVerify {
 		return "", ""
 	}
 	return fmt.Sprintf("%s is not a loopback address, and everybody who reaches it could command the node", c.Listen),
-		"set tenants, or nats_username and nats_password (or nats_server_config with accounts), or listen on 127.0.0.1"
+		"set tenants, or nats_username and nats_password (or nats_server_config with accounts, or tls_verify), or listen on 127.0.0.1"
 }
 
 func checkHTTP(c *Config) (text, fix string) {
@@ -131,12 +133,20 @@ func checkHTTP(c *Config) (text, fix string) {
 		"listen on 127.0.0.1, or set http_remote where a firewall or proxy decides who may ask"
 }
 
-func checkPassword(c *Config) (text, fix string) {
+// checkPassword wants both or none of name and password; the name alone goes with an nkey.
+// A file that has the password must be private.
+func (l *loader) checkPassword(c *Config) (text, fix string) {
 	switch {
+	case c.NATSPassword != "" && c.NATSNKey != "":
+		return "is set beside nats_nkey", "set one of them"
 	case c.NATSPassword != "" && c.NATSUsername == "":
 		return "is set without nats_username", "set both"
-	case c.NATSPassword == "" && c.NATSUsername != "":
+	case c.NATSPassword == "" && c.NATSUsername != "" && c.NATSNKey == "":
 		return "is missing beside nats_username", "set ISOBAR_NATS_PASSWORD, or nats_password in a private file"
+	case c.origins["nats_password"].Source == SourceFile:
+		if info, err := l.world.Stat(c.file); err == nil {
+			return tooOpen(c.file, info)
+		}
 	}
 	return "", ""
 }
@@ -158,6 +168,30 @@ func (l *loader) checkFile(path string) (text, fix string) {
 		return fmt.Sprintf("%s: %v", path, cause(err)), "correct the path or the permissions"
 	case info.IsDir():
 		return path + " is a folder", "name a file"
+	}
+	return "", ""
+}
+
+// checkSecretFile is checkFile for what nobody else may read.
+func (l *loader) checkSecretFile(path string) (text, fix string) {
+	if text, fix := l.checkFile(path); text != "" || path == "" {
+		return text, fix
+	}
+	info, err := l.world.Stat(path)
+	if err != nil {
+		return fmt.Sprintf("%s: %v", path, cause(err)), "correct the path or the permissions"
+	}
+	return tooOpen(path, info)
+}
+
+// tooOpen says what is wrong with the permissions of a file that holds a secret. Its group may
+// read it: that is how a service's account is given a key that root owns.
+func tooOpen(path string, info fs.FileInfo) (text, fix string) {
+	switch mode := info.Mode().Perm(); {
+	case mode&0o007 != 0:
+		return fmt.Sprintf("%s holds a secret, and every user of this machine may open it (mode %04o)", path, mode), "chmod o-rwx " + path
+	case mode&0o020 != 0:
+		return fmt.Sprintf("%s holds a secret, and its group may change it (mode %04o)", path, mode), "chmod g-w " + path
 	}
 	return "", ""
 }

@@ -103,6 +103,7 @@ var samples = map[string]sample{
 	"nats_credentials":        one("/creds", "/creds2", "/creds3"),
 	"nats_username":           {values: [3][]string{{"ada"}, {"bob"}, {"cleo"}}, beside: map[string][]string{"nats_password": {"x"}}},
 	"nats_password":           {values: [3][]string{{"p"}, {"q"}, {"r"}}, beside: map[string][]string{"nats_username": {"ada"}}},
+	"nats_nkey":               one("/creds", "/creds2", "/creds3"),
 	"nats_server_config":      one("/creds", "/creds2", "/creds3"),
 	"jetstream":               one("false", "false", "false"),
 	"jetstream_bytes":         one("2GiB", "3GiB", "4GiB"),

@@ -231,8 +231,11 @@ func (c *Config) serverTLS() bus.TLSConfig {
 // ClientTLS is what a connection to the server shows and trusts: the authority of tls_ca
 // beside the machine's, and the certificate. nil where nothing is set.
 func (c *Config) ClientTLS() (*tls.Config, error) {
-	if c.TLSCA == "" && c.TLSCert == "" {
+	if c.TLSCA == "" && c.TLSCert == "" && c.TLSKey == "" {
 		return nil, nil
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return nil, errors.New("tls_cert and tls_key go together: set both or none")
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.TLSCA != "" {
@@ -245,7 +248,7 @@ func (c *Config) ClientTLS() (*tls.Config, error) {
 			return nil, fmt.Errorf("tls_ca: %s has no certificate", c.TLSCA)
 		}
 	}
-	if c.TLSCert != "" && c.TLSKey != "" {
+	if c.TLSCert != "" {
 		pair, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
 		if err != nil {
 			return nil, fmt.Errorf("tls_cert: %w", err)

@@ -83,11 +83,12 @@ func TestEveryFieldIsSet(t *testing.T) {
 		flags[key] = s.values[1]
 	}
 	delete(flags, "nats_server_config") // excluded by nats_url
+	delete(flags, "nats_nkey")          // excluded by nats_password
 	after, err := Load(&m.World, everything, Given{Flags: flags})
 	if err != nil {
 		t.Fatal(err)
 	}
-	byProgram := []string{"Log", "Version", "VaultCommand", "NATSServerConfig", "Blocking"}
+	byProgram := []string{"Log", "Version", "VaultCommand", "NATSServerConfig", "NATSNKey", "Blocking"}
 	b, a := reflect.ValueOf(before), reflect.ValueOf(after)
 	for i := range b.NumField() {
 		f := b.Type().Field(i)
@@ -186,15 +187,22 @@ func TestProblems(t *testing.T) {
 		"no memory figures": {change: func(m *machine) {
 			m.Memory = func() (hostmem.Figures, error) { return hostmem.Figures{}, errors.New("no /proc") }
 		}, want: []string{"devices", "no /proc", "set --device"}},
-		"model root missing":  {flags: map[string][]string{"model_roots": {"/nowhere"}}, want: []string{"there is no folder /nowhere", "mkdir -p /nowhere"}},
-		"model root a file":   {flags: map[string][]string{"model_roots": {"/creds"}}, want: []string{"/creds is not a folder", "--model-root /"}},
-		"relative root":       {flags: map[string][]string{"model_roots": {"models"}}, want: []string{"not an absolute path"}},
-		"open to the world":   {flags: map[string][]string{"listen": {"0.0.0.0:4222"}}, want: []string{"not a loopback address", "nats_username and nats_password"}},
-		"listen":              {flags: map[string][]string{"listen": {"4222"}}, want: []string{"HOST:PORT"}},
-		"port":                {flags: map[string][]string{"listen": {"127.0.0.1:70000"}}, want: []string{"65535"}},
-		"user alone":          {flags: map[string][]string{"nats_username": {"ada"}}, want: []string{"nats_password: is missing"}},
-		"password alone":      {environ: []string{"ISOBAR_NATS_PASSWORD=x"}, want: []string{"nats_password: is set without nats_username"}},
-		"url scheme":          {flags: map[string][]string{"nats_url": {"http://x"}}, want: []string{"nats, tls, ws or wss"}},
+		"model root missing": {flags: map[string][]string{"model_roots": {"/nowhere"}}, want: []string{"there is no folder /nowhere", "mkdir -p /nowhere"}},
+		"model root a file":  {flags: map[string][]string{"model_roots": {"/creds"}}, want: []string{"/creds is not a folder", "--model-root /"}},
+		"relative root":      {flags: map[string][]string{"model_roots": {"models"}}, want: []string{"not an absolute path"}},
+		"open to the world":  {flags: map[string][]string{"listen": {"0.0.0.0:4222"}}, want: []string{"not a loopback address", "nats_username and nats_password"}},
+		"listen":             {flags: map[string][]string{"listen": {"4222"}}, want: []string{"HOST:PORT"}},
+		"port":               {flags: map[string][]string{"listen": {"127.0.0.1:70000"}}, want: []string{"65535"}},
+		"user alone":         {flags: map[string][]string{"nats_username": {"ada"}}, want: []string{"nats_password: is missing"}},
+		"password alone":     {environ: []string{"ISOBAR_NATS_PASSWORD=x"}, want: []string{"nats_password: is set without nats_username"}},
+		"url scheme":         {flags: map[string][]string{"nats_url": {"http://x"}}, want: []string{"nats, tls, ws or wss"}},
+		"user in the url":    {flags: map[string][]string{"nats_url": {"nats://ada:hunter2@x"}}, want: []string{"nats_url: it names a user", "nats_password"}},
+		"open key":           {flags: map[string][]string{"tls_key": {"/k"}}, change: func(m *machine) { m.places["/k"] = place{mode: 0o644} }, want: []string{"tls_key", "mode 0644", "chmod o-rwx /k"}},
+		"open credentials":   {flags: map[string][]string{"nats_credentials": {"/k"}}, change: func(m *machine) { m.places["/k"] = place{mode: 0o604} }, want: []string{"nats_credentials", "chmod o-rwx /k"}},
+		"open seed":          {flags: map[string][]string{"nats_nkey": {"/k"}}, change: func(m *machine) { m.places["/k"] = place{mode: 0o660} }, want: []string{"nats_nkey", "chmod g-w /k"}},
+		"open password file": {file: "nats_username: ada\nnats_password: hunter2\n",
+			change: func(m *machine) { m.places["/home/ada/.config/isobar/config.yaml"] = place{mode: 0o644} }, want: []string{"nats_password", "mode 0644", "chmod o-rwx"}},
+		"password and nkey":   {flags: map[string][]string{"nats_nkey": {"/creds"}, "nats_username": {"ada"}}, environ: []string{"ISOBAR_NATS_PASSWORD=hunter2"}, want: []string{"nats_password: is set beside nats_nkey"}},
 		"credentials missing": {flags: map[string][]string{"nats_credentials": {"/no.creds"}}, want: []string{"/no.creds", "correct the path"}},
 		"two servers":         {flags: map[string][]string{"nats_server_config": {"/creds"}, "nats_url": {"nats://x"}}, want: []string{"nats_server_config", "remove one"}},
 		"long runtime dir":    {flags: map[string][]string{"runtime_dir": {"/" + strings.Repeat("x", 100)}}, want: []string{"112 bytes long", "107", "--runtime-dir /tmp/isobar-1000"}},
@@ -225,12 +233,26 @@ func TestProblems(t *testing.T) {
 			if len(problems.Problems) != 1 {
 				t.Errorf("%d problems, want one:\n%v", len(problems.Problems), err)
 			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("a secret is in %v", err)
+			}
 			for _, part := range c.want {
 				if !strings.Contains(err.Error(), part) {
 					t.Errorf("the message lacks %q: %v", part, err)
 				}
 			}
 		})
+	}
+}
+
+// What is private enough is taken, and so is a user's name beside an nkey.
+func TestPrivateFiles(t *testing.T) {
+	m := newMachine()
+	m.files["/c.yaml"] = "nats_url: nats://x\nnats_username: ada\nnats_nkey: /seed\ntls_key: /key\n"
+	m.places["/c.yaml"], m.places["/seed"], m.places["/key"] = place{mode: 0o644}, place{mode: 0o400}, place{mode: 0o640}
+	c, err := Load(&m.World, everything, Given{File: "/c.yaml"})
+	if err != nil || c.NATSNKey != "/seed" || c.NATSUsername != "ada" {
+		t.Errorf("%v, %+v", err, c)
 	}
 }
 

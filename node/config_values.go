@@ -285,6 +285,8 @@ func nodeName(s string) error {
 
 var errEmptyURL = errors.New("has an empty server between its commas")
 
+var errUserInURL = errors.New("it names a user, and URLs are shown in logs: set nats_username and nats_password instead")
+
 // natsURL accepts what the client library connects to: host, host:port or a URL of its schemes.
 func natsURL(s string) error {
 	if s == "" {
@@ -294,6 +296,9 @@ func natsURL(s string) error {
 		server = strings.TrimSpace(server)
 		if server == "" {
 			return errEmptyURL
+		}
+		if strings.Contains(server, "@") { // shown in logs and to sessions; the error must not show it either
+			return errUserInURL
 		}
 		scheme, _, ok := strings.Cut(server, "://")
 		if ok && scheme != "nats" && scheme != "tls" && scheme != "ws" && scheme != "wss" {

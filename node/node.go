@@ -232,7 +232,7 @@ func (n *Node) openBus(boot string, w Hooks) error {
 	}
 	c.OnReach = n.reach.set
 	if n.cfg.NATSURL != "" {
-		c.Conn = conn.Config{URL: n.cfg.NATSURL, CredentialsFile: n.cfg.NATSCredentials, Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword}
+		c.Conn = conn.Config{URL: n.cfg.NATSURL, CredentialsFile: n.cfg.NATSCredentials, NKeyFile: n.cfg.NATSNKey, Username: n.cfg.NATSUsername, Password: n.cfg.NATSPassword}
 		t, err := n.cfg.ClientTLS()
 		if err != nil {
 			return err

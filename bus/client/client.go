@@ -36,8 +36,9 @@ type Options struct {
 	URL string
 	// InProcess reaches an embedded server without the network, instead of URL.
 	InProcess nats.InProcessConnProvider
-	// CredentialsFile, Username, Password and TLS are as in conn.Config.
+	// CredentialsFile, NKeyFile, Username, Password and TLS are as in conn.Config.
 	CredentialsFile    string
+	NKeyFile           string
 	Username, Password string
 	TLS                *tls.Config
 	// Node is the node to ask; "" lets any node answer.
@@ -94,7 +95,7 @@ func Connect(o Options) (*Client, error) {
 	}
 	c := &Client{opts: o, flight: make(map[*flight]struct{})}
 	nc, err := conn.Dial(conn.Config{
-		InProcess: o.InProcess, URL: o.URL, CredentialsFile: o.CredentialsFile, Username: o.Username, Password: o.Password,
+		InProcess: o.InProcess, URL: o.URL, CredentialsFile: o.CredentialsFile, NKeyFile: o.NKeyFile, Username: o.Username, Password: o.Password,
 		TLS: o.TLS, Name: o.Name, InboxPrefix: o.InboxPrefix, Notify: c.notify, Log: o.Log,
 	})
 	if err != nil {

@@ -35,7 +35,9 @@ type Config struct {
 	URL string
 	// CredentialsFile is a NATS .creds file (JWT and seed); "" shows none.
 	CredentialsFile string
-	// Username and Password are shown if set.
+	// NKeyFile holds the seed of a user's nkey; "" shows none.
+	NKeyFile string
+	// Username and Password are shown if set, and there is no NKeyFile.
 	Username, Password string
 	// TLS is used if set; a tls:// URL needs none unless it has a private authority.
 	TLS *tls.Config
@@ -53,6 +55,8 @@ type Config struct {
 	// Log, if set, gets the same.
 	Log *slog.Logger
 }
+
+var errNoSeed = errors.New("the file has no readable seed of a user's nkey")
 
 // Kind is the class of a Event.
 type Kind uint8
@@ -145,7 +149,7 @@ func Dial(c Config) (*nats.Conn, error) {
 	if c.InboxPrefix != "" {
 		opts = append(opts, nats.CustomInboxPrefix(c.InboxPrefix))
 	}
-	target := c.URL
+	target := withoutUsers(c.URL)
 	if c.InProcess != nil {
 		target = "in process"
 		opts = append(opts, nats.InProcessServer(asyncProvider{c.InProcess, !c.Urgent}))
@@ -155,8 +159,15 @@ func Dial(c Config) (*nats.Conn, error) {
 	if c.Urgent {
 		opts = append(opts, nats.WriteBufferSize(1)) // Publish writes, and wakes no flusher first
 	}
-	if c.Username != "" {
+	if c.Username != "" && c.NKeyFile == "" {
 		opts = append(opts, nats.UserInfo(c.Username, c.Password))
+	}
+	if c.NKeyFile != "" {
+		o, err := nats.NkeyOptionFromSeed(c.NKeyFile)
+		if err != nil { // what the library says may quote the file
+			return nil, &ConnectError{Target: target, Fix: "correct --nats-nkey: the file has a line SU…, as `nk -gen user` makes it", Err: errNoSeed}
+		}
+		opts = append(opts, o)
 	}
 	if c.CredentialsFile != "" {
 		opts = append(opts, nats.UserCredentials(c.CredentialsFile))
@@ -171,15 +182,36 @@ func Dial(c Config) (*nats.Conn, error) {
 	return nc, nil
 }
 
+// withoutUsers are URLs without the names and passwords that are in them.
+func withoutUsers(urls string) string {
+	all := strings.Split(urls, ",")
+	for i, u := range all {
+		scheme, rest, ok := strings.Cut(u, "://")
+		if !ok {
+			scheme, rest = "", u
+		} else {
+			scheme += "://"
+		}
+		all[i] = scheme + rest[strings.LastIndex(rest, "@")+1:]
+	}
+	return strings.Join(all, ",")
+}
+
+const tlsFix = "correct the TLS settings: the server's certificate and ours must be of authorities that the other knows"
+
 func connectFix(err error) string {
 	var unknown *tls.CertificateVerificationError
+	var plain tls.RecordHeaderError
+	var told *net.OpError
 	switch {
+	case errors.As(err, &told) && told.Op == "remote error", errors.As(err, &plain): // TLS's word for what the other side says
+		return tlsFix
 	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout):
 		return "no server answers there: start one, or correct --nats-url"
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
 		return "the server refuses these credentials: correct the credentials file, or the user and password"
 	case errors.As(err, &unknown), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
-		return "correct the TLS settings: the server's certificate and ours must be of authorities that the other knows"
+		return tlsFix
 	}
 	return "correct the URL and the credentials"
 }

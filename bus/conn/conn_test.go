@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,5 +118,23 @@ func TestDialSaysWhatToDo(t *testing.T) {
 	var e *ConnectError
 	if !errors.As(err, &e) || e.Fix == "" || e.Target != "nats://127.0.0.1:1" || time.Since(start) > 2*connTimeout {
 		t.Errorf("%v", err)
+	}
+}
+
+// What cannot be used is told without what is secret in it.
+func TestDialTellsNoSecret(t *testing.T) {
+	seed := filepath.Join(t.TempDir(), "seed")
+	if err := os.WriteFile(seed, []byte("SUNOTASEEDATALL"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []Config{{URL: "nats://ada:hunter2@127.0.0.1:1,127.0.0.1:1"}, {URL: "nats://hunter2@127.0.0.1:1", NKeyFile: seed}, {URL: "127.0.0.1:1", NKeyFile: seed + "2"}} {
+		_, err := Dial(c)
+		var e *ConnectError
+		if !errors.As(err, &e) || e.Fix == "" || !strings.Contains(e.Target, "127.0.0.1:1") {
+			t.Fatalf("%v", err)
+		}
+		if s := err.Error(); strings.Contains(s, "hunter2") || strings.Contains(s, "NOTASEED") {
+			t.Errorf("a secret is in %q", s)
+		}
 	}
 }

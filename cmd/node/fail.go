@@ -166,7 +166,7 @@ func advice(e *schemas.Error) string {
 	case schemas.CodeInvalidTransferParams:
 		return "Give two different grants, and a range inside both"
 	case schemas.CodeUnauthorized, schemas.CodeForbidden:
-		return "Use credentials that may do this: --nats-credentials, or ISOBAR_NATS_USERNAME and ISOBAR_NATS_PASSWORD"
+		return "Use credentials that may do this: --nats-credentials or --nats-nkey, or ISOBAR_NATS_USERNAME and ISOBAR_NATS_PASSWORD"
 	case schemas.CodeInvalidDevice:
 		return "`isobar call list_devices` lists the devices"
 	case schemas.CodeAllocationNotFound:

@@ -149,6 +149,7 @@ type connection struct {
 	URL         string `name:"url" placeholder:"URL" help:"The NATS server (ISOBAR_NATS_URL; else the node of this host's configuration)."`
 	Node        string `name:"node" placeholder:"NAME" help:"The node to ask, where several answer; any otherwise."`
 	Credentials string `name:"nats-credentials" placeholder:"FILE" help:"A .creds file to show to the server (ISOBAR_NATS_CREDENTIALS)."`
+	NKey        string `name:"nats-nkey" placeholder:"FILE" help:"A file with the seed of an nkey, instead (ISOBAR_NATS_NKEY)."`
 	Username    string `name:"nats-username" placeholder:"NAME" help:"The user to connect as (ISOBAR_NATS_USERNAME; the password is read from ISOBAR_NATS_PASSWORD or the configuration file)."`
 }
 
@@ -160,12 +161,15 @@ func (c *connection) open(k *call, change func(*client.Options)) (*client.Client
 			flags[key] = []string{v}
 		}
 	}
-	if c.Credentials != "" {
-		path, err := filepath.Abs(c.Credentials)
-		if err != nil {
-			return nil, usage("--nats-credentials: %v", err)
+	for key, file := range map[string]string{"nats_credentials": c.Credentials, "nats_nkey": c.NKey} {
+		if file == "" {
+			continue
 		}
-		flags["nats_credentials"] = []string{path}
+		path, err := filepath.Abs(file)
+		if err != nil {
+			return nil, usage("--%s: %v", strings.ReplaceAll(key, "_", "-"), err)
+		}
+		flags[key] = []string{path}
 	}
 	cfg, err := node.Load(k.world, node.ScopeClient, node.Given{File: k.file, Flags: flags})
 	if err != nil {
@@ -174,7 +178,7 @@ func (c *connection) open(k *call, change func(*client.Options)) (*client.Client
 	if c.Node != "" && !schemas.ValidToken(c.Node) {
 		return nil, usage("--node: %q cannot be a node's name", c.Node)
 	}
-	o := client.Options{URL: cfg.ClientURL(), CredentialsFile: cfg.NATSCredentials, Username: cfg.NATSUsername, Password: cfg.NATSPassword,
+	o := client.Options{URL: cfg.ClientURL(), CredentialsFile: cfg.NATSCredentials, NKeyFile: cfg.NATSNKey, Username: cfg.NATSUsername, Password: cfg.NATSPassword,
 		Node: c.Node, Name: "isobar"}
 	if o.TLS, err = cfg.ClientTLS(); err != nil {
 		return nil, err

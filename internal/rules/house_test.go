@@ -85,8 +85,8 @@ var owners = map[string][]string{
 	// NATS. bus-test measures the raw echo that the node is compared with.
 	"github.com/nats-io/nats.go":        {"bus", "cmd/bus-test"},
 	"github.com/nats-io/nats-server/v2": {"bus", "cmd/bus-test"},
-	"github.com/nats-io/jwt/v2":         {"bus"},
-	"github.com/nats-io/nkeys":          {"bus"},
+	"github.com/nats-io/jwt/v2":         {"bus", "node/tenancy"},
+	"github.com/nats-io/nkeys":          {"bus", "node/tenancy"},
 	"github.com/nats-io/nuid":           {"bus"},
 	"golang.org/x/crypto":               {"bus"}, // the hash of passwords that nats-server knows
 

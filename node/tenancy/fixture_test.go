@@ -93,10 +93,16 @@ func inEach(t *testing.T, f func(t *testing.T, w *world)) {
 // external starts a server as somebody would with `isobar config --nats`.
 func external(t *testing.T) string {
 	t.Helper()
+	return externalOf(t, tenants(), "")
+}
+
+// externalOf is that of any tenants, with more in the server's file.
+func externalOf(t *testing.T, of []node.TenantSpec, more string) string {
+	t.Helper()
 	c := nodetest.Config(t.TempDir())
 	// The hash is a cheap one: a costly one takes seconds under the race detector on a busy machine, and with them the
 	// handshake of the NATS client, which does not expect a PING before its PONG.
-	c.Tenants, c.NATSUsername, c.NATSPassword = tenants(), "node-1", nodeHash
+	c.Tenants, c.NATSUsername, c.NATSPassword = of, "node-1", nodeHash
 	text, err := c.NATSConfig()
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +111,7 @@ func external(t *testing.T) string {
 		t.Error("the generated configuration has the node's password")
 	}
 	file := filepath.Join(t.TempDir(), "isobar.conf")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text+more), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s, err := bus.StartServer(bus.ServerConfig{Listen: "127.0.0.1:0", StoreDir: t.TempDir(), ConfigFile: file})
