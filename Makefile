@@ -4,6 +4,7 @@
 STATICCHECK_VERSION := v0.8.2
 DEADCODE_VERSION    := v0.52.0
 NFPM_VERSION        := v2.43.4
+HELM_VERSION        := v3.22.0
 
 PYTHON   ?= python3
 MINUTES  ?= 10
@@ -32,7 +33,7 @@ NFPM        := $(TOOLS)/nfpm-$(NFPM_VERSION)
 .DEFAULT_GOAL := help
 # The steps of `make test` are in order, and the tests measure time.
 .NOTPARALLEL:
-.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab conform package package-check tour tools python javascript clean need-go need-cc
+.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab conform package package-check tour tools tools-deploy promtool python javascript clean need-go need-cc
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -49,7 +50,7 @@ isobar: need-go
 bus-test: need-go
 	$(GO_BUILD) -o bin/bus-test ./cmd/bus-test
 
-test: need-go need-cc python javascript tools fmt-check vet lint invariants unit ## everything that CI runs; installs what it needs into .venv and .tools
+test: need-go need-cc python javascript tools promtool fmt-check vet lint invariants unit ## everything that CI runs; installs what it needs into .venv and .tools
 
 # The last step of `make test`, so that its output ends with go test's own summary. Some tests
 # compare with reference implementations in Python.
@@ -129,6 +130,16 @@ $(NFPM):
 	@mkdir -p $(TOOLS)
 	GOBIN=$(TOOLS) GOFLAGS= go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 	@mv $(TOOLS)/nfpm $@
+
+# The tests use what is on the PATH or here. Helm takes minutes to build: not for every run.
+tools-deploy: promtool $(TOOLS)/helm ## install promtool and helm into .tools, with which the tests check deploy/ more closely
+
+promtool:
+	@scripts/promtool.sh $(TOOLS)
+
+$(TOOLS)/helm:
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) GOFLAGS= go install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
 python: $(VENV)/.installed ## install the tests' Python packages into .venv
 

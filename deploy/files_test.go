@@ -208,16 +208,39 @@ func TestChart(t *testing.T) {
 	}
 }
 
-// Where helm is to be had it judges the chart itself.
+// Where helm is to be had it judges the chart itself, as it comes and with all that can be
+// set.
 func TestChartAsHelmSeesIt(t *testing.T) {
-	tool, err := exec.LookPath("helm")
+	helm, err := tool("helm")
 	if err != nil {
-		t.Log("helm is not here: the chart is rendered by this test alone")
+		t.Log("helm is not here (make tools-deploy): the chart is rendered by this test alone")
 		return
 	}
-	for _, args := range [][]string{{"lint", "helm/isobar"}, {"template", "memory", "helm/isobar"}} {
-		if out, err := exec.Command(tool, args...).CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s", err, out)
+	all := []string{"--set", "natsUrl=nats://nats:4222,natsCredentialsSecret=creds,modelDir=/srv/models,devices={ram:ram-0=20GiB},allowUids={1000}", "--set", "nodeSelector.gpu=yes"}
+	for _, args := range [][]string{{"lint", "--strict", "helm/isobar"}, append([]string{"lint", "--strict", "helm/isobar"}, all...),
+		{"template", "memory", "helm/isobar"}, append([]string{"template", "memory", "helm/isobar"}, all...)} {
+		out, err := exec.Command(helm, args...).CombinedOutput()
+		if err != nil {
+			t.Errorf("helm %v: %v\n%s", args, err, out)
+		}
+		if args[0] != "template" {
+			continue
+		}
+		var made object
+		if err := yaml.Unmarshal(out, &made); err != nil || made["kind"] != "DaemonSet" {
+			t.Errorf("helm %v makes %v: %v", args, made["kind"], err)
 		}
 	}
+}
+
+// tool finds a program on the PATH, or where `make tools-deploy` puts it.
+func tool(name string) (string, error) {
+	if at, err := exec.LookPath(name); err == nil {
+		return at, nil
+	}
+	at, err := filepath.Abs(filepath.Join("..", ".tools", name))
+	if err != nil {
+		return "", err
+	}
+	return exec.LookPath(at)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -161,14 +162,52 @@ func TestTheAlertsNameWhatThereIs(t *testing.T) {
 			t.Errorf("%s: %s", expr, wrong)
 		}
 	}
-	promtool, err := exec.LookPath("promtool")
+	promtool, err := tool("promtool")
 	if err != nil {
-		t.Log("promtool is not in PATH: the rules' syntax was not checked by Prometheus itself")
+		t.Log("promtool is not here (make tools-deploy): the rules were not tried by Prometheus itself")
 		return
 	}
-	for _, args := range [][]string{{"check", "rules", "alerts.yaml"}, {"check", "config", "prometheus.yaml"}} {
+	for _, args := range [][]string{{"check", "rules", "alerts.yaml"}, {"check", "config", "prometheus.yaml"}, {"test", "rules", "alerts_test.yaml"}} {
 		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// tool finds a program on the PATH, or where `make tools-deploy` puts it.
+func tool(name string) (string, error) {
+	if at, err := exec.LookPath(name); err == nil {
+		return at, nil
+	}
+	at, err := filepath.Abs(filepath.Join("..", "..", ".tools", name))
+	if err != nil {
+		return "", err
+	}
+	return exec.LookPath(at)
+}
+
+// Every alert is tried: that it fires when it should, and that it keeps quiet when it should.
+func TestEveryAlertIsTried(t *testing.T) {
+	rules, err := os.ReadFile("alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := os.ReadFile("alerts_test.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^      - alert: (\w+)$`).FindAllStringSubmatch(string(rules), -1) {
+		for _, kind := range []string{"fires", "keeps quiet"} {
+			if !strings.Contains(string(tests), "  - name: "+m[1]+" "+kind+"\n") {
+				t.Errorf("alerts_test.yaml does not try that %s %s", m[1], kind)
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile(`series: '([^']*)'`).FindAllStringSubmatch(string(tests), -1) {
+		if strings.HasPrefix(m[1], "isobar_") {
+			for _, wrong := range check(m[1]) {
+				t.Errorf("%s: %s", m[1], wrong)
+			}
 		}
 	}
 }
