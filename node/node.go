@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,7 +113,7 @@ func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
 			n.abandon()
 		}
 	}()
-	if err := makeDir(cfg.RuntimeDir); err != nil {
+	if err := makeDir(cfg.RuntimeDir, n.othersComeIn()); err != nil {
 		return nil, err
 	}
 	found, err := n.takeVault(ctx, w)
@@ -175,12 +176,28 @@ func deviceIDs(cfg *Config, drivers []device.Driver) []string {
 	return ids
 }
 
-// makeDir makes a private folder.
-func makeDir(path string) error {
+// makeDir makes a private folder, or one through which others get to the data socket, whose
+// name they must know; the socket itself asks who they are.
+func makeDir(path string, others bool) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return fmt.Errorf("the folder %s cannot be made: %w; choose another with --runtime-dir", path, err)
 	}
+	if !others {
+		return nil
+	}
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().Perm()&0o011 != 0o011 {
+		err = os.Chmod(path, info.Mode().Perm()|0o011)
+	}
+	if err != nil {
+		return fmt.Errorf("other users cannot be let through %s to the data socket: %w; chmod a+x it", path, err)
+	}
 	return nil
+}
+
+// othersComeIn reports whether users beside the node's own and root may use the data socket.
+func (n *Node) othersComeIn() bool {
+	return slices.ContainsFunc(n.allowed(), func(uid uint32) bool { return uid != 0 && uid != uint32(os.Getuid()) })
 }
 
 // allowed are the users of the data socket; nil lets the socket choose its default.

@@ -17,6 +17,7 @@ import (
 const (
 	// A server that is busy may take seconds to check a password: its hash is meant to be slow.
 	connTimeout      = 10 * time.Second
+	connTries        = 4
 	connPing         = 5 * time.Second
 	connPingsOut     = 2
 	reconnectWait    = 250 * time.Millisecond
@@ -176,6 +177,11 @@ func Dial(c Config) (*nats.Conn, error) {
 		opts = append(opts, nats.Secure(c.TLS))
 	}
 	nc, err := nats.Connect(c.URL, opts...)
+	// A server that is slow to check who comes asks for a sign of life meanwhile, which the
+	// library takes for a breach.
+	for try := 1; try < connTries && err != nil && strings.Contains(err.Error(), "expected 'PONG', got 'PING'"); try++ {
+		nc, err = nats.Connect(c.URL, opts...)
+	}
 	if err != nil {
 		return nil, &ConnectError{Target: target, Fix: connectFix(err), Err: err}
 	}
