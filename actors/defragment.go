@@ -113,7 +113,7 @@ func fragmented(s heap.Stats) schemas.FragmentationState {
 
 // tidied publishes an event of a defragmentation.
 func (d *deviceActor) tidied(t *tidying, kind schemas.EventKind, did ledger.Defragmented) {
-	e := &schemas.OptimizationEvent{OptimizationID: t.id, DeviceID: d.id, Reason: "defragment, asked for by a client", RequestID: t.c.RequestID,
+	e := &schemas.OptimizationEvent{OptimizationID: t.id, DeviceID: d.id, Cause: schemas.CauseOfCommand, Reason: "defragment, asked for by a client", RequestID: t.c.RequestID,
 		TargetBytes: t.expected.Released, Evicted: []schemas.Eviction{}}
 	if kind == schemas.EventCompleted {
 		e.FreedBytes, e.ShortfallBytes = did.Released, max(0, t.expected.Released-did.Released)

@@ -357,7 +357,7 @@ func (o *optimizerActor) tellStarted(e *errand) {
 }
 
 func (o *optimizerActor) announceErrand(kind schemas.EventKind, e *errand) {
-	ev := &schemas.OptimizationEvent{OptimizationID: e.id, DeviceID: o.device.id, Reason: e.why, RequestID: e.requestID,
+	ev := &schemas.OptimizationEvent{OptimizationID: e.id, DeviceID: o.device.id, Cause: schemas.CauseOfCommand, Reason: e.why, RequestID: e.requestID,
 		TargetBytes: e.target + e.toTrim + e.toTidy.Released, Evicted: append([]schemas.Eviction{}, e.evicted...)}
 	if e.models {
 		ev.Strategy = schemas.EvictionStrategy(e.choice.strategy)

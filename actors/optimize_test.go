@@ -157,7 +157,7 @@ func TestModelOptimizeAsForeseen(t *testing.T) {
 			o, ok := e.Data.(*schemas.OptimizationEvent)
 			return ok && e.Event == kind && o.RequestID == "once"
 		}).Data.(*schemas.OptimizationEvent)
-		is(t, "event", []any{e.DeviceID, e.Strategy, len(e.Evicted), e.Reason}, []any{"gpu-0", schemas.EvictFIFO, 2, "a client's model_optimize"})
+		is(t, "event", []any{e.DeviceID, e.Strategy, len(e.Evicted), e.Reason, e.Cause}, []any{"gpu-0", schemas.EvictFIFO, 2, "a client's model_optimize", schemas.CauseOfCommand})
 		if kind == schemas.EventCompleted {
 			is(t, "event", []any{e.FreedBytes, e.ShortfallBytes, len(e.Steps)}, []any{int64(2 * granted), int64(0), 2})
 		}

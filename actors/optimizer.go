@@ -195,7 +195,11 @@ func (o *optimizerActor) ended(p *plan) {
 }
 
 func (o *optimizerActor) announce(kind schemas.EventKind, p *plan) {
-	e := &schemas.OptimizationEvent{OptimizationID: p.id, DeviceID: o.device.id, Reason: p.why, Strategy: schemas.EvictionStrategy(o.house.pool.strategy),
+	cause := schemas.CauseOfRequest
+	if p.ticket == 0 {
+		cause = schemas.CauseOfPressure
+	}
+	e := &schemas.OptimizationEvent{OptimizationID: p.id, DeviceID: o.device.id, Reason: p.why, Cause: cause, Strategy: schemas.EvictionStrategy(o.house.pool.strategy),
 		TargetBytes: p.target, Evicted: p.evicted, Steps: p.steps}
 	if kind == schemas.EventCompleted {
 		e.FreedBytes, e.ShortfallBytes = p.freed, p.shortfall

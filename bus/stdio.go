@@ -32,6 +32,8 @@ type StdioConfig struct {
 	Desk actors.Desk
 	// Observe is as in ServiceConfig.
 	Observe func(Outcome)
+	// Trace, if set, says which trace a command belongs to; a line has no header that could.
+	Trace func() *actors.Trace
 	// Clock is nil for the machine's.
 	Clock clock.Clock
 	Log   *slog.Logger
@@ -166,7 +168,10 @@ func (s *stdio) take(text []byte, tooLong bool) {
 		failure = allows(s.cfg.Role, r.Spec)
 	}
 	a.command = actors.Command{Action: r.Action, Tenant: s.cfg.Tenant, Role: s.cfg.Role, User: s.cfg.User, RequestID: r.RequestID, Chosen: r.Chosen,
-		Data: r.Data, Wait: r.Wait, DryRun: r.DryRun, Reply: a}
+		Data: r.Data, Wait: r.Wait, DryRun: r.DryRun, Reply: a, Arrived: a.arrived}
+	if s.cfg.Trace != nil {
+		a.command.Trace = s.cfg.Trace()
+	}
 	if failure != nil {
 		a.Fail(failure)
 		return

@@ -9,9 +9,11 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/bus"
+	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -53,6 +55,22 @@ func TestStdio(t *testing.T) {
 	}
 	if len(lines) != 7 || codes[schemas.CodePayloadTooLarge] != 1 || codes[schemas.CodeInvalidRequest] != 2 {
 		t.Errorf("%d lines with codes %v", len(lines), codes)
+	}
+}
+
+// A command says when it came, and which trace it belongs to.
+func TestStdioCommandsAreTraced(t *testing.T) {
+	c := clock.NewManual(5, time.Time{})
+	trace := &actors.Trace{ID: [16]byte{1}}
+	var seen actors.Command
+	d := desk(func(c *actors.Command) {
+		seen = *c
+		c.Reply.Done(nil, nil)
+	})
+	err := bus.Stdio(t.Context(), strings.NewReader(`{"action":"list_devices"}`), io.Discard,
+		bus.StdioConfig{Desk: d, Clock: c, Trace: func() *actors.Trace { return trace }})
+	if err != nil || seen.Arrived != c.Now() || seen.Trace != trace {
+		t.Errorf("%v: arrived %v, trace %v", err, seen.Arrived, seen.Trace)
 	}
 }
 

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"strings"
 	"sync"
 
 	"github.com/isobar-project/isobar/schemas"
@@ -99,10 +98,10 @@ func (n *Node) evicted(o *schemas.OptimizationEvent) {
 		return
 	}
 	reason := reasonRoom
-	switch {
-	case strings.HasPrefix(o.Reason, "pressure"):
+	switch o.Cause {
+	case schemas.CauseOfPressure:
 		reason = reasonPressure
-	case o.RequestID != "":
+	case schemas.CauseOfCommand:
 		reason = reasonCommand
 	}
 	n.rare.mu.Lock()

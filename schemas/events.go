@@ -140,20 +140,32 @@ type ModelEvent struct {
 // OptimizationEvent is the data of an optimization's events: why, what, how much,
 // how long. What it did is there when it is completed.
 type OptimizationEvent struct {
-	OptimizationID string             `json:"optimization_id"`
-	DeviceID       string             `json:"device_id"`
-	Reason         string             `json:"reason"`
-	RequestID      string             `json:"request_id,omitempty"`
-	EpisodeID      string             `json:"episode_id,omitempty"`
-	Strategy       EvictionStrategy   `json:"strategy,omitempty"`
-	TargetBytes    int64              `json:"target_bytes"`
-	FreedBytes     int64              `json:"freed_bytes"`
-	Evicted        []Eviction         `json:"evicted"`
-	Steps          []OptimizationStep `json:"steps,omitempty"`
-	DurationMs     float64            `json:"duration_ms,omitempty"`
+	OptimizationID string `json:"optimization_id"`
+	DeviceID       string `json:"device_id"`
+	Reason         string `json:"reason"`
+	// Cause is the reason for programs in this process; it is not part of the message.
+	Cause       OptimizationCause  `json:"-"`
+	RequestID   string             `json:"request_id,omitempty"`
+	EpisodeID   string             `json:"episode_id,omitempty"`
+	Strategy    EvictionStrategy   `json:"strategy,omitempty"`
+	TargetBytes int64              `json:"target_bytes"`
+	FreedBytes  int64              `json:"freed_bytes"`
+	Evicted     []Eviction         `json:"evicted"`
+	Steps       []OptimizationStep `json:"steps,omitempty"`
+	DurationMs  float64            `json:"duration_ms,omitempty"`
 	// ShortfallBytes is what could not be freed.
 	ShortfallBytes int64 `json:"shortfall_bytes,omitempty"`
 }
+
+// OptimizationCause is why room is made.
+type OptimizationCause uint8
+
+// The causes.
+const (
+	CauseOfRequest  OptimizationCause = iota // a request waits for room
+	CauseOfPressure                          // the level is high
+	CauseOfCommand                           // a client asked for it
+)
 
 // CommandEvent is the outcome of a command that had no reply subject: Result or the error.
 type CommandEvent struct {

@@ -139,6 +139,7 @@ type call struct {
 	requestID string
 	wait      *time.Duration
 	dryRun    bool
+	trace     string // traceparent; "": none
 	// patience is how long the node may take to answer.
 	patience time.Duration
 }
@@ -152,6 +153,10 @@ func WithWait(d time.Duration) CallOption { return func(c *call) { c.wait, c.pat
 
 // WithDryRun asks for the plan only; the reply is a *schemas.DryRunReply.
 func WithDryRun() CallOption { return func(c *call) { c.dryRun = true } }
+
+// WithTraceparent has the node trace the command as a part of this trace, in the form of W3C
+// trace context's header.
+func WithTraceparent(header string) CallOption { return func(c *call) { c.trace = header } }
 
 // WithNode asks this node instead of the Options' one; "" asks any.
 func WithNode(name string) CallOption { return func(c *call) { c.node = name } }
@@ -190,6 +195,12 @@ func (c *Client) Call(ctx context.Context, action schemas.Action, request, reply
 	msg := nats.Msg{Subject: c.subject(action, k.node), Data: payload}
 	if c.opts.Format != codec.JSON {
 		msg.Header = nats.Header{codec.HeaderContentType: []string{c.opts.Format.ContentType()}}
+	}
+	if k.trace != "" {
+		if msg.Header == nil {
+			msg.Header = nats.Header{}
+		}
+		msg.Header["traceparent"] = []string{k.trace}
 	}
 	pause := c.opts.Backoff
 	for attempt := 1; ; attempt++ {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,11 +18,15 @@ import (
 type Desk struct {
 	ctx     context.Context
 	conn    *client.Client
+	opts    []client.CallOption
 	undoing sync.WaitGroup
 }
 
-// New makes a desk whose commands give up when ctx ends. The connection is the caller's.
-func New(ctx context.Context, conn *client.Client) *Desk { return &Desk{ctx: ctx, conn: conn} }
+// New makes a desk whose commands give up when ctx ends. The connection is the caller's; the
+// options go with every command.
+func New(ctx context.Context, conn *client.Client, opts ...client.CallOption) *Desk {
+	return &Desk{ctx: ctx, conn: conn, opts: opts}
+}
 
 // Submit implements actors.Desk: it returns at once, and the command is answered when the
 // node has answered. How many are on their way is for the caller to bound.
@@ -32,7 +37,7 @@ func (d *Desk) Submit(c *actors.Command) { go d.forward(c) }
 func (d *Desk) Wait() { d.undoing.Wait() }
 
 func (d *Desk) forward(c *actors.Command) {
-	opts := []client.CallOption{client.WithRequestID(c.RequestID)}
+	opts := append(slices.Clone(d.opts), client.WithRequestID(c.RequestID))
 	wait, waits := c.Wait, false
 	if spec, ok := schemas.Lookup(c.Action); ok {
 		waits = spec.Changing

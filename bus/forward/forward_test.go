@@ -48,9 +48,12 @@ func (a answers) next(t *testing.T) answer {
 }
 
 // start serves a fake desk, if any, and returns a desk that forwards to it.
-func start(t *testing.T, ctx context.Context, far desk) *forward.Desk {
+func start(t *testing.T, ctx context.Context, far desk, opts ...client.CallOption) *forward.Desk {
 	t.Helper()
-	b, err := bus.Open(bus.Config{Server: &bus.ServerConfig{Listen: "127.0.0.1:0"}, Node: "here", Version: "1.0.0"})
+	traced := func(header string) *actors.Trace {
+		return &actors.Trace{ID: [16]byte([]byte((header + "----------------")[:16]))}
+	}
+	b, err := bus.Open(bus.Config{Server: &bus.ServerConfig{Listen: "127.0.0.1:0"}, Node: "here", Version: "1.0.0", Trace: traced})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +68,7 @@ func start(t *testing.T, ctx context.Context, far desk) *forward.Desk {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	return forward.New(ctx, c)
+	return forward.New(ctx, c, opts...)
 }
 
 func TestACommandArrivesAsItWas(t *testing.T) {
@@ -73,14 +76,14 @@ func TestACommandArrivesAsItWas(t *testing.T) {
 	d := start(t, t.Context(), func(c *actors.Command) {
 		seen <- c
 		c.Reply.Done(&schemas.AllocateReply{Finished: schemas.Done(), Success: true, AllocationID: "a-1"}, nil)
-	})
+	}, client.WithTraceparent("00-trace"))
 	got := make(answers, 1)
 	d.Submit(&actors.Command{Action: schemas.ActionAllocate, RequestID: "mine", Wait: 1500 * time.Millisecond, DryRun: true,
 		Data: &schemas.AllocateRequest{DeviceID: "ram-0", SizeBytes: 5}, Reply: got})
 	a := got.next(t)
 	far := <-seen
 	if r := far.Data.(*schemas.AllocateRequest); far.RequestID != "mine" || !far.DryRun || r.DeviceID != "ram-0" || r.SizeBytes != 5 ||
-		far.Wait <= 0 || far.Wait > 1500*time.Millisecond {
+		far.Wait <= 0 || string(far.Trace.ID[:8]) != "00-trace" || far.Wait > 1500*time.Millisecond {
 		t.Errorf("%+v of %+v", r, far)
 	}
 	var reply schemas.AllocateReply

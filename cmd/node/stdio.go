@@ -2,8 +2,10 @@ package main
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/isobar-project/isobar/bus"
+	"github.com/isobar-project/isobar/bus/client"
 	"github.com/isobar-project/isobar/bus/forward"
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -17,7 +19,9 @@ type stdioCommand struct {
 func (stdioCommand) Help() string {
 	return `Each line of input is one command, {"request_id": …, "action": …, "data": {…}}, and each line of output its answer, in the order in which they are done. It ends at the end of input, when everything is answered.
 
-    echo '{"action":"get_pressure"}' | isobar stdio`
+    echo '{"action":"get_pressure"}' | isobar stdio
+
+TRACEPARENT in the environment makes every command a part of that trace.`
 }
 
 // Run implements the command.
@@ -38,7 +42,13 @@ func (s *stdioCommand) Run(k *call) error {
 			return err
 		}
 	}
-	desk := forward.New(ctx, conn)
+	var opts []client.CallOption
+	for _, e := range k.world.Environ {
+		if header, ok := strings.CutPrefix(e, "TRACEPARENT="); ok {
+			opts = append(opts, client.WithTraceparent(header))
+		}
+	}
+	desk := forward.New(ctx, conn, opts...)
 	err = bus.Stdio(ctx, k.in, k.out, bus.StdioConfig{Node: name, Desk: desk})
 	desk.Wait()
 	if errors.Is(err, errInterrupted) {
