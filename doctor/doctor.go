@@ -45,6 +45,9 @@ type Machine struct {
 	OpenFiles, Memlock   Limit
 	// Memory reads the machine's figures with those of its control groups.
 	Memory func() (hostmem.Figures, error)
+	// NUMA lists the NUMA nodes with memory that this process may use; unbound says why
+	// memory cannot be bound to one, nil where it can.
+	NUMA func() (nodes []hostmem.Node, unbound, err error)
 	// Device makes main memory ready as a node does: the error says why it cannot be, notes
 	// what is less than it could be.
 	Device func() (notes []string, err error)
@@ -72,7 +75,7 @@ func Examine(ctx context.Context, m *Machine) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return []Finding{
-		m.kernel(), m.leases(), m.hugePages(), m.memlock(), m.openFiles(), m.cgroup(), m.pressure(),
+		m.kernel(), m.leases(), m.hugePages(), m.memlock(), m.openFiles(), m.cgroup(), m.numa(), m.pressure(),
 		m.runtimeDir(), m.sockets(), m.stateDir(), m.streams(ctx), m.gpu(), m.time(),
 	}
 }

@@ -13,6 +13,10 @@ import (
 	"github.com/isobar-project/isobar/doctor"
 )
 
+func twoNodes() []hostmem.Node {
+	return []hostmem.Node{{ID: 0, TotalBytes: 32 << 30, Processors: true}, {ID: 1, TotalBytes: 16 << 30}}
+}
+
 // healthy is a machine that lacks nothing.
 func healthy() *doctor.Machine {
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text), Mode: 0o644} }
@@ -37,6 +41,7 @@ func healthy() *doctor.Machine {
 		Memory: func() (hostmem.Figures, error) {
 			return hostmem.Figures{MemTotal: 64 << 30, HasCgroup: true, CgroupLimit: 1000}, nil
 		},
+		NUMA:         func() ([]hostmem.Node, error, error) { return twoNodes(), nil, nil },
 		Device:       func() ([]string, error) { return nil, nil },
 		Synchronized: func() (bool, error) { return true, nil },
 		Streams: func(context.Context) (doctor.Streams, error) {
@@ -108,6 +113,15 @@ func TestAilments(t *testing.T) {
 		{"cgroup", func(m *doctor.Machine) {
 			m.Memory = func() (hostmem.Figures, error) { return hostmem.Figures{}, errors.New("no meminfo") }
 		}, doctor.Fail, "no meminfo", "mount"},
+		{"numa", func(m *doctor.Machine) {
+			m.NUMA = func() ([]hostmem.Node, error, error) { return twoNodes(), errors.New("mbind: no"), nil }
+		}, doctor.Warn, "node 1 16 GiB (no processors: used only where it is named); main memory is one device for all of them: mbind: no", "--cap-add SYS_NICE"},
+		{"numa", func(m *doctor.Machine) {
+			m.NUMA = func() ([]hostmem.Node, error, error) { return nil, nil, errors.New("strange list") }
+		}, doctor.Warn, "strange list", "/sys"},
+		{"numa", func(m *doctor.Machine) {
+			m.NUMA = func() ([]hostmem.Node, error, error) { return twoNodes()[:1], errors.New("mbind: no"), nil }
+		}, doctor.OK, "one node", ""},
 		{"psi", remove("proc/pressure/memory"), doctor.Warn, "stalls", "psi=1"},
 		{"runtime_dir", mode("run/isobar", fs.ModeDir|0o777), doctor.Fail, "by others", "chmod go-w /run/isobar"},
 		{"runtime_dir", mode("run/isobar", 0o600), doctor.Fail, "not a folder", "--runtime-dir"},

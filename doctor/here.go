@@ -17,6 +17,7 @@ func Here(runtimeDir, stateDir string, sockets []string, streams func(ctx contex
 		Files: os.DirFS("/"), UID: os.Geteuid(), RuntimeDir: runtimeDir, StateDir: stateDir, Sockets: sockets,
 		OpenFiles: limit(unix.RLIMIT_NOFILE), Memlock: limit(unix.RLIMIT_MEMLOCK),
 		Memory:       func() (hostmem.Figures, error) { return hostmem.Read(hostmem.Config{}) },
+		NUMA:         numaNodes,
 		Device:       tryMemory,
 		Synchronized: synchronized,
 		Streams:      streams,
@@ -42,6 +43,15 @@ func tryMemory() ([]string, error) {
 	defer d.Close()
 	s, err := d.Sample()
 	return s.Reasons, err
+}
+
+// numaNodes lists the nodes, and tries to bind memory to the first.
+func numaNodes() (nodes []hostmem.Node, unbound, err error) {
+	nodes, err = hostmem.Nodes(hostmem.Config{})
+	if err == nil && len(nodes) > 0 {
+		unbound = hostram.TryBind(nodes[0].ID)
+	}
+	return nodes, unbound, err
 }
 
 // synchronized asks the kernel whether somebody keeps its clock right.

@@ -54,6 +54,30 @@ func (m *Machine) hugePages() Finding {
 	return ok("huge_pages", fmt.Sprintf("shared memory gets huge pages (shmem_enabled is %s; tried)", setting))
 }
 
+// numa: on several nodes main memory is a device each, bound to its node.
+func (m *Machine) numa() Finding {
+	nodes, unbound, err := m.NUMA()
+	if err != nil {
+		return Finding{"numa", Warn, "the NUMA nodes cannot be read: " + err.Error(), "mount /sys into the container"}
+	}
+	if len(nodes) < 2 {
+		return ok("numa", "one node: main memory is one device")
+	}
+	names := make([]string, len(nodes))
+	for i, n := range nodes {
+		names[i] = fmt.Sprintf("node %d %s", n.ID, size(uint64(n.TotalBytes)))
+		if !n.Processors {
+			names[i] += " (no processors: used only where it is named)"
+		}
+	}
+	about := fmt.Sprintf("%d nodes: %s", len(nodes), strings.Join(names, ", "))
+	if unbound != nil {
+		return Finding{"numa", Warn, about + "; main memory is one device for all of them: " + unbound.Error(),
+			"allow the system call mbind: --cap-add SYS_NICE for a container, SystemCallFilter=@resources in a unit"}
+	}
+	return ok("numa", about+"; each is a device of its own")
+}
+
 // chosen is the word in brackets of a setting such as "always [never] advise".
 func chosen(s string) string {
 	_, rest, found := strings.Cut(s, "[")

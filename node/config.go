@@ -244,6 +244,9 @@ type DeviceSpec struct {
 	// Bytes is its size, a multiple of 2 MiB: of main memory how much the node may use, of a
 	// simulated device how much there is.
 	Bytes int64
+	// Bound has main memory come from one NUMA node, NUMANode.
+	Bound    bool
+	NUMANode int
 	// BandwidthBytesPerSecond and Latency are a simulated device's; 0: none.
 	BandwidthBytesPerSecond int64
 	Latency                 time.Duration

@@ -229,6 +229,9 @@ func (l *loader) checkDevices(c *Config) (text, fix string) {
 			return fmt.Sprintf("%s is configured and to be forgotten", id), "remove it from one of --device and --forget-device"
 		}
 	}
+	if text, fix = l.checkNodes(c); text != "" {
+		return text, fix
+	}
 	return l.checkMainMemory(c)
 }
 
@@ -268,6 +271,9 @@ func (l *loader) checkMainMemory(c *Config) (text, fix string) {
 	}
 	for _, d := range open {
 		d.Bytes = each
+		if n, ok := l.node(d); ok {
+			d.Bytes = min(each, roundDown(n.TotalBytes/2))
+		}
 	}
 	return "", ""
 }

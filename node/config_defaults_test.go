@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"slices"
 	"strings"
@@ -93,6 +94,93 @@ func TestDeviceDefaults(t *testing.T) {
 		if e, _ := explained(&cfg, "devices"); !slices.Equal(e.Values, c.want) {
 			t.Errorf("%q: got %q, want %q", c.flags, e.Values, c.want)
 		}
+	}
+}
+
+// numa is a machine of 32 GiB on these nodes.
+func numa(t *testing.T, cgroup int64, unbound error, nodes ...hostmem.Node) *machine {
+	t.Helper()
+	m := newMachine()
+	m.NUMA = func() NUMA { return NUMA{Nodes: nodes, Unbound: unbound} }
+	if cgroup > 0 {
+		m.Memory = func() (hostmem.Figures, error) {
+			return hostmem.Figures{MemTotal: 32 << 30, Levels: []hostmem.Level{{Path: "machine", LimitBytes: 32 << 30}, {Path: "/x", LimitBytes: cgroup}}}, nil
+		}
+	}
+	return m
+}
+
+// Each node with processors is a device, and all together are no more than the one would be.
+func TestNUMADeviceDefaults(t *testing.T) {
+	node := func(id int, gib int64) hostmem.Node {
+		return hostmem.Node{ID: id, TotalBytes: gib << 30, Processors: true}
+	}
+	far := hostmem.Node{ID: 2, TotalBytes: 96 << 30}
+	for name, c := range map[string]struct {
+		m      *machine
+		want   []string
+		reason string
+	}{
+		"one node":             {numa(t, 0, nil, node(0, 32)), []string{"ram:ram-0=16GiB"}, "half of what the machine"},
+		"two":                  {numa(t, 0, nil, node(0, 16), node(1, 16)), []string{"ram:ram-0@0=8GiB", "ram:ram-1@1=8GiB"}, "one a NUMA node"},
+		"two that differ":      {numa(t, 0, nil, node(0, 8), node(8, 24)), []string{"ram:ram-0@0=4GiB", "ram:ram-8@8=12GiB"}, "one a NUMA node"},
+		"in a control group":   {numa(t, 8<<30, nil, node(0, 8), node(1, 24)), []string{"ram:ram-0@0=1GiB", "ram:ram-1@1=3GiB"}, "one a NUMA node"},
+		"in a tiny one":        {numa(t, 80<<20, nil, node(0, 8), node(1, 24)), []string{"ram:ram-0=40MiB"}, "too little"},
+		"one has no processor": {numa(t, 0, nil, node(0, 32), far), []string{"ram:ram-0=16GiB"}, "half of what the machine"},
+		"two and far memory":   {numa(t, 0, nil, node(0, 16), node(1, 16), far), []string{"ram:ram-0@0=8GiB", "ram:ram-1@1=8GiB"}, "one a NUMA node"},
+		"mbind is forbidden":   {numa(t, 0, errors.New("EPERM"), node(0, 16), node(1, 16)), []string{"ram:ram-0=16GiB"}, "one for all 2 NUMA nodes"},
+	} {
+		cfg, err := Load(&c.m.World, everything, Given{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		e, _ := explained(&cfg, "devices")
+		if !slices.Equal(e.Values, c.want) || !strings.Contains(e.Origin.Where, c.reason) {
+			t.Errorf("%s: %q because %q, want %q because %q", name, e.Values, e.Origin.Where, c.want, c.reason)
+		}
+	}
+}
+
+// A device may name its node, by flag and in the file, or none as before.
+func TestDevicesOnNodes(t *testing.T) {
+	two := func() *machine {
+		return numa(t, 0, nil, hostmem.Node{ID: 0, TotalBytes: 8 << 30, Processors: true}, hostmem.Node{ID: 1, TotalBytes: 24 << 30, Processors: true})
+	}
+	for flag, want := range map[string]string{
+		"ram:ram-1=8GiB":    "ram:ram-1=8GiB",
+		"ram:near@1=8GiB":   "ram:near@1=8GiB",
+		"ram:ram-0@0":       "ram:ram-0@0=4GiB",
+		"ram:ram-1@1":       "ram:ram-1@1=12GiB",
+		" ram:ram-1@1 =1g ": "ram:ram-1@1=1GiB",
+	} {
+		cfg, err := Load(&two().World, everything, Given{Flags: map[string][]string{"devices": {flag}}})
+		if err != nil {
+			t.Errorf("%q: %v", flag, err)
+		} else if e, _ := explained(&cfg, "devices"); !slices.Equal(e.Values, []string{want}) {
+			t.Errorf("%q: %q, want %q", flag, e.Values, want)
+		}
+	}
+	for flag, want := range map[string]string{
+		"ram:a@3=1GiB":    "there are 0, 1",
+		"ram:a@0=9GiB":    "more than its 8.00 GiB",
+		"ram:a@x=1GiB":    "not the number of a NUMA node",
+		"ram:a@=1GiB":     "not the number of a NUMA node",
+		"ram:a@1024=1GiB": "not the number of a NUMA node",
+		"sim:a@1=1GiB":    "only main memory",
+	} {
+		if _, err := Load(&two().World, everything, Given{Flags: map[string][]string{"devices": {flag}}}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", flag, err, want)
+		}
+	}
+	m := two()
+	m.files["/home/ada/.config/isobar/config.yaml"] = "devices: [{kind: ram, id: near, numa_node: 1, size: 2GiB}]\nforget_devices: [gpu-0]\n"
+	cfg, err := Load(&m.World, everything, Given{})
+	if err != nil || len(cfg.Devices) != 1 || cfg.Devices[0] != (DeviceSpec{Kind: DeviceRAM, ID: "near", Bytes: 2 << 30, Bound: true, NUMANode: 1}) {
+		t.Errorf("%+v, %v", cfg.Devices, err)
+	}
+	_, err = Load(&m.World, everything, Given{Flags: map[string][]string{"forget_devices": {"near"}}})
+	if err == nil || !strings.Contains(err.Error(), "near is configured and to be forgotten") {
+		t.Errorf("configured and forgotten: %v", err)
 	}
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,17 +17,18 @@ const deviceQuantum = 2 << 20
 // granularity of segments leave nothing to grant.
 const MinDeviceBytes = 16 << 20
 
-const deviceForm = "KIND:ID[=SIZE][,bandwidth=SIZE][,latency=DURATION]"
+const deviceForm = "KIND:ID[@NODE][=SIZE][,bandwidth=SIZE][,latency=DURATION]"
 
-// ParseDevice reads KIND:ID[=SIZE], for a simulated device also
+// ParseDevice reads KIND:ID[@NODE][=SIZE], for a simulated device also
 // ,bandwidth=SIZE (a second) and ,latency=DURATION: ram:ram-0=20GiB,
-// sim:gpu-0=24GiB,bandwidth=25GB,latency=10us. The size is rounded down to 2 MiB;
+// sim:gpu-0=24GiB,bandwidth=25GB,latency=10us. ram:ram-1@1=8GiB is memory of NUMA node 1. The size is rounded down to 2 MiB;
 // without one Bytes is 0, which Load fills in for main memory.
 func ParseDevice(s string) (DeviceSpec, error) {
 	parts := strings.Split(strings.TrimSpace(s), ",")
 	head, size, sized := strings.Cut(parts[0], "=")
 	kind, id, ok := strings.Cut(head, ":")
-	d := DeviceSpec{Kind: DeviceKind(strings.TrimSpace(kind)), ID: strings.TrimSpace(id)}
+	id, numa, bound := strings.Cut(id, "@")
+	d := DeviceSpec{Kind: DeviceKind(strings.TrimSpace(kind)), ID: strings.TrimSpace(id), Bound: bound}
 	switch {
 	case !ok:
 		return d, fmt.Errorf("device %q: write it as %s, for example ram:ram-0=20GiB", s, deviceForm)
@@ -35,6 +37,16 @@ func ParseDevice(s string) (DeviceSpec, error) {
 	case !schemas.ValidToken(d.ID) || d.ID == schemas.DeviceIDAll:
 		return d, fmt.Errorf("device %q: the id %q must be 1 to 63 lower-case letters, digits and dashes, such as %s-0, and not %q",
 			s, d.ID, d.Kind, schemas.DeviceIDAll)
+	}
+	if bound {
+		n, err := strconv.ParseUint(strings.TrimSpace(numa), 10, 10)
+		switch {
+		case err != nil:
+			return d, fmt.Errorf("device %q: %q is not the number of a NUMA node: write ram:%s@1", s, numa, d.ID)
+		case d.Kind != DeviceRAM:
+			return d, fmt.Errorf("device %q: only main memory lies on NUMA nodes", s)
+		}
+		d.NUMANode = int(n)
 	}
 	if sized {
 		n, err := ParseSize(size)
@@ -94,6 +106,9 @@ func (d *DeviceSpec) option(s string) error {
 // String is the form that ParseDevice reads.
 func (d DeviceSpec) String() string {
 	s := string(d.Kind) + ":" + d.ID
+	if d.Bound {
+		s += "@" + strconv.Itoa(d.NUMANode)
+	}
 	if d.Bytes != 0 {
 		s += "=" + ExactSize(d.Bytes)
 	}

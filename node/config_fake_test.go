@@ -63,6 +63,9 @@ func newMachine(environ ...string) *machine {
 			}
 			return p, nil
 		},
+		NUMA: func() NUMA {
+			return NUMA{Nodes: []hostmem.Node{{ID: 0, TotalBytes: 32 << 30, Processors: true}}}
+		},
 		Memory: func() (hostmem.Figures, error) {
 			return hostmem.Figures{MemTotal: 32 << 30, MemAvailable: 30 << 30,
 				Levels: []hostmem.Level{{Path: "machine", LimitBytes: 32 << 30, UsedBytes: 2 << 30}}}, nil
@@ -109,7 +112,7 @@ var samples = map[string]sample{
 	"jetstream_bytes":         one("2GiB", "3GiB", "4GiB"),
 	"events_bytes":            one("16MiB", "17MiB", "1000000000"),
 	"events_age":              one("1h0m0s", "2h0m0s", "3h0m0s"),
-	"devices":                 {values: [3][]string{{"ram:ram-0=1GiB"}, {"sim:gpu-0=24GiB,bandwidth=1000000000,latency=10µs", "ram:r=64MiB"}, {"sim:x=1GiB"}}},
+	"devices":                 {values: [3][]string{{"ram:ram-0=1GiB"}, {"sim:gpu-0=24GiB,bandwidth=1000000000,latency=10µs", "ram:r=64MiB", "ram:s@0=64MiB"}, {"sim:x=1GiB"}}},
 	"forget_devices":          {values: [3][]string{{"gpu-7"}, {"gpu-8", "gpu-9"}, {"old"}}},
 	"reserve_bytes":           one("1MiB", "2MiB", "3"),
 	"model_roots":             {values: [3][]string{{"/models"}, {"/models", "/more"}, {"/more"}}},

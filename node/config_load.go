@@ -358,25 +358,28 @@ func yamlTexts(row *setting, n *yaml.Node) ([]string, error) {
 	return values, nil
 }
 
-// yamlDevice turns {kind, id, size, bandwidth, latency} into the form of the flag.
+// yamlDevice turns {kind, id, numa_node, size, bandwidth, latency} into the form of the flag.
 func yamlDevice(n *yaml.Node) (string, error) {
 	parts := map[string]string{}
-	names := []string{"kind", "id", "size", "bandwidth", "latency"}
+	names := []string{"kind", "id", "numa_node", "size", "bandwidth", "latency"}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		if !slices.Contains(names, k.Value) || v.Kind != yaml.ScalarNode {
 			return "", fmt.Errorf("a device has the fields %s, not %q", strings.Join(names, ", "), k.Value)
 		}
-		if strings.ContainsAny(v.Value, ",=:") {
+		if strings.ContainsAny(v.Value, ",=:@") {
 			return "", fmt.Errorf("the device's %s cannot be %q", k.Value, v.Value)
 		}
 		parts[k.Value] = v.Value
 	}
 	s := parts["kind"] + ":" + parts["id"]
+	if v, ok := parts["numa_node"]; ok {
+		s += "@" + v
+	}
 	if v, ok := parts["size"]; ok {
 		s += "=" + v
 	}
-	for _, name := range names[3:] {
+	for _, name := range names[4:] {
 		if v, ok := parts[name]; ok {
 			s += "," + name + "=" + v
 		}

@@ -163,8 +163,8 @@ func table() []setting {
 			Help: "how long events are kept"},
 			duration(func(c *Config) *time.Duration { return &c.EventsAge }, time.Second, 520*week), always("24h0m0s", "a day shows every daily pattern")},
 
-		{Setting{Key: "devices", Flag: "device", Form: "KIND:ID[=SIZE]", List: true, Separator: " ;", Group: groupDevices, Scope: node,
-			Help: "a memory device, kind ram or sim; sim takes ,bandwidth=SIZE,latency=DURATION too"},
+		{Setting{Key: "devices", Flag: "device", Form: "KIND:ID[@NODE][=SIZE]", List: true, Separator: " ;", Group: groupDevices, Scope: node,
+			Help: "a memory device, kind ram (of one NUMA node with @) or sim; sim takes ,bandwidth=SIZE,latency=DURATION too"},
 			list(func(c *Config) *[]DeviceSpec { return &c.Devices }, ParseDevice, DeviceSpec.String), defaultDevices},
 		{Setting{Key: "forget_devices", Flag: "forget-device", Form: "ID", List: true, Separator: " ,", Group: groupDevices, Scope: node,
 			Help: "a device that is no longer configured: let go of what was granted on it, which is kept otherwise"},
@@ -333,12 +333,4 @@ func defaultLoadWorkers(w *World, _ *Config) ([]string, string, error) {
 
 func defaultCopyWorkers(w *World, _ *Config) ([]string, string, error) {
 	return []string{fmt.Sprint(min(max(w.CPUs, 1), 4))}, "one a processor, at most 4: memory bandwidth is shared", nil
-}
-
-func defaultDevices(w *World, _ *Config) ([]string, string, error) {
-	half, err := w.halfOfMemory()
-	if err != nil {
-		return nil, "", err
-	}
-	return []string{DeviceSpec{Kind: DeviceRAM, ID: "ram-0", Bytes: half}.String()}, "half of what the machine and its control group have", nil
 }

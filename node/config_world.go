@@ -14,7 +14,7 @@ import (
 )
 
 // World is what the configuration depends on beside what is written in it. Machine is
-// the real one; tests make their own. Every field is required.
+// the real one; tests make their own. Every field but NUMA is required.
 type World struct {
 	// Environ is the environment, as os.Environ gives it.
 	Environ  []string
@@ -26,6 +26,8 @@ type World struct {
 	ReadFile func(path string) ([]byte, error)
 	Stat     func(path string) (fs.FileInfo, error)
 	Memory   func() (hostmem.Figures, error)
+	// NUMA looks at the nodes of main memory; nil is a machine that has none.
+	NUMA func() NUMA
 }
 
 // Machine is the real world.
@@ -33,7 +35,7 @@ func Machine() *World {
 	return &World{
 		Environ: os.Environ(), Hostname: os.Hostname, UID: os.Geteuid(), CPUs: runtime.GOMAXPROCS(0), TempDir: os.TempDir(),
 		ReadFile: os.ReadFile, Stat: os.Stat,
-		Memory: func() (hostmem.Figures, error) { return hostmem.Read(hostmem.Config{}) },
+		Memory: func() (hostmem.Figures, error) { return hostmem.Read(hostmem.Config{}) }, NUMA: machineNUMA,
 	}
 }
 

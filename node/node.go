@@ -355,7 +355,7 @@ func (n *Node) signals(i device.Info, c clock.Clock) func(func(device.Signal)) (
 func openDriver(s DeviceSpec, c clock.Clock) (device.Driver, error) {
 	switch s.Kind {
 	case DeviceRAM:
-		return hostram.New(hostram.Config{ID: s.ID, Clock: c})
+		return hostram.New(hostram.Config{ID: s.ID, Bind: s.Bound, NUMANode: s.NUMANode, Clock: c})
 	case DeviceSim:
 		return sim.New(sim.Config{ID: s.ID, Bytes: s.Bytes, BandwidthBytesPerSecond: s.BandwidthBytesPerSecond, Latency: s.Latency, Clock: c})
 	}

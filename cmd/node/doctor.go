@@ -23,7 +23,7 @@ type doctorCommand struct {
 
 // Help is the long help.
 func (doctorCommand) Help() string {
-	return `Looks at kernel, leases, huge pages, limits, control group, folders, sockets, JetStream, GPUs and clock, changes nothing, and names the command that mends what is wrong. Run it as the node's user, and inside its container. Exit code 1 if a node cannot do its work here.
+	return `Looks at kernel, leases, huge pages, limits, control group, NUMA nodes, folders, sockets, JetStream, GPUs and clock, changes nothing, and names the command that mends what is wrong. Run it as the node's user, and inside its container. Exit code 1 if a node cannot do its work here.
 
     isobar doctor
     isobar doctor --json`

@@ -18,6 +18,7 @@ func patient(fine bool) func(string, string, []string, func(context.Context) (do
 		m := &doctor.Machine{Files: files, RuntimeDir: run, StateDir: state, Sockets: sockets, Streams: streams,
 			OpenFiles: doctor.Limit{Hard: 1 << 20}, Memlock: doctor.Limit{Hard: 1 << 40},
 			Memory:       func() (hostmem.Figures, error) { return hostmem.Figures{MemTotal: 32 << 30}, nil },
+			NUMA:         func() ([]hostmem.Node, error, error) { return nil, nil, nil },
 			Device:       func() ([]string, error) { return nil, nil },
 			Synchronized: func() (bool, error) { return true, nil }}
 		if !fine {

@@ -13,6 +13,9 @@
 // without a cgroup namespace. A limit as large as the machine is no constraint and
 // is left out; version 1 spells "no limit" as a huge number.
 //
+// On a machine of several NUMA nodes Nodes lists them, and ReadNode takes a reading for
+// memory that is bound to one: the node stands in the machine's place.
+//
 // A Reader keeps where the files are and looks again only when the process has
 // been moved to another group, so that a reading costs a few small files (on a
 // busy small machine, 2026-11: 150 µs). It is safe for use by several goroutines. Nothing

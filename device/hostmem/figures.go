@@ -3,7 +3,7 @@ package hostmem
 // Level is one constraint above this process: the machine itself or a control
 // group with a limit.
 type Level struct {
-	// Path is the control group's folder, or "machine".
+	// Path is the control group's folder, "machine" or "NUMA node 1".
 	Path string
 	// LimitBytes is what the level may use in all.
 	LimitBytes int64
@@ -14,7 +14,7 @@ type Level struct {
 
 // Figures is one reading. All sizes are bytes.
 type Figures struct {
-	// MemTotal and MemAvailable are the machine's, as in /proc/meminfo.
+	// MemTotal and MemAvailable are the machine's, as in /proc/meminfo, or the node's.
 	MemTotal, MemAvailable int64
 	// HasCgroup is true when some control group above this process limits it to
 	// less than the machine has. The fields below describe the tightest of them.

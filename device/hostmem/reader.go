@@ -58,24 +58,38 @@ func Read(c Config) (Figures, error) {
 
 // Read takes a reading.
 func (r *Reader) Read() (Figures, error) {
-	info, err := r.proc.Meminfo()
-	if err != nil {
-		return Figures{}, fmt.Errorf("read meminfo: %w", err)
-	}
-	if info.MemTotalBytes == nil || info.MemAvailableBytes == nil {
-		return Figures{}, errors.New("read meminfo: no MemTotal or MemAvailable (Linux before 3.14?)")
-	}
-	f := Figures{MemTotal: int64(*info.MemTotalBytes), MemAvailable: int64(*info.MemAvailableBytes)}
-	f.Levels = append(f.Levels, Level{Path: "machine", LimitBytes: f.MemTotal, UsedBytes: max(0, f.MemTotal-f.MemAvailable)})
-
-	folders, err := r.ancestors()
+	info, err := r.meminfo()
 	if err != nil {
 		return Figures{}, err
 	}
+	f := Figures{MemTotal: int64(*info.MemTotalBytes), MemAvailable: int64(*info.MemAvailableBytes)}
+	f.Levels = append(f.Levels, Level{Path: "machine", LimitBytes: f.MemTotal, UsedBytes: max(0, f.MemTotal-f.MemAvailable)})
+	err = r.addGroups(&f, f.MemTotal)
+	return f, err
+}
+
+// meminfo reads the machine's figures; the two that everything rests on are there.
+func (r *Reader) meminfo() (procfs.Meminfo, error) {
+	info, err := r.proc.Meminfo()
+	if err != nil {
+		return info, fmt.Errorf("read meminfo: %w", err)
+	}
+	if info.MemTotalBytes == nil || info.MemAvailableBytes == nil {
+		return info, errors.New("read meminfo: no MemTotal or MemAvailable (Linux before 3.14?)")
+	}
+	return info, nil
+}
+
+// addGroups adds the control groups that limit this process on a machine of total bytes.
+func (r *Reader) addGroups(f *Figures, total int64) error {
+	folders, err := r.ancestors()
+	if err != nil {
+		return err
+	}
 	for _, d := range folders {
-		g, limited, err := d.read(f.MemTotal)
+		g, limited, err := d.read(total)
 		if err != nil {
-			return Figures{}, err
+			return err
 		}
 		if !limited {
 			continue
@@ -85,7 +99,7 @@ func (r *Reader) Read() (Figures, error) {
 			f.HasCgroup, f.CgroupLimit, f.CgroupCurrent, f.CgroupFileCache = true, g.limit, g.current, g.fileCache
 		}
 	}
-	return f, nil
+	return nil
 }
 
 // ancestors gives the folders of the memory controller from this process's own

@@ -22,6 +22,15 @@
 // promised but not yet populated, less a headroom. What does not fit is
 // device.ErrOutOfMemory, and nothing was touched.
 //
+// # NUMA
+//
+// With Config.Bind the pages of every segment come from one node (MPOL_BIND while they are
+// made, with the node's room looked at before each 16 MiB; MPOL_PREFERRED afterwards), and
+// Sample's figures are the node's. The policy belongs to the file: it holds for whoever
+// touches a page first. Segments of a predecessor keep the pages that they have. Threads are
+// not pinned: workers that fill and copy run where the scheduler puts them. Where mbind is
+// forbidden the device works, is degraded, and Info.NUMANode is -1.
+//
 // # Proof of release
 //
 // Every session gets an open file description of its own, and Released takes a

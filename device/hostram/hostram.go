@@ -31,6 +31,10 @@ type Config struct {
 	// all; 0 means 64 MiB or a 64th of the physical bytes, whichever is less.
 	// Negative means none.
 	HeadroomBytes int64
+	// Bind has the memory come from one NUMA node, NUMANode, and the device's figures be
+	// those of that node. Where the machine forbids that the device works without, and says so.
+	Bind     bool
+	NUMANode int
 	// SmallPages turns huge pages off.
 	SmallPages bool
 	// Root is put before /proc, /sys and /etc wherever figures or other processes
@@ -48,6 +52,8 @@ type Driver struct {
 	info  device.Info
 	store *memfd.Store
 	room  *room
+	// unbound says why the memory is not bound to its node, nil where it is or was not to be.
+	unbound error
 }
 
 var _ device.Driver = (*Driver)(nil)
@@ -63,12 +69,21 @@ func New(c Config) (*Driver, error) {
 	if c.Clock == nil {
 		c.Clock = clock.Real()
 	}
+	var unbound error
+	if c.Bind {
+		if unbound = memfd.TryBind(c.NUMANode); unbound != nil {
+			c.Bind = false
+		}
+	}
 	if c.Figures == nil {
 		reader, err := hostmem.NewReader(hostmem.Config{Root: c.Root})
 		if err != nil {
 			return nil, fmt.Errorf("hostram: %s: %w", c.ID, err)
 		}
 		c.Figures = reader.Read
+		if c.Bind {
+			c.Figures = func() (hostmem.Figures, error) { return reader.ReadNode(c.NUMANode) }
+		}
 	}
 	figures, err := c.Figures()
 	if err != nil {
@@ -79,30 +94,37 @@ func New(c Config) (*Driver, error) {
 		c.HeadroomBytes = min(64<<20, physical/64)
 	}
 	c.HeadroomBytes = max(0, c.HeadroomBytes)
-	store, err := memfd.NewStore(memfd.Config{
+	settings := memfd.Config{
 		Label:            "isobar-" + c.ID,
 		Root:             c.Root,
 		Huge:             !c.SmallPages,
 		GranularityBytes: int64(os.Getpagesize()),
-	})
+	}
+	name, numa := "main memory", -1
+	if c.Bind {
+		settings.Bind = &memfd.Binding{Node: c.NUMANode, Room: func(bytes int64) error { return nodeRoom(&c, bytes) }}
+		name, numa = fmt.Sprintf("main memory of NUMA node %d", c.NUMANode), c.NUMANode
+	}
+	store, err := memfd.NewStore(settings)
 	if err != nil {
 		return nil, fmt.Errorf("hostram: %s: %w", c.ID, err)
 	}
 	return &Driver{
-		c:     c,
-		store: store,
-		room:  &room{c: c, store: store},
+		c:       c,
+		store:   store,
+		room:    &room{c: c, store: store},
+		unbound: unbound,
 		info: device.Info{
 			ID:               c.ID,
 			Kind:             "ram",
 			HandleKind:       "memfd",
 			Type:             device.RAM,
-			Name:             "main memory",
+			Name:             name,
 			Driver:           "memfd on Linux " + kernelRelease(),
 			UUID:             identity(c),
 			PhysicalBytes:    physical,
 			GranularityBytes: int64(os.Getpagesize()),
-			NUMANode:         -1,
+			NUMANode:         numa,
 			ProvesRelease:    true,
 		},
 	}, nil
@@ -228,13 +250,18 @@ func (d *Driver) Sample() (device.Sample, error) {
 	}
 	ours := d.store.ResidentBytes()
 	physical := physicalBytes(d.c, figures)
-	return device.Sample{
+	s := device.Sample{
 		PhysicalBytes: physical,
 		UsedBytes:     ours + figures.OutsideBytes(physical, ours),
 		OursBytes:     ours,
 		Health:        device.Healthy,
 		Reasons:       d.notes(),
-	}, nil
+	}
+	if d.unbound != nil {
+		s.Health = device.Degraded
+		s.Reasons = append([]string{fmt.Sprintf("its memory comes from any NUMA node, not from node %d alone: %v", d.c.NUMANode, d.unbound)}, s.Reasons...)
+	}
+	return s, nil
 }
 
 // notes are for people; none of them makes the device less than healthy.

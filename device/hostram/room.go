@@ -60,6 +60,20 @@ func (r *room) take(bytes int64) error {
 	return nil
 }
 
+// nodeRoom looks whether a NUMA node can give so many bytes more and keep the headroom: what
+// was there when a creation began may have been taken by others since, and memory bound to a
+// full node has the kernel kill for it. Half of the headroom may go meanwhile.
+func nodeRoom(c *Config, bytes int64) error {
+	figures, err := c.Figures()
+	if err != nil {
+		return fmt.Errorf("%s: look for room: %w", c.ID, err)
+	}
+	if left := figures.RoomBytes() - c.HeadroomBytes/2; bytes > left {
+		return fmt.Errorf("%s: others took the memory meanwhile, %d bytes are left: %w", c.ID, max(0, left), device.ErrOutOfMemory)
+	}
+	return nil
+}
+
 // look reads the figures. Bytes promised but not populated yet are taken off, those
 // just reserved among them: weights that wait for their fill, and creations under way.
 func (r *room) look(now clock.Instant) error {

@@ -64,6 +64,9 @@ func (st *Store) Fill(ctx context.Context, ds device.Segment, off int64, f *os.F
 		// Chunks end where the segment's own do, so that parallel fills rarely meet
 		// in one huge page.
 		part := min(n-total, chunkBytes-at%chunkBytes)
+		if err = st.roomFor(part); err != nil {
+			break
+		}
 		var got int64
 		got, err = st.fillChunk(s, at, f, fileOff+total, part)
 		total += got

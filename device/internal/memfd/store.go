@@ -30,6 +30,8 @@ type Config struct {
 	Sparse bool
 	// Huge asks for huge pages; of no effect with Sparse.
 	Huge bool
+	// Bind has pages come from one NUMA node; nil leaves that to the kernel.
+	Bind *Binding
 	// GranularityBytes divides every size; a multiple of the page size.
 	GranularityBytes int64
 }
@@ -148,6 +150,10 @@ func (st *Store) create(ctx context.Context, bytes int64, o device.CreateOptions
 	if err != nil {
 		return nil, err
 	}
+	if err := st.bind(f, bytes); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
 	s, err := st.adopt(f, bytes, o.Weights, false)
 	if err != nil {
 		_ = f.Close()
@@ -164,7 +170,15 @@ func (st *Store) populate(ctx context.Context, s *Segment) error {
 		return err
 	}
 	defer done()
-	if err := st.pager.populate(ctx, s.file, s.bytes, s.measure); err != nil {
+	left := s.bytes
+	progress := func() error {
+		left -= chunkBytes
+		return errors.Join(s.measure(), st.roomFor(min(left, chunkBytes)))
+	}
+	if err := st.pager.populate(ctx, s.file, s.bytes, progress); err != nil {
+		return err
+	}
+	if err := st.relax(s); err != nil {
 		return err
 	}
 	if got := s.resident.Load(); got < s.bytes {
@@ -334,6 +348,9 @@ func (st *Store) Seal(ds device.Segment) error {
 	}
 	if !ok {
 		return fmt.Errorf("seal: %w", device.ErrShared)
+	}
+	if err := st.relax(s); err != nil {
+		return fmt.Errorf("seal: %w", err)
 	}
 	if err := addSeals(s.file, writeSeals|unix.F_SEAL_SEAL); err != nil {
 		return err
