@@ -59,6 +59,8 @@ type script struct {
 	got   map[string]string // allocations by request_id, of the lives before this one too
 	path  string
 	model int64
+	// unloads: the model's unload was sent, in this life or one before it.
+	unloads bool
 }
 
 var errDied = errors.New("the node died")
@@ -110,8 +112,11 @@ func (s *script) allocate(request string, size int64) error {
 
 func (s *script) load(request string) error {
 	r, err := call[schemas.LoadModelReply](s.n, s.c, schemas.ActionLoadModel, &schemas.LoadModelRequest{Name: "m", Path: s.path}, client.WithRequestID(request))
-	if err == nil {
+	switch {
+	case err == nil:
 		s.same(request, r.AllocationIDs[0])
+	case s.unloads && errors.Is(err, schemas.Errorf(schemas.CodeStaleHandle, "")):
+		return nil // the first outcome is remembered, and what it loaded has been unloaded since
 	}
 	return err
 }
@@ -147,6 +152,7 @@ func (s *script) deallocate(request, what string) error {
 }
 
 func (s *script) unload(request string) error {
+	s.unloads = true
 	_, err := call[schemas.UnloadModelReply](s.n, s.c, schemas.ActionUnloadModel, &schemas.UnloadModelRequest{Name: "m"}, client.WithRequestID(request))
 	return err
 }
