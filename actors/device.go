@@ -49,6 +49,7 @@ type deviceActor struct {
 	state    atomic.Pointer[condition] // of health, for other goroutines
 	vacating *task                     // the segment being emptied
 	origins  []ledger.Origin           // of moves that a predecessor had nearly ended
+	partings []parting                 // unmaps that wait for their descriptors' arrival
 	draining chan Stays                // of a drain under way
 }
 

@@ -305,6 +305,7 @@ func (d *deviceActor) export(job ledger.Job, segs []device.Segment) {
 		d.tell(seam.SystemLane, func() {
 			d.core.Exported(job.Grant, job.Session, failed, d.house.now())
 			d.flush()
+			d.parted()
 		})
 	}
 	job.Ref.(*mapping).exported(d, job, files, fail, sent)

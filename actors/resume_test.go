@@ -120,3 +120,39 @@ func TestAResumedSessionMayUnmap(t *testing.T) {
 		})
 	}
 }
+
+// Whoever is told that it is unmapped may count on it: a client that maps and at once unmaps
+// is answered when the device knows that the descriptors are out of its hands.
+func TestUnmapIsAnsweredWhenItIsSo(t *testing.T) {
+	h := openTimed(t, nil)
+	w, err := h.hello(dataplane.Hello{Client: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := h.allocate(schemas.AllocateRequest{SizeBytes: 4 * mib, Class: schemas.ClassScratch})
+	desk := h.DataDesk(func() string { return "" })
+	unmapped := make(chan error, 1)
+	sent := make(chan bool)
+	desk.Map(w.SessionID, g.Handle.Claim, dataplane.ReadWrite, func(m *dataplane.Mapping, err error) {
+		defer close(sent)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		m.Close()
+		desk.Unmap(w.SessionID, g.AllocationID, func(err error) { unmapped <- err })
+		// The device has heard of the unmap before it is asked this.
+		call[*schemas.GetAllocationReply](t, h.house, schemas.ActionGetAllocation, &schemas.GetAllocationRequest{AllocationID: g.AllocationID})
+		select {
+		case <-unmapped:
+			t.Error("it is answered while the descriptors are on their way")
+			unmapped <- nil
+		default:
+		}
+	})
+	<-sent
+	if err := <-unmapped; err != nil {
+		t.Fatal(err)
+	}
+	call[*schemas.DeallocateReply](t, h.house, schemas.ActionDeallocate, &schemas.DeallocateRequest{AllocationID: g.AllocationID})
+}

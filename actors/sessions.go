@@ -396,8 +396,31 @@ func (k *dataDesk) Unmap(session, allocation string, done func(error)) {
 			done(fail)
 			return
 		}
-		done(nil)
+		d.partings = append(d.partings, parting{ledger.SessionID(session), id, done})
+		d.parted()
 	})
+}
+
+// parting is an unmap that is to be answered.
+type parting struct {
+	session ledger.SessionID
+	grant   uuid.UUID
+	done    func(error)
+}
+
+// parted answers the unmaps that are done. One that came before the device has heard that its
+// descriptors have arrived is not: whoever is told "unmapped" may count on it.
+func (d *deviceActor) parted() {
+	waiting := d.partings[:0]
+	for _, p := range d.partings {
+		if d.core.Parting(p.session, p.grant) {
+			waiting = append(waiting, p)
+			continue
+		}
+		p.done(nil)
+	}
+	clear(d.partings[len(waiting):])
+	d.partings = waiting
 }
 
 // Ended implements dataplane.Desk.

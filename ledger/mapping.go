@@ -171,6 +171,16 @@ func (d *Device) Unmap(s SessionID, id uuid.UUID, now Now) *schemas.Error {
 	return nil
 }
 
+// Parting reports whether a session has let go of a grant whose descriptors are still on their
+// way to it: it counts as mapped until Exported tells of their arrival.
+func (d *Device) Parting(s SessionID, id uuid.UUID) bool {
+	if g, ok := d.grants[id]; ok {
+		m := g.mapper(s)
+		return m != nil && m.Gone
+	}
+	return false
+}
+
 func (d *Device) unmapped(g *Grant, m *Mapper, now Now) {
 	if m.Exporting {
 		m.Gone = true // not before its descriptors are out of our hands
