@@ -14,6 +14,7 @@ import (
 	"github.com/isobar-project/isobar/cmd/bus-test/internal/consumer"
 	data "github.com/isobar-project/isobar/dataplane/client"
 	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/schemas/jsonschema"
 )
 
 // account is what a command that changes nothing leaves as it is.
@@ -180,6 +181,14 @@ func (w *world) discovery() []check {
 					fail("no endpoint %s", subject)
 				}
 				want(e, "metadata.description", s.Summary)
+			}
+		}}, check{"discovery/shows-the-schemas-of-" + string(s.Action), func() {
+			e := ask()[schemas.CommandSubject(s.Action)]
+			want(e, "metadata.request", jsonschema.Request(s, nil).Compact(), "metadata.reply", jsonschema.Reply(s, nil).Compact())
+			for _, text := range []string{text(e, "metadata.request"), text(e, "metadata.reply")} {
+				if _, err := parseSchema(text); err != nil {
+					fail("%v", err)
+				}
 			}
 		}})
 	}

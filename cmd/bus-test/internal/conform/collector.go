@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/schemas/jsonschema"
 )
 
 // event is one event as it arrived; an allocation event is taken apart into its items.
@@ -25,16 +26,17 @@ type collector struct {
 	list   []event
 	last   map[string]int64
 	ids    map[string]bool
-	boot   string
+	boots  map[string]string // by node
 	counts map[string]int    // events of a group
 	faults map[string]string // the first fault, by group and rule
+	shapes map[string]*schema
 }
 
 // rules are what every event is held to.
-var rules = []string{"has-its-shape", "sequence-without-gaps", "is-named-by-Nats-Msg-Id", "of-one-boot", "carries-no-claim"}
+var rules = []string{"has-its-shape", "fits-its-published-schema", "sequence-without-gaps", "is-named-by-Nats-Msg-Id", "of-one-boot", "carries-no-claim"}
 
 func collect(nc *nats.Conn) (*collector, error) {
-	c := &collector{last: map[string]int64{}, ids: map[string]bool{}, counts: map[string]int{}, faults: map[string]string{}}
+	c := &collector{last: map[string]int64{}, boots: map[string]string{}, ids: map[string]bool{}, counts: map[string]int{}, faults: map[string]string{}, shapes: map[string]*schema{}}
 	for _, subject := range []string{schemas.EventSubjects(), schemas.HeartbeatSubject("*")} {
 		if _, err := nc.Subscribe(subject, c.take); err != nil {
 			return nil, err
@@ -82,14 +84,19 @@ func (c *collector) hold(e *schemas.EventSpec, m *nats.Msg, env object, kind str
 	if s := misfitEvent(e, env, kind); s != "" {
 		c.fault(e.Name, "has-its-shape", s)
 	}
+	if s := c.schema(e); s == nil {
+		c.fault(e.Name, "fits-its-published-schema", "its schema cannot be read")
+	} else if why := s.fault(e.Name, env); why != "" {
+		c.fault(e.Name, "fits-its-published-schema", why)
+	}
 	if bytes.Contains(m.Data, []byte(`"claim"`)) {
 		c.fault(e.Name, "carries-no-claim", kind)
 	}
-	if boot := text(env, "boot_id"); c.boot == "" {
-		c.boot = boot
-	} else if boot != c.boot {
-		c.fault(e.Name, "of-one-boot", fmt.Sprintf("%s after %s", boot, c.boot))
+	node, boot := text(env, "node"), text(env, "boot_id")
+	if before, known := c.boots[node]; known && boot != before {
+		c.fault(e.Name, "of-one-boot", fmt.Sprintf("%s after %s", boot, before))
 	}
+	c.boots[node] = boot
 	if !e.Kept {
 		return
 	}
@@ -104,6 +111,19 @@ func (c *collector) hold(e *schemas.EventSpec, m *nats.Msg, env object, kind str
 		c.fault(e.Name, "sequence-without-gaps", fmt.Sprintf("%s: %d after %d", m.Subject, seq, last))
 	}
 	c.last[m.Subject] = seq
+}
+
+// schema is the published schema of a group of events, nil if it is none.
+func (c *collector) schema(e *schemas.EventSpec) *schema {
+	if s, known := c.shapes[e.Name]; known {
+		return s
+	}
+	s, err := parseSchema(jsonschema.Event(e, nil).Compact())
+	if err != nil {
+		s = nil
+	}
+	c.shapes[e.Name] = s
+	return s
 }
 
 func misfitEvent(e *schemas.EventSpec, env object, kind string) string {
@@ -157,22 +177,27 @@ func (w *world) events() []check {
 				continue
 			}
 			out = append(out, check{"events/" + e.Name + "/" + rule, func() {
-				if err := w.nc.Flush(); err != nil {
-					fail("%v", err)
-				}
-				w.seen.mu.Lock()
-				defer w.seen.mu.Unlock()
-				if why := w.seen.faults[e.Name+"/"+rule]; why != "" {
-					fail("%s", why)
+				for _, x := range w.worlds() {
+					x.sound(e.Name + "/" + rule)
 				}
 			}})
 		}
 	}
 	return append(out, check{"events/all/on-a-subject-of-the-contract", func() {
-		w.seen.mu.Lock()
-		defer w.seen.mu.Unlock()
-		if why := w.seen.faults["unknown/has-its-shape"]; why != "" {
-			fail("%s", why)
+		for _, x := range w.worlds() {
+			x.sound("unknown/has-its-shape")
 		}
 	}})
+}
+
+// sound wants no event to have broken a rule, as this user heard them.
+func (w *world) sound(rule string) {
+	if err := w.nc.Flush(); err != nil {
+		fail("%v", err)
+	}
+	w.seen.mu.Lock()
+	defer w.seen.mu.Unlock()
+	if why := w.seen.faults[rule]; why != "" {
+		fail("%s%s", map[bool]string{true: "as " + w.user + ": "}[w.user != ""], why)
+	}
 }

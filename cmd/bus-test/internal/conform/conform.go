@@ -114,6 +114,10 @@ func (w *world) checks() []check {
 		}
 		out = append(out, c.anyAction()...)
 		out = append(out, c.effects()...)
+		if w.own != nil {
+			out = append(out, c.tenantChecks()...)
+			out = append(out, c.nodeChecks()...)
+		}
 	}
 	out = append(out, w.discovery()...)
 	return append(out, w.events()...)

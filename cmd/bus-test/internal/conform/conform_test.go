@@ -2,23 +2,29 @@ package conform
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go"
+	validator "github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/vmihailenco/msgpack/v5"
 	"pgregory.net/rapid"
 
 	"github.com/isobar-project/isobar/cmd/bus-test/internal/consumer"
+	"github.com/isobar-project/isobar/cmd/bus-test/internal/embedded"
 	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/schemas/jsonschema"
 )
 
 // blank is a world without a node: enough to say what would be checked.
 func blank() *world {
-	return &world{device: "gpu-0", ram: "ram-0", other: "ram-0", devices: []string{"gpu-0", "ram-0"}, modelPath: "m", node: "n",
+	return &world{own: &embedded.Node{}, device: "gpu-0", ram: "ram-0", other: "ram-0", devices: []string{"gpu-0", "ram-0"}, modelPath: "m", node: "n",
 		seen: &collector{faults: map[string]string{}}}
 }
 
@@ -172,14 +178,15 @@ func TestHeadersOfErrors(t *testing.T) {
 }
 
 func TestCollectorHoldsEventsToTheRules(t *testing.T) {
+	boot := "b"
 	take := func(c *collector, subject, id string, seq int, data string) {
 		m := nats.NewMsg(subject)
 		m.Header.Set("Nats-Msg-Id", id)
-		m.Data = fmt.Appendf(nil, `{"event":"started","event_id":"e%d","sequence":%d,"boot_id":"b","node":"n","timestamp":"2026-01-02T03:04:05Z","data":%s}`, seq, seq, data)
+		m.Data = fmt.Appendf(nil, `{"event":"started","event_id":"e%d","sequence":%d,"boot_id":"%s","node":"n","timestamp":"2026-01-02T03:04:05Z","data":%s}`, seq, seq, boot, data)
 		c.take(m)
 	}
 	fresh := func() *collector {
-		return &collector{last: map[string]int64{}, ids: map[string]bool{}, counts: map[string]int{}, faults: map[string]string{}}
+		return &collector{last: map[string]int64{}, boots: map[string]string{}, ids: map[string]bool{}, counts: map[string]int{}, faults: map[string]string{}, shapes: map[string]*schema{}}
 	}
 	c := fresh()
 	take(c, "memory.events.node.n", "e1", 1, `{}`)
@@ -190,8 +197,10 @@ func TestCollectorHoldsEventsToTheRules(t *testing.T) {
 	take(c, "memory.events.node.n", "e4", 4, `{}`)
 	take(c, "memory.events.node.n", "other", 5, `{"colour":"red"}`)
 	take(c, "memory.events.node.n", "e6", 6, `{"reason":"x","claim":"secret"}`)
+	boot = "another"
+	take(c, "memory.events.node.n", "e7", 7, `{}`)
 	take(c, "memory.events.weather.n", "e7", 7, `{}`)
-	for _, key := range []string{"node/sequence-without-gaps", "node/is-named-by-Nats-Msg-Id", "node/has-its-shape", "node/carries-no-claim", "unknown/has-its-shape"} {
+	for _, key := range []string{"node/sequence-without-gaps", "node/is-named-by-Nats-Msg-Id", "node/has-its-shape", "node/fits-its-published-schema", "node/carries-no-claim", "node/of-one-boot", "unknown/has-its-shape"} {
 		if c.faults[key] == "" {
 			t.Errorf("no fault %s in %v", key, c.faults)
 		}
@@ -208,4 +217,114 @@ func TestPatternsOfSeedsDiffer(t *testing.T) {
 	if !bytes.Equal(part, a[50_001:51_001]) {
 		t.Error("a part of a pattern is not that part")
 	}
+}
+
+// Our reading of a schema and a library's agree on every published schema: on what a node
+// answers, and on what is bent a little.
+func TestSchemasAgreeWithALibrary(t *testing.T) {
+	for _, spec := range schemas.All() {
+		text := jsonschema.Reply(spec, nil).Compact()
+		ours, err := parseSchema(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc, err := validator.UnmarshalJSON(strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := validator.NewCompiler()
+		c.AssertFormat()
+		if err := c.AddResource("urn:x", doc); err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := c.Compile("urn:x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		right := 0
+		rapid.Check(t, func(t *rapid.T) {
+			v := drawn{t, ours, rapid.Bool().Draw(t, "some of it bent")}.value(ours.root)
+			b, err := json.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mine, err := decodeJSON(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			other, err := validator.UnmarshalJSON(bytes.NewReader(b))
+			if err != nil {
+				t.Fatal(err)
+			}
+			why, refused := ours.fault("v", mine), theirs.Validate(other)
+			if (why == "") != (refused == nil) {
+				t.Fatalf("%s: we say %q, the library %v, of %s", spec.Action, why, refused, b)
+			}
+			if why == "" {
+				right++
+			}
+		})
+		if right == 0 {
+			t.Errorf("%s: nothing that was tried fits", spec.Action)
+		}
+	}
+	s, err := parseSchema(`{"colour":"red"}`)
+	if err != nil || s.fault("v", "x") == "" {
+		t.Error("an unknown word is passed over")
+	}
+}
+
+// drawn draws values that fit a schema, or nearly.
+type drawn struct {
+	t    *rapid.T
+	s    *schema
+	bent bool
+}
+
+func (d drawn) value(o object) any {
+	t := d.t
+	if d.bent && rapid.IntRange(0, 30).Draw(t, "bend") == 0 {
+		return rapid.SampledFrom([]any{nil, "x", "2026-01-02 03:04", -1, 1.5, true, []any{}, object{}, object{"colour": "red"}}).Draw(t, "bent")
+	}
+	if ref, ok := o["$ref"].(string); ok {
+		return d.value(d.s.root["$defs"].(object)[strings.TrimPrefix(ref, "#/$defs/")].(object))
+	}
+	for _, word := range []string{"anyOf", "oneOf"} {
+		if forms, ok := o[word].([]any); ok {
+			return d.value(rapid.SampledFrom(forms).Draw(t, word).(object))
+		}
+	}
+	if l, ok := o["enum"].([]any); ok {
+		return rapid.SampledFrom(l).Draw(t, "enum")
+	}
+	switch rapid.SampledFrom(words(o["type"])).Draw(t, "type") {
+	case "object":
+		out := object{}
+		required := words(o["required"])
+		known, _ := o["properties"].(object)
+		for _, name := range slices.Sorted(maps.Keys(known)) {
+			if slices.Contains(required, name) || rapid.IntRange(0, 3).Draw(t, "there") == 0 {
+				out[name] = d.value(known[name].(object))
+			}
+		}
+		return out
+	case "array":
+		out := []any{}
+		for range rapid.IntRange(0, 2).Draw(t, "items") {
+			out = append(out, d.value(o["items"].(object)))
+		}
+		return out
+	case "integer":
+		return rapid.IntRange(0, 1000).Draw(t, "integer")
+	case "number":
+		return rapid.Float64Range(0, 100).Draw(t, "number")
+	case "boolean":
+		return rapid.Bool().Draw(t, "boolean")
+	case "null":
+		return nil
+	}
+	if o["format"] != nil {
+		return rapid.SampledFrom([]any{"2026-01-02T03:04:05Z", "2026-01-02T03:04:05.5Z"}).Draw(t, "time")
+	}
+	return rapid.StringN(1, 8, -1).Draw(t, "text")
 }

@@ -26,6 +26,10 @@ func (c caller) effects() []check {
 	c.limitEffects(add)
 	c.byteEffects(add)
 	c.roomEffects(add)
+	c.shareEffects(add)
+	c.lineEffects(add)
+	c.slowEffects(add)
+	c.recEffects(add)
 	if c.modelPath != "" {
 		c.modelEffects(add)
 	}

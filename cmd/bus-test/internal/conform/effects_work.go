@@ -2,6 +2,7 @@ package conform
 
 import (
 	"bytes"
+	"fmt"
 
 	data "github.com/isobar-project/isobar/dataplane/client"
 	"github.com/isobar-project/isobar/schemas"
@@ -14,6 +15,23 @@ func (c caller) filled(device string, seed uint64, size int64) (id string, holds
 	fill(m, seed)
 	c.unmaps(m)
 	return text(g, "allocation_id"), pattern(seed, size)
+}
+
+// scattered are grants that lie alone in their segments: what lay between them is released.
+func (c caller) scattered() map[string][]byte {
+	kept, between := map[string][]byte{}, []string{}
+	for i := range 64 {
+		id, holds := c.filled(c.device, seed+uint64(i), 290_000)
+		if i%16 == 0 {
+			kept[id] = holds
+			continue
+		}
+		between = append(between, id)
+	}
+	for _, id := range between {
+		c.release(object{"allocation_id": id})
+	}
+	return kept
 }
 
 // byteEffects are of what moves or changes bytes: clear, copy, transfer and defragment, each
@@ -98,19 +116,21 @@ func (c caller) byteEffects(add adder) {
 		c.secondSees(id, holds)
 	})
 	add(schemas.ActionDefragment, "keeps-every-byte", func() {
-		kept := map[string][]byte{}
-		for i := range 24 {
-			id, holds := c.filled(c.device, seed+uint64(i), 290_000)
-			if i%4 == 0 {
-				kept[id] = holds
-				continue
-			}
-			c.release(object{"allocation_id": id})
-		}
+		kept := c.scattered()
+		trim := object{"device_id": c.device, "optimization_type": "trim"}
+		c.do(schemas.ActionOptimize, trim)
+		blocks := c.blocks()
 		r := c.do(schemas.ActionDefragment, object{"device_id": c.device, "strategy": "full"})
-		if num(r, "after.segments") > num(r, "before.segments") {
-			fail("before %v, after %v", r["before"], r["after"])
+		if num(r, "after.segments") >= num(r, "before.segments") || num(r, "moved_bytes") <= 0 || num(r, "released_bytes") <= 0 {
+			fail("%v", r)
 		}
+		c.do(schemas.ActionOptimize, trim) // what was released may have been kept warm
+		c.eventually(func() string {
+			if fell := blocks - c.blocks(); fell < num(r, "released_bytes")/2 {
+				return fmt.Sprintf("%d bytes were released, and the kernel's blocks fell by %d", num(r, "released_bytes"), fell)
+			}
+			return ""
+		})
 		for id, holds := range kept {
 			c.secondSees(id, holds)
 		}

@@ -13,13 +13,21 @@ import (
 
 var timeType = reflect.TypeFor[time.Time]()
 
-// fits wants a reply's data to be what the contract says of its action: for a changing
-// action also a plan, or what is said of one that goes on.
-func (c caller) fits(a schemas.Action, data object) {
+// fits wants a reply's data to be what the contract says of its action, as a type and as its
+// published schema: for a changing action also a plan, or what is said of one that goes on. An
+// error must be one that the action is said to answer.
+func (c caller) fits(a schemas.Action, got answer) {
 	spec, ok := schemas.Lookup(a)
 	if !ok {
 		return
 	}
+	if !got.ok {
+		if !slices.Contains(spec.Errors(), got.code) {
+			fail("%s answers %s, which the reference does not say of it", spec.Action, got)
+		}
+		return
+	}
+	data := got.data
 	t := spec.Reply
 	if spec.Changing {
 		switch {
@@ -32,6 +40,22 @@ func (c caller) fits(a schemas.Action, data object) {
 	if s := misfit(t, string(a), data); s != "" {
 		fail("%s", s)
 	}
+	if s := c.replySchema(spec).fault(string(a), data); s != "" {
+		fail("%s", s)
+	}
+}
+
+// replySchema is what the node shows of an action's replies, where discovery is held to it.
+func (w *world) replySchema(spec *schemas.Spec) *schema {
+	if s := w.shapes[spec.Action]; s != nil {
+		return s
+	}
+	s, err := parseSchema(jsonschema.Reply(spec, nil).Compact())
+	if err != nil {
+		fail("the schema of %s: %v", spec.Action, err)
+	}
+	w.shapes[spec.Action] = s
+	return s
 }
 
 // misfit says what of a value is not as a type of package schemas has it; "" for nothing.

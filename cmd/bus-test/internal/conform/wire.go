@@ -138,8 +138,8 @@ func (c caller) raw(subject string, a schemas.Action, payload []byte, header nat
 		fail("%s: %v", subject, err)
 	}
 	got := c.read(m)
-	if got.ok && a != "" {
-		c.fits(a, got.data)
+	if a != "" {
+		c.fits(a, got)
 	}
 	c.note(a, got)
 	return got
@@ -158,7 +158,7 @@ func (c caller) read(m *nats.Msg) answer {
 	a := answer{}
 	a.ok, _ = env["success"].(bool)
 	a.requestID = text(env, "request_id")
-	if misfit(timeType, "timestamp", env["timestamp"]) != "" || text(env, "node") != c.node || a.requestID == "" {
+	if misfit(timeType, "timestamp", env["timestamp"]) != "" || text(env, "node") == "" || c.node != "" && text(env, "node") != c.node || a.requestID == "" {
 		fail("the envelope %v", env)
 	}
 	names := []string{"success", "request_id", "timestamp", "node", "data"}

@@ -57,11 +57,17 @@ type world struct {
 	lastID   int
 	granted  []string // to release after the check
 	loaded   bool     // models, the same
+	shapes   map[schemas.Action]*schema
+	annexes  map[string]*annex
+
+	// Of a user of an annex: its name, and what the server said that it may not.
+	user   string
+	denied chan error
 }
 
 // open finds or starts the node.
 func open(ctx context.Context, o Options) (w *world, err error) {
-	w = &world{ctx: ctx, program: o.Program}
+	w = &world{ctx: ctx, program: o.Program, shapes: map[schemas.Action]*schema{}, annexes: map[string]*annex{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())
@@ -120,6 +126,9 @@ func (w *world) look() error {
 	if len(w.devices) > 1 {
 		w.other = w.devices[1]
 	}
+	if !w.mayAllocate() {
+		return nil
+	}
 	var got schemas.AllocateReply
 	if _, err = w.plain(schemas.ActionAllocate, &schemas.AllocateRequest{DeviceID: w.device, SizeBytes: mib}, &got); err != nil {
 		return err
@@ -155,7 +164,11 @@ func (w *world) plain(a schemas.Action, in, out any) (head, error) {
 			return h, err
 		}
 	}
-	m, err := w.nc.Request(schemas.CommandSubject(a), payload, patience)
+	subject := schemas.CommandSubject(a)
+	if w.node != "" {
+		subject = schemas.NodeCommandSubject(a, w.node)
+	}
+	m, err := w.nc.Request(subject, payload, patience)
 	if err != nil {
 		return h, fmt.Errorf("%s: %w", a, err)
 	}
@@ -190,18 +203,24 @@ func listener(path string) (int, error) {
 	return int(cred.Pid), nil
 }
 
-// close ends everything.
-func (w *world) close() error {
-	var errs []error
+// leave ends what we have of a node.
+func (w *world) leave() error {
+	var err error
 	if w.second != nil {
 		w.second.Reap()
 	}
 	if w.session != nil {
-		errs = append(errs, w.session.Close())
+		err = w.session.Close()
 	}
 	if w.nc != nil {
 		w.nc.Close()
 	}
+	return err
+}
+
+// close ends everything.
+func (w *world) close() error {
+	errs := []error{w.closeAnnexes(), w.leave()}
 	if w.own != nil {
 		errs = append(errs, w.own.Stop())
 	}
@@ -244,6 +263,12 @@ func (w *world) noteGrant(a schemas.Action, data object) {
 
 // tidy releases what the check was granted.
 func (w *world) tidy() {
+	for _, x := range w.worlds() {
+		x.tidyHere()
+	}
+}
+
+func (w *world) tidyHere() {
 	c := caller{w, formats[0]}
 	for _, m := range w.mappings {
 		if err := w.session.Unmap(w.ctx, m); err != nil {

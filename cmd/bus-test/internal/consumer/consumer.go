@@ -242,6 +242,9 @@ func (p *Process) answer(want string) (string, error) {
 	}
 }
 
+// Pid is the consumer's process.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // Kill sends SIGKILL and returns at once.
 func (p *Process) Kill() error { return p.cmd.Process.Kill() }
 
