@@ -55,7 +55,7 @@ func Start(ctx context.Context, program []string, spec Spec) (*Node, error) {
 		spec.Settings = with(spec.Settings, "listen", port)
 	}
 	n := &Node{spec: spec, program: program}
-	if err := n.start(ctx); err != nil {
+	if err := n.start(ctx, spec); err != nil {
 		n.endVault()
 		return nil, err
 	}
@@ -79,8 +79,8 @@ func freePort() (string, error) {
 	return l.Addr().String(), nil
 }
 
-func (n *Node) start(ctx context.Context) error {
-	text, err := json.Marshal(n.spec)
+func (n *Node) start(ctx context.Context, spec Spec) error {
+	text, err := json.Marshal(spec)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,27 @@ func (n *Node) Kill() error {
 }
 
 // Restart starts the node again, after Kill, on the same port and over the same vault.
-func (n *Node) Restart(ctx context.Context) error { return n.start(ctx) }
+func (n *Node) Restart(ctx context.Context) error { return n.start(ctx, n.spec) }
+
+// TakeOver starts another node while this one serves: it ends this one, and goes on with its
+// vault on the same port.
+func (n *Node) TakeOver(ctx context.Context) error {
+	before, spec := *n, n.spec
+	spec.Settings = with(spec.Settings, "take_over", "true")
+	if err := n.start(ctx, spec); err != nil {
+		*n = before
+		return err
+	}
+	defer before.in.Close()
+	t := time.NewTimer(killTimeout)
+	defer t.Stop()
+	select {
+	case <-before.ended:
+		return nil
+	case <-t.C:
+		return fmt.Errorf("the node that was taken over, pid %d, does not end", before.Pid())
+	}
+}
 
 // Profile begins a CPU profile of the node into a file; the function returned ends it.
 func (n *Node) Profile(ctx context.Context, path string) (func() error, error) {

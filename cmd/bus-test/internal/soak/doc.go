@@ -5,13 +5,19 @@
 //
 // Holders of two tenants allocate, map, write a pattern into every page, check it while they
 // hold it, unmap and give back; some by leases that they let run out; some twice with one
-// request_id. Consumers in processes of their own are killed. Large requests wait in line,
-// and some are cancelled. Models are loaded, read, acquired and unloaded. Limits move. The
-// node itself is killed and started again, over the same vault.
+// request_id. The node works on their bytes: it clears, copies, transfers to another device and
+// moves them; some of that is cancelled. Consumers in processes of their own are killed. Large
+// requests wait in line, and some are cancelled. Models are loaded, from files of the node's and
+// from offered ones, read, acquired and unloaded; some loads are cancelled. An operator
+// defragments, optimizes in every way, and sends what is recommended. A third tenant takes what
+// its moving quota allows, and cleans up. Limits move. The node itself is killed and started
+// again, over the same vault, or another takes over while it serves.
 //
 // # What must be true
 //
-// A pattern is intact as long as its grant is held. A page that arrives is zero or has the
+// A pattern is intact as long as its grant is held, and what the node did to bytes is what it was
+// asked for, page by page. A cancelled transfer leaves everything as it was. No tenant has more
+// than its quota; a cleanup releases what is its tenant's, and nobody else's. A page that arrives is zero or has the
 // pattern of its own tenant. A repeated request_id gives the first grant. A limit is never
 // exceeded by more than it was lowered. Whoever waited first is decided first. A refusal says
 // how much is missing and who holds it. Event sequences have no gaps. What a dead process or a

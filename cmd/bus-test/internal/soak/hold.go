@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -50,7 +51,9 @@ func (s *soak) free(t *tenant, id string, may ...schemas.Code) {
 		ctx, stop := context.WithTimeout(context.Background(), callTime)
 		err := t.bus.Do(ctx, schemas.ActionDeallocate, &schemas.DeallocateRequest{AllocationID: id}, nil, nil)
 		stop()
-		if !uncertain(err) || time.Since(begun) > persistTime {
+		// An unmap that no node heard of is said again when the session comes back.
+		unheard := code(err) == schemas.CodeAllocationInUse && s.truth.disturbed(begun)
+		if !uncertain(err) && !unheard || time.Since(begun) > persistTime {
 			s.truth.judge(begun, "deallocate", err, may...)
 			return
 		}
@@ -134,36 +137,53 @@ type grant struct {
 // sequence makes every grant's pattern its own.
 type sequence struct{ n atomic.Uint64 }
 
-// mapGrant maps, looks at what is in the memory, and writes the pattern. A claim that went
-// with a node is replaced.
-func (s *soak) mapGrant(t *tenant, got *schemas.AllocateReply, in *schemas.AllocateRequest) (*grant, error) {
-	begun, claim := time.Now(), got.Handle.Claim
-	var m *data.Mapping
+// mapClaim maps a grant by a claim; "" has one made. A claim that went with a node is replaced.
+func (s *soak) mapClaim(t *tenant, id, claim string, mode data.Mode) (*data.Mapping, error) {
+	begun := time.Now()
 	for {
-		ctx, stop := context.WithTimeout(context.Background(), callTime)
-		var err error
-		m, err = t.data.Map(ctx, claim, data.ReadWrite)
-		stop()
+		var m *data.Mapping
+		err := errNoClaim
+		if claim != "" {
+			ctx, stop := context.WithTimeout(context.Background(), callTime)
+			m, err = t.data.Map(ctx, claim, mode)
+			stop()
+		}
 		if err == nil {
 			s.truth.count("map", "")
-			break
+			return m, nil
 		}
-		if !s.truth.disturbed(begun) || time.Since(begun) > persistTime {
+		if claim != "" && !s.truth.disturbed(begun) || time.Since(begun) > persistTime {
 			s.truth.judge(begun, "map", err)
 			return nil, err
 		}
 		var h schemas.GetHandleReply
-		ctx, stop = context.WithTimeout(context.Background(), callTime)
-		herr := t.bus.Call(ctx, schemas.ActionGetHandle, &schemas.GetHandleRequest{AllocationID: got.AllocationID}, &h)
+		ctx, stop := context.WithTimeout(context.Background(), callTime)
+		herr := t.bus.Call(ctx, schemas.ActionGetHandle, &schemas.GetHandleRequest{AllocationID: id}, &h)
 		stop()
 		if code(herr) == schemas.CodeAllocationNotFound {
-			s.truth.violate("map", "the grant %s is gone, with a node that was killed", got.AllocationID)
+			s.truth.violate("map", "the grant %s is gone", id)
 			return nil, errors.Join(err, herr)
 		}
 		if herr == nil {
 			claim = h.Handle.Claim
+			continue
+		}
+		if !uncertain(herr) {
+			s.truth.judge(begun, "get_handle", herr)
+			return nil, herr
 		}
 		pause(context.Background(), 20*time.Millisecond)
+	}
+}
+
+// errNoClaim asks for a claim.
+var errNoClaim = errors.New("there is no claim yet")
+
+// mapGrant maps, looks at what is in the memory, and writes the pattern.
+func (s *soak) mapGrant(t *tenant, got *schemas.AllocateReply, in *schemas.AllocateRequest) (*grant, error) {
+	m, err := s.mapClaim(t, got.AllocationID, got.Handle.Claim, data.ReadWrite)
+	if err != nil {
+		return nil, err
 	}
 	s.truth.hold(m.AllocationID)
 	g := &grant{id: m.AllocationID, seq: s.truth.seq.n.Add(1), tag: t.tag, mapping: m}
@@ -218,7 +238,7 @@ func (g *grant) arrive(cleared bool) error {
 			return nil
 		case cleared:
 			return fmt.Errorf("grant %s, page %d: asked for as cleared, and has %x", g.id, page, b)
-		case first == magic && tag == g.tag:
+		case first == magic && tag == g.tag, first == tag && bytes.Count(b, []byte{fillByte(g.tag)}) == len(b):
 			return nil
 		}
 		return fmt.Errorf("grant %s, page %d: memory of another owner: %x", g.id, page, b)

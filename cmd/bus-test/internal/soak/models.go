@@ -58,13 +58,17 @@ func (s *soak) readModels(ctx context.Context, r *rand.Rand, t *tenant) {
 	defer d.Close()
 	for pause(ctx, time.Duration(r.Int64N(int64(100*time.Millisecond)))) {
 		m := s.models[r.IntN(len(s.models))]
-		switch r.IntN(6) {
+		switch r.IntN(9) {
 		case 0:
 			s.command(t, schemas.ActionUnloadModel, &schemas.UnloadModelRequest{Name: m.name}, nil, schemas.CodeModelNotFound, schemas.CodeModelInUse)
 		case 1:
 			s.refer(ctx, t, m)
+		case 2:
+			s.offer(ctx, r, t, d, m)
+		case 3:
+			s.cancelLoad(ctx, r, t, m)
 		default:
-			s.readOne(ctx, r, t, d, m)
+			s.readOne(ctx, r, t, d, m, &schemas.LoadModelRequest{Name: m.name, Path: m.path})
 		}
 	}
 }
@@ -96,11 +100,57 @@ func (s *soak) refer(ctx context.Context, t *tenant, m model) {
 	s.command(t, schemas.ActionReleaseModel, &schemas.ReleaseModelRequest{ReferenceID: got.ReferenceID}, nil, schemas.CodeModelNotFound, schemas.CodeStaleHandle)
 }
 
+// offer has a model loaded from a file that we opened ourselves, under a name of its own.
+func (s *soak) offer(ctx context.Context, r *rand.Rand, t *tenant, d *data.Client, m model) {
+	f, err := os.Open(m.path)
+	if err != nil {
+		s.truth.violate("offer", "%v", err)
+		return
+	}
+	defer f.Close()
+	begun := time.Now()
+	call, stop := context.WithTimeout(context.Background(), callTime)
+	claim, err := d.Offer(call, m.name, f)
+	stop()
+	s.truth.judge(begun, "offer", err)
+	if err != nil {
+		return
+	}
+	name := "offered-" + m.name
+	s.readOne(ctx, r, t, d, m, &schemas.LoadModelRequest{Name: name, FileClaim: claim})
+	if r.IntN(2) == 0 {
+		s.command(t, schemas.ActionUnloadModel, &schemas.UnloadModelRequest{Name: name}, nil, schemas.CodeModelNotFound, schemas.CodeModelInUse)
+	}
+}
+
+// cancelLoad begins a load and cancels it: it is loaded, or nothing of it is left.
+func (s *soak) cancelLoad(ctx context.Context, r *rand.Rand, t *tenant, m model) {
+	patience, begun := int64(3), time.Now()
+	call, stop := context.WithTimeout(context.Background(), callTime)
+	defer stop()
+	in := &schemas.LoadModelRequest{Name: "cancelled-" + m.name, Path: m.path, DeviceID: s.devices[0], TimeoutSeconds: &patience}
+	err := t.bus.Call(call, schemas.ActionLoadModel, in, nil, client.WithWait(0))
+	var pending *client.PendingError
+	if !errors.As(err, &pending) {
+		s.truth.judge(begun, "load to be cancelled", err, schemas.CodeOutOfMemory, schemas.CodeStaleHandle, schemas.CodeCancelled)
+		return
+	}
+	pause(ctx, time.Duration(r.Int64N(int64(20*time.Millisecond))))
+	var got schemas.CancelOperationReply
+	err = t.bus.Call(call, schemas.ActionCancelOperation, &schemas.CancelOperationRequest{OperationID: pending.OperationID}, &got, client.WithWait(callTime/2))
+	s.truth.judge(begun, "cancel a load", err, schemas.CodeOperationNotFound)
+	if err == nil {
+		s.truth.count("cancel a load", string(got.Operation.Status))
+	}
+	s.command(t, schemas.ActionUnloadModel, &schemas.UnloadModelRequest{Name: in.Name}, nil, schemas.CodeModelNotFound, schemas.CodeModelInUse)
+}
+
 // readOne loads a model, maps it read-only and compares a tensor, twice.
-func (s *soak) readOne(ctx context.Context, r *rand.Rand, t *tenant, d *data.Client, m model) {
+func (s *soak) readOne(ctx context.Context, r *rand.Rand, t *tenant, d *data.Client, m model, in *schemas.LoadModelRequest) {
 	var got schemas.LoadModelReply
 	patience := int64(3)
-	if s.command(t, schemas.ActionLoadModel, &schemas.LoadModelRequest{Name: m.name, Path: m.path, DeviceID: s.devices[0], TimeoutSeconds: &patience}, &got,
+	in.DeviceID, in.TimeoutSeconds = s.devices[0], &patience
+	if s.command(t, schemas.ActionLoadModel, in, &got,
 		schemas.CodeOutOfMemory, schemas.CodeModelInUse, schemas.CodeModelNotFound,
 		schemas.CodeCancelled,            // an unload by another ends a load
 		schemas.CodeStaleHandle) != nil { // or comes before its outcome is fetched

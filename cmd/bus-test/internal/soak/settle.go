@@ -84,7 +84,7 @@ func (s *soak) rest(ctx context.Context, empty bool) error {
 			now += fmt.Sprintf("%s: used %d, pooled %d, revoking %d, zombie %d, grants %d; ", m.DeviceID, m.UsedMemory-m.ForeignMemory, m.PooledMemory, m.RevokingMemory, m.ZombieMemory, d.AllocationCount)
 			busy = busy || m.RevokingMemory+m.ZombieMemory > 0 || empty && m.UsedMemory != m.ForeignMemory
 		}
-		for _, t := range s.tenants {
+		for _, t := range s.everybody() {
 			var q schemas.GetQueueReply
 			if err := t.bus.Call(limit, schemas.ActionGetQueue, nil, &q); err != nil {
 				return fmt.Errorf("counting: %w", err)
@@ -108,7 +108,7 @@ func (s *soak) rest(ctx context.Context, empty bool) error {
 // whoIsThere describes a few of the grants that are left.
 func (s *soak) whoIsThere(ctx context.Context) string {
 	var out strings.Builder
-	for _, t := range s.tenants {
+	for _, t := range s.everybody() {
 		limit := 5
 		var r schemas.GetAllocationsReply
 		if err := t.bus.Call(ctx, schemas.ActionGetAllocations, &schemas.GetAllocationsRequest{Limit: &limit}, &r); err != nil {
@@ -180,7 +180,7 @@ func (s *soak) equal(device, what string, one, other int64) {
 // allocations lists every tenant's grants, page by page, and sums them by device and status.
 func (s *soak) allocations(ctx context.Context) (map[string]map[schemas.AllocationStatus]int64, error) {
 	out := map[string]map[schemas.AllocationStatus]int64{}
-	for _, t := range s.tenants {
+	for _, t := range s.everybody() {
 		for cursor := ""; ; {
 			limit := 7 // small, so that pages are tried
 			var r schemas.GetAllocationsReply

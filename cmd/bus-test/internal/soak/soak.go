@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +55,8 @@ type soak struct {
 	size    map[string]int64 // of devices, as configured
 	models  []model
 	tenants []*tenant
+	// guest is a tenant with quotas, for one client alone; nil where there is none.
+	guest *tenant
 }
 
 // tenant is one owner: its clients.
@@ -92,13 +95,13 @@ func (s *soak) open(ctx context.Context) error {
 	}
 	url, names := s.o.NATSURL, []string{schemas.DefaultTenant}
 	if url == "" {
-		names = append(names, "blue")
+		names = append(names, "blue", guestName)
 		roots := filepath.Join(s.dir, "models")
 		if s.models, err = writeModels(roots); err != nil {
 			return err
 		}
 		s.node, err = embedded.Start(ctx, s.o.Program, embedded.Spec{
-			Dir: s.dir, Tenants: map[string]string{schemas.DefaultTenant: "", "blue": "isobar.blue."},
+			Dir: s.dir, Tenants: map[string]string{schemas.DefaultTenant: "", "blue": "isobar.blue.", guestName: "isobar." + guestName + "."},
 			Settings: map[string][]string{
 				"devices":     {fmt.Sprintf("ram:ram-0=%dMiB", deviceBytes/mib), fmt.Sprintf("sim:gpu-0=%dMiB", deviceBytes/mib)},
 				"model_roots": {roots}, "pressure_dwell": {"500ms"}, "pressure_dwell_critical": {"1s"}, "log_level": {"warn"},
@@ -115,6 +118,10 @@ func (s *soak) open(ctx context.Context) error {
 		t := &tenant{name: name, tag: 0xA110C + uint64(i)}
 		if t.bus, err = client.Connect(client.Options{URL: url, Tenant: name, Name: "bus-test " + name}); err != nil {
 			return err
+		}
+		if name == guestName {
+			s.guest = t
+			continue
 		}
 		s.tenants = append(s.tenants, t)
 	}
@@ -139,7 +146,7 @@ func (s *soak) look(ctx context.Context) error {
 	if err := s.tenants[0].bus.Call(ctx, schemas.ActionDeallocate, &schemas.DeallocateRequest{AllocationID: got.AllocationID}, nil); err != nil {
 		return err
 	}
-	for _, t := range s.tenants {
+	for _, t := range s.everybody() {
 		var err error
 		t.data, err = data.Dial(ctx, data.Config{SocketPath: s.socket, Name: "bus-test " + t.name, RetryTo: 50 * time.Millisecond, OnResume: s.resumed})
 		if err != nil {
@@ -186,8 +193,13 @@ func (s *soak) run(ctx context.Context) error {
 	launch(2, s.queue)
 	launch(1, s.limits)
 	launch(2, s.consumers)
+	launch(4, s.carry)
+	launch(1, s.tend)
 	if len(s.models) > 0 {
 		launch(3, s.readModels)
+	}
+	if s.guest != nil {
+		launch(1, s.quotas)
 	}
 	if s.node != nil && s.o.KillEvery > 0 {
 		launch(1, s.kill)
@@ -202,31 +214,47 @@ func (s *soak) run(ctx context.Context) error {
 	return err
 }
 
-// kill ends the node like a crash, and starts it again.
+// everybody are all tenants.
+func (s *soak) everybody() []*tenant {
+	if s.guest == nil {
+		return s.tenants
+	}
+	return append(slices.Clone(s.tenants), s.guest)
+}
+
+// kill ends the node like a crash and starts it again, or has another take over while it
+// serves.
 func (s *soak) kill(ctx context.Context, r *rand.Rand, _ *tenant) {
 	for pause(ctx, s.o.KillEvery/2+time.Duration(r.Int64N(int64(s.o.KillEvery)))) {
 		s.truth.disturb(true)
-		if err := s.node.Kill(); err != nil {
-			s.truth.violate("kill", "%v", err)
+		what := "killed"
+		var err error
+		if r.IntN(4) == 0 {
+			what = "taken over"
+			err = s.node.TakeOver(context.WithoutCancel(ctx))
+		} else {
+			if err := s.node.Kill(); err != nil {
+				s.truth.violate("kill", "%v", err)
+			}
+			// Not always at once: clients must find nobody there, too.
+			pause(ctx, time.Duration(r.Int64N(int64(400*time.Millisecond))))
+			err = s.node.Restart(context.WithoutCancel(ctx))
 		}
-		// Not always at once: clients must find nobody there, too.
-		pause(ctx, time.Duration(r.Int64N(int64(400*time.Millisecond))))
-		err := s.node.Restart(context.WithoutCancel(ctx))
 		s.truth.disturb(false)
 		if err != nil {
-			s.truth.violate("restart", "%v", err)
+			s.truth.violate("restart", "%s: %v", what, err)
 			return
 		}
-		s.truth.count("node killed", "")
-		s.truth.note("%s: the node was killed, and served again with %d grants", time.Now().UTC().Format("15:04:05.000"), s.node.Restored)
+		s.truth.count("node "+what, "")
+		s.truth.note("%s: the node was %s, and served again with %d grants", time.Now().UTC().Format("15:04:05.000"), what, s.node.Restored)
 		s.truth.started(s.node.StartMs, s.node.Restored)
-		s.say("the node was killed and started again in %.0f ms with %d grants", s.node.StartMs, s.node.Restored)
+		s.say("the node was %s: another serves after %.0f ms with %d grants", what, s.node.StartMs, s.node.Restored)
 	}
 }
 
 func (s *soak) close() error {
 	var errs []error
-	for _, t := range s.tenants {
+	for _, t := range s.everybody() {
 		if t.data != nil {
 			errs = append(errs, t.data.Close())
 		}

@@ -96,12 +96,59 @@ func TestQueueOrder(t *testing.T) {
 
 func TestLimitIsHeldToTheHighestSinceTheLastLook(t *testing.T) {
 	var l limitTrack
-	l.set("d", 100)
-	l.set("d", 50)
+	l.settle("d", 100)
+	l.settle("d", 50)
 	if got := l.take("d"); got != 100 {
 		t.Errorf("%d", got)
 	}
 	if got := l.take("d"); got != 50 {
 		t.Errorf("%d", got)
+	}
+	// While a change is being made both count.
+	l.raise("d", 20)
+	for range 2 {
+		if got := l.take("d"); got != 50 {
+			t.Errorf("%d while it is lowered", got)
+		}
+	}
+	l.settle("d", 20)
+	l.raise("d", 70)
+	for range 2 {
+		if got := l.take("d"); got < 50 {
+			t.Errorf("%d while it is raised", got)
+		}
+	}
+	l.settle("d", 70)
+	if got := l.take("d"); got != 70 {
+		t.Errorf("%d", got)
+	}
+}
+
+// What the node's own copies leave is known page by page.
+func TestVolumeFindsWhatIsNotOurs(t *testing.T) {
+	v := &volume{t: &tenant{tag: 1}, id: "a", cells: []cell{{seq: 7}, {filled: true}, {seq: 9, page: 4}}}
+	page := 4096
+	b := make([]byte, len(v.cells)*page)
+	for i := range v.cells {
+		copy(b[i*page:], v.head(i))
+	}
+	m := &data.Mapping{Segments: []data.Segment{{Bytes: b[:2*page]}, {Bytes: b[2*page:]}}}
+	if err := v.compare(m); err != nil {
+		t.Fatal(err)
+	}
+	// Its own tenant may get such pages, another must not.
+	for tag, ok := range map[uint64]bool{1: true, 2: false} {
+		g := &grant{id: "b", tag: tag, mapping: m}
+		if err := g.arrive(false); (err == nil) != ok {
+			t.Errorf("tenant %d: %v", tag, err)
+		}
+	}
+	b[page+3] ^= 1
+	if err := v.compare(m); err == nil || !strings.Contains(err.Error(), "page 1 of 3") {
+		t.Errorf("a changed page: %v", err)
+	}
+	b[page+3] ^= 1
+	if err := v.compare(&data.Mapping{Segments: m.Segments[:1]}); err == nil {
+		t.Error("what is too short is taken")
 	}
 }

@@ -35,6 +35,7 @@ type truth struct {
 	held       map[string]bool
 	seq        sequence
 	limits     limitTrack
+	floors     limitTrack
 }
 
 func newTruth() *truth {

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/isobar-project/isobar/bus/client"
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -135,20 +137,31 @@ func (w *watcher) item(i schemas.AllocationItem) {
 	}
 }
 
-// limitTrack remembers which limits were in force, for the observer.
+// limitTrack remembers which limits were in force, for the observer. A change is in force at
+// some moment while it is being made: until it is done the higher of the two counts.
 type limitTrack struct {
 	mu      sync.Mutex
 	highest map[string]int64 // since the last look
 	now     map[string]int64
 }
 
-func (l *limitTrack) set(device string, bytes int64) {
+// raise notes a limit that may be in force from now on.
+func (l *limitTrack) raise(device string, bytes int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.highest == nil {
 		l.highest, l.now = map[string]int64{}, map[string]int64{}
 	}
-	l.highest[device], l.now[device] = max(l.highest[device], bytes), bytes
+	l.now[device] = max(l.now[device], bytes)
+	l.highest[device] = max(l.highest[device], bytes)
+}
+
+// settle notes the one that is in force.
+func (l *limitTrack) settle(device string, bytes int64) {
+	l.raise(device, bytes)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.now[device] = bytes
 }
 
 // take returns the highest limit since the last look, which begins anew.
@@ -165,9 +178,9 @@ func (l *limitTrack) take(device string) int64 {
 // observe looks at the figures all the time.
 func (s *soak) observe(ctx context.Context) {
 	for _, d := range s.devices {
-		s.truth.limits.set(d, s.size[d])
+		s.truth.limits.settle(d, s.size[d])
 	}
-	last := map[string]int64{}
+	last := map[string]int64{} // with what was pooled
 	for pause(ctx, 30*time.Millisecond) {
 		begun := time.Now()
 		var r schemas.GetUsageReply
@@ -183,11 +196,14 @@ func (s *soak) observe(ctx context.Context) {
 			m := d.MemoryInfo
 			// Others' use is not ours to bound.
 			own := m.UsedMemory - m.ForeignMemory
-			bound := max(last[m.DeviceID], s.truth.limits.take(m.DeviceID), m.TotalMemory)
+			// What a floor promises counts as used, whatever there is.
+			bound := max(last[m.DeviceID], s.truth.limits.take(m.DeviceID), m.TotalMemory) + s.truth.floors.take(m.DeviceID)
 			if own > bound {
 				s.truth.violate("limit", "%s: %d bytes used of ours, where no limit since was above %d", m.DeviceID, own, bound)
 			}
-			last[m.DeviceID] = own
+			// What lies idle inside an owner's segments is granted to it whatever the limit is:
+			// nobody else could have it.
+			last[m.DeviceID] = own + m.PooledMemory
 			s.identity(d)
 		}
 	}
@@ -216,8 +232,9 @@ func (s *soak) identity(d schemas.DeviceUsage) {
 	}
 }
 
-// limits moves the limits up and down.
-func (s *soak) limits(ctx context.Context, r *rand.Rand, t *tenant) {
+// limits moves the limits up and down, as an operator.
+func (s *soak) limits(ctx context.Context, r *rand.Rand, _ *tenant) {
+	t := s.tenants[0]
 	for pause(ctx, time.Duration(r.Int64N(int64(3*time.Second)))) {
 		device := s.devices[r.IntN(len(s.devices))]
 		s.setLimit(t, device, s.size[device]*int64(55+r.IntN(46))/100/(2*mib)*(2*mib))
@@ -225,8 +242,11 @@ func (s *soak) limits(ctx context.Context, r *rand.Rand, t *tenant) {
 }
 
 func (s *soak) setLimit(t *tenant, device string, bytes int64) {
-	s.truth.limits.set(device, bytes)
-	s.command(t, schemas.ActionSetLimits, &schemas.SetLimitsRequest{DeviceID: device, LimitBytes: &bytes}, nil)
+	s.truth.limits.raise(device, bytes)
+	in := &schemas.SetLimitsRequest{DeviceID: device, LimitBytes: &bytes}
+	if s.surely(t, schemas.ActionSetLimits, in, nil, "set_limits", uuid.NewString()) == nil {
+		s.truth.limits.settle(device, bytes)
+	}
 }
 
 func (s *soak) restoreLimits(context.Context) {
