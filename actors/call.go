@@ -40,18 +40,24 @@ func (c *call) done(data any, undo func()) {
 	c.answered = true
 	c.offered.close()
 	defer c.house.cfg.Observer.Completed(c.Command, data, "")
-	s := c.house.sessions
-	switch {
-	case c.operation != "":
-		s.tell(seam.SystemLane, func() { s.finished(c, data, undo) })
+	if c.operation != "" || c.key != "" {
+		c.settle(data, undo)
 		return
-	case c.key != "":
-		// The client need not wait until the sessions actor knows: a retry that comes
-		// before joins, and is answered then.
-		s.tell(seam.SystemLane, func() { s.remember(c, data) })
-		undo = s.forgetting(c, undo)
 	}
 	c.reply(data, undo)
+}
+
+// settle answers a command that the sessions actor knows of.
+func (c *call) settle(data any, undo func()) {
+	s := c.house.sessions
+	if c.operation != "" {
+		s.tell(seam.SystemLane, func() { s.finished(c, data, undo) })
+		return
+	}
+	// The client need not wait until the sessions actor knows: a retry that comes
+	// before joins, and is answered then.
+	s.tell(seam.SystemLane, func() { s.remember(c, data) })
+	c.reply(data, s.forgetting(c, undo))
 }
 
 // reply gives the answer to the bus.

@@ -24,6 +24,7 @@ type deviceActor struct {
 	house     *House
 	id        string
 	tag       uint32
+	subject   string // of its allocation events
 	kind      schemas.DeviceType
 	cfg       DeviceConfig
 	info      device.Info
@@ -92,11 +93,13 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 	d.sampling.agreed = h.cfg.Clock.Wall()
 	d.beat.Store(&schemas.DeviceBeat{DeviceID: d.id, PressureLevel: schemas.PressureLow, Health: schemas.HealthHealthy})
 	d.deafen = func() {}
+	d.subject = schemas.AllocationSubject(h.cfg.Node, d.id)
+	random := buffered(h.cfg.Random)
 	core := ledger.DeviceConfig{
 		Device: d.id, Type: string(d.kind), Physical: info.PhysicalBytes, Limit: cfg.Limit, Ceiling: info.PhysicalBytes - cfg.Reserve,
 		Overdue: h.cfg.Overdue, EndGrace: h.cfg.EndGrace,
 		Heap: heap.Config{GranularityBytes: info.GranularityBytes}, Warm: cfg.Warm, PoolBytes: cfg.PoolBytes,
-		Rand: h.cfg.Random, NewID: func() uuid.UUID { return newID(h.cfg.Random, d.tag) },
+		Rand: random, NewID: func() uuid.UUID { return newID(random, d.tag) },
 	}
 	mem, inherited, err := h.memory("device/" + d.id)
 	if err != nil {

@@ -74,7 +74,11 @@ func (d *deviceActor) segments(ranges []ledger.Range) []device.Segment {
 }
 
 // longBytes is how much memory takes a worker long to make or clear: a millisecond or more.
-const longBytes = 8 << 20
+// shortBytes is how much takes it longer than a command.
+const (
+	longBytes  = 8 << 20
+	shortBytes = 256 << 10
+)
 
 // blocks tells the process that a worker will sit in long system calls, until the function
 // that it returns is called.
@@ -84,6 +88,9 @@ func (d *deviceActor) blocks(ranges []ledger.Range) func() {
 		n += max(r.Bytes, r.Length)
 	}
 	if n < longBytes || d.kind != schemas.DeviceTypeRAM {
+		if n >= shortBytes {
+			d.house.cfg.Blocking(0)
+		}
 		return func() {} // other drivers make memory in one short call
 	}
 	d.house.cfg.Blocking(1)

@@ -62,7 +62,8 @@ type Config struct {
 	// on an actor's goroutine and must not block; nil: none are shown.
 	Warnings func() []schemas.HealthWarning
 	// Blocking is told when so many goroutines begin (more than 0) or end (less) to sit in long
-	// system calls, from any goroutine; nil: nobody wants to know.
+	// system calls, and with 0 that one is about to sit in a short one, from any goroutine;
+	// nil: nobody wants to know.
 	Blocking func(n int)
 	// Watch calls gone once when the process of a pidfd has exited.
 	Watch func(pidfd *os.File, gone func()) (stop func(), err error)

@@ -58,6 +58,26 @@ func machineRandom(b []byte) {
 	rand.Read(b) // never fails: the runtime ends the process instead
 }
 
+// buffered draws from random in larger pieces, for one goroutine: a grant needs two small
+// draws, and each costs as much as one of this size. What was handed out is not kept.
+func buffered(random func([]byte)) func([]byte) {
+	var space [512]byte
+	var left []byte
+	return func(b []byte) {
+		if len(b) > len(space) {
+			random(b)
+			return
+		}
+		if len(b) > len(left) {
+			left = space[:]
+			random(left)
+		}
+		n := copy(b, left)
+		clear(left[:n])
+		left = left[n:]
+	}
+}
+
 // deviceOfID finds the device that an allocation id names. An id may carry its node.
 func (h *House) deviceOfID(s string) (*deviceActor, uuid.UUID, *schemas.Error) {
 	bare := s

@@ -82,10 +82,12 @@ func tenantLimits(q ledger.Quota) *schemas.TenantLimits {
 
 // tellQuotas tells the monitor what tenants with a quota have, where that changed.
 func (d *deviceActor) tellQuotas(cause pressure.Cause, requestID string) {
-	now, last := d.core.Tenants(), d.quotas.get()
-	if slices.Equal(now, last) {
-		return
+	if now := d.core.Tenants(); !slices.Equal(now, d.quotas.get()) {
+		d.tellTenants(now, cause, requestID)
 	}
+}
+
+func (d *deviceActor) tellTenants(now []ledger.TenantFigures, cause pressure.Cause, requestID string) {
 	d.quotas.newest.Store(&now)
 	m := d.house.monitor
 	m.tell(seam.SystemLane, func() { m.tenants(d, now, cause, requestID) })

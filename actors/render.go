@@ -88,7 +88,7 @@ func (d *deviceActor) announce(events []ledger.Event, outcomes []ledger.Outcome)
 			items[i].PID = int(e.PIDs[0])
 		}
 	}
-	d.house.publish(schemas.Event{Event: items[0].Event, Subject: schemas.AllocationSubject(d.house.cfg.Node, d.id), Data: &schemas.AllocationBatch{Items: items}})
+	d.house.publish(schemas.Event{Event: items[0].Event, Subject: d.subject, Data: &schemas.AllocationBatch{Items: items}})
 }
 
 // refusal is the code with which a request was refused in the same step.

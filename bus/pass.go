@@ -50,9 +50,7 @@ func (e *endpoint) route(a *answer, m *nats.Msg) (elsewhere bool) {
 		return true
 	case node != "" && node != e.s.cfg.Node:
 		a.passage = e.passage(c, m, nil)
-		a.passTo(node, func() {
-			a.Fail(schemas.Errorf(schemas.CodeNoNode, "no node %q is there", node).With("nodes", e.everybody(others)))
-		})
+		a.passToNamed(node, others)
 		return true
 	case node == "" && !e.direct && !passed && len(others) > 0 && e.s.names.needsNode(c.Data):
 		a.Fail(schemas.Errorf(schemas.CodeNodeRequired, "several nodes serve here: name one, by the subject (memory.%s.NODE) or before the device (NODE/DEVICE)", e.actionOf(c)).
@@ -72,6 +70,13 @@ func (e *endpoint) route(a *answer, m *nats.Msg) (elsewhere bool) {
 		a.passage = e.passage(c, m, others)
 	}
 	return false
+}
+
+// passToNamed hands the command to the node that it names.
+func (a *answer) passToNamed(node string, others []string) {
+	a.passTo(node, func() {
+		a.Fail(schemas.Errorf(schemas.CodeNoNode, "no node %q is there", node).With("nodes", a.e.everybody(others)))
+	})
 }
 
 // nodeMarks are the bytes without one of which no payload names a node: what ends a node's

@@ -112,7 +112,7 @@ type Config struct {
 	// CopyWorkers make and clear memory of one device.
 	LoadWorkers, Loads, CopyWorkers int
 	// Blocking, if set, is told when so many goroutines begin (more than 0) or end (less) to
-	// sit in long system calls; see Tune.
+	// sit in system calls, 0 when one is about to sit in a short one; see places.
 	Blocking func(n int)
 
 	// ResumeGrace is how long a session may stay away after a take-over.

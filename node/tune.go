@@ -5,7 +5,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"sync"
+
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/node/places"
 )
 
 // gcPercent lets the heap grow to three times what lives before it is collected: a node's
@@ -15,32 +17,11 @@ const gcPercent = 200
 // Tune sets what concerns the process as a whole; a program that is a node calls it once,
 // before Open.
 func Tune(c *Config) {
-	p := &places{base: runtime.NumCPU()}
-	p.add(0)
-	c.Blocking = p.add
+	c.Blocking = places.Open(places.Config{
+		All: runtime.GOMAXPROCS(0), Set: func(n int) { runtime.GOMAXPROCS(n) }, Look: places.Process(), Clock: clock.Real(),
+	}).Add
 	debug.SetGCPercent(gcPercent)
 	lowerOOMScore()
-}
-
-// places are those of the Go scheduler. A worker that sits in a long system call (reading a
-// file, making pages) holds one until the scheduler notices, up to 10 ms later; with one more
-// for each while it is at it, commands never wait for one. More than there are processors at
-// other times makes every hand-over between goroutines wake another thread, which the
-// commands of an otherwise idle node pay for (docs/decisions/0013).
-type places struct {
-	base int
-
-	mu    sync.Mutex
-	extra int
-}
-
-// add takes note of so many goroutines more, or fewer, that block. Any goroutine may call
-// it; the change stops the process for some ten microseconds.
-func (p *places) add(n int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.extra += n
-	runtime.GOMAXPROCS(p.base + p.extra)
 }
 
 // lowerOOMScore makes the kernel look elsewhere first when memory runs out: the node
