@@ -58,6 +58,9 @@ type Options struct {
 	// that a retried command has its effect once.
 	Attempts int
 	Backoff  time.Duration
+	// Wait is how long the node may take to answer a call that changes something and does not
+	// say itself (WithWait); 0 leaves it to the node.
+	Wait time.Duration
 	// Log gets what happens to the connection; nil discards it.
 	Log *slog.Logger
 }
@@ -182,6 +185,9 @@ func (e *PendingError) Error() string {
 // for a command that is queued or running; else the context's or the connection's.
 func (c *Client) Call(ctx context.Context, action schemas.Action, request, reply any, opts ...CallOption) error {
 	k := call{node: c.opts.Node, patience: schemas.DefaultWaitMs * time.Millisecond}
+	if spec, ok := schemas.Lookup(action); ok && spec.Changing && c.opts.Wait > 0 {
+		WithWait(c.opts.Wait)(&k)
+	}
 	for _, o := range opts {
 		o(&k)
 	}

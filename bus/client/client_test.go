@@ -205,6 +205,33 @@ func TestPendingIsFollowed(t *testing.T) {
 	}
 }
 
+// TestWaitOfAllCalls: Options.Wait is for what changes something, and WithWait goes before it.
+func TestWaitOfAllCalls(t *testing.T) {
+	waits := make(chan time.Duration, 1)
+	b := open(t, func(c *actors.Command) {
+		waits <- c.Wait
+		c.Reply.Fail(schemas.Errorf(schemas.CodeOutOfMemory, "no"))
+	}, bus.ServerConfig{})
+	c := connect(t, client.Options{URL: b.URL(), Wait: 7 * time.Second})
+	for _, step := range []struct {
+		action  schemas.Action
+		request any
+		options []client.CallOption
+		want    time.Duration
+	}{
+		{schemas.ActionAllocate, &schemas.AllocateRequest{SizeBytes: 1}, nil, 7 * time.Second},
+		{schemas.ActionAllocate, &schemas.AllocateRequest{SizeBytes: 1}, []client.CallOption{client.WithWait(time.Second)}, time.Second},
+		{schemas.ActionListDevices, nil, nil, schemas.DefaultWaitMs * time.Millisecond},
+	} {
+		if err := c.Call(t.Context(), step.action, step.request, nil, step.options...); !errors.Is(err, schemas.Errorf(schemas.CodeOutOfMemory, "")) {
+			t.Fatalf("%s: %v", step.action, err)
+		}
+		if got := <-waits; got != step.want {
+			t.Errorf("%s waits %v, not %v", step.action, got, step.want)
+		}
+	}
+}
+
 func TestEventsArriveInOrderWithTheirData(t *testing.T) {
 	b := open(t, nil, bus.ServerConfig{})
 	c := connect(t, client.Options{URL: b.URL()})

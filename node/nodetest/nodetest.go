@@ -108,10 +108,13 @@ func Start(t testing.TB, options ...Option) *Node {
 	return &Node{Node: n, ModelRoot: root, Config: c}
 }
 
+// patience is how long a command may take on a machine that tests keep busy.
+const patience = 20 * time.Second
+
 // Client connects to the node; it is closed with the test.
 func (n *Node) Client(t testing.TB) *client.Client {
 	t.Helper()
-	c, err := client.Connect(client.Options{URL: n.Info().URL})
+	c, err := client.Connect(client.Options{URL: n.Info().URL, Wait: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
