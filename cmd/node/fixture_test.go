@@ -30,6 +30,9 @@ import (
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 
 func TestMain(m *testing.M) {
+	if os.Getenv(mainEnv) != "" {
+		main()
+	}
 	// What is printed does not depend on where the test runs. The zone is read once, perhaps by
 	// a goroutine that a library has started by now: only a new process can have another.
 	if os.Getenv("TZ") != "UTC" {
@@ -39,6 +42,9 @@ func TestMain(m *testing.M) {
 	}
 	goleak.VerifyTestMain(m)
 }
+
+// mainEnv makes the test's own program the program that it tests.
+const mainEnv = "RUN_MAIN"
 
 // patience bounds every wait; none gets near it.
 const patience = 10 * time.Second
