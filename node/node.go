@@ -214,9 +214,9 @@ func (n *Node) allowed() []uint32 {
 
 // takeVault takes the vault, starting one if there is none, and returns its segments.
 func (n *Node) takeVault(ctx context.Context, w Hooks) (map[uint64]*os.File, error) {
-	connect := func(ctx context.Context) (vault.Keeper, []vault.Entry, error) {
+	connect := func(ctx context.Context, spawn bool) (vault.Keeper, []vault.Entry, error) {
 		c := vault.ClientConfig{SocketPath: n.cfg.VaultSocket(), TakeOver: n.cfg.TakeOver, Clock: w.Clock, Crash: w.Crash}
-		if len(n.cfg.VaultCommand) > 0 {
+		if spawn && len(n.cfg.VaultCommand) > 0 {
 			c.Spawn = func() error {
 				return vault.Spawn(vault.SpawnConfig{SocketPath: n.cfg.VaultSocket(), Command: n.cfg.VaultCommand, LogPath: n.cfg.VaultLog()})
 			}
@@ -224,9 +224,9 @@ func (n *Node) takeVault(ctx context.Context, w Hooks) (map[uint64]*os.File, err
 		return vault.Connect(ctx, c)
 	}
 	if n.cfg.VaultOff {
-		connect = func(context.Context) (vault.Keeper, []vault.Entry, error) { return vault.Off(), nil, nil }
+		connect = func(context.Context, bool) (vault.Keeper, []vault.Entry, error) { return vault.Off(), nil, nil }
 	}
-	k, entries, err := openKeeper(ctx, connect, n.vaultHealth, n.log)
+	k, entries, err := openKeeper(ctx, keeperConfig{connect: connect, apart: apart, health: n.vaultHealth, clock: w.Clock, log: n.log})
 	if err != nil {
 		return nil, err
 	}
