@@ -131,7 +131,7 @@ func (a *analyticsActor) answer(c *call, in *schemas.AnalyticsRequest) {
 			c.fail(err)
 			return
 		}
-		a.house.holdings(ds, whose(c.Tenant), func(parts []holding, err *schemas.Error) {
+		a.house.holdings(ds, c.scope(), func(parts []holding, err *schemas.Error) {
 			if err != nil {
 				c.fail(err)
 				return

@@ -73,7 +73,7 @@ func TestAnalyticsNamesLeaks(t *testing.T) {
 	if len(r.TopHolders) != 3 || r.TopHolders[0].Bytes != 64*mib {
 		t.Fatalf("holders %+v", r.TopHolders)
 	}
-	a := <-h.send(&actors.Command{Action: schemas.ActionAnalytics, Tenant: "blue", RequestID: "r", Data: &schemas.AnalyticsRequest{}})
+	a := <-h.send(&actors.Command{Action: schemas.ActionAnalytics, Tenant: "blue", Role: schemas.RoleClient, RequestID: "r", Data: &schemas.AnalyticsRequest{}})
 	theirs := a.data.(*schemas.AnalyticsReply)
 	if len(theirs.LeakSuspects) != 1 || theirs.LeakSuspects[0].Bytes != 16*mib || len(theirs.TopHolders) != 2 || theirs.TopHolders[0].Owner != "everybody else" {
 		t.Fatalf("blue sees %+v, %+v", theirs.LeakSuspects, theirs.TopHolders)

@@ -368,7 +368,7 @@ func (h *House) getStatus(c *call, in *schemas.GetStatusRequest) {
 			c.fail(err)
 			return
 		}
-		h.pool.fillStatus(ds, parts, func() {
+		h.pool.fillStatus(ds, parts, c.Tenant, func() {
 			if in.DeviceID != schemas.DeviceIDAll {
 				c.done(&schemas.GetStatusReply{DeviceStatus: parts[0], Warnings: h.warningsFor(c.Tenant, in.DeviceID)}, nil)
 				return

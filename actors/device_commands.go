@@ -294,7 +294,11 @@ func (d *deviceActor) setLimits(c *call, in *schemas.SetLimitsRequest) {
 			return
 		}
 		if in.Tenant != nil {
-			if err := d.core.CheckQuota(quotaChange(in.Tenant)); err != nil {
+			err := d.knows(in.Tenant.Name)
+			if err == nil {
+				err = d.core.CheckQuota(quotaChange(in.Tenant))
+			}
+			if err != nil {
 				c.fail(err)
 				return
 			}

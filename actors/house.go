@@ -76,10 +76,12 @@ type Config struct {
 	Processes func() (proctree.Table, error)
 	// Random fills b with unguessable bytes; nil is the machine's.
 	Random func(b []byte)
-	// TenantOf is the tenant of a user of the data socket, to whom the files belong that he
-	// offers; ok is false for a user who has none. nil: everybody is of the default tenant.
+	// TenantOf is the tenant of a user of the data socket: of no other he maps memory, and no
+	// other loads the files that he offers. ok is false for a user who has none; then, and
+	// for all where it is nil, the tenant is that of the claim.
 	TenantOf func(uid uint32) (tenant string, ok bool)
-	table    bool // TenantOf was given
+	// Tenants are all that may have a quota; none: any name is one.
+	Tenants []string
 	// UIDOf is the user of a tenant's commands that name no session; ok is false where it
 	// has none, or several: then it is the node's. nil: all are the node's.
 	UIDOf func(tenant string) (uid uint32, ok bool)
@@ -197,10 +199,6 @@ func (c *Config) defaults() {
 	}
 	if c.Blocking == nil {
 		c.Blocking = func(int) {}
-	}
-	c.table = c.TenantOf != nil
-	if c.TenantOf == nil {
-		c.TenantOf = func(uint32) (string, bool) { return schemas.DefaultTenant, true }
 	}
 	if c.Exit == nil {
 		c.Exit = os.Exit

@@ -163,7 +163,7 @@ func (p *poolActor) modelStatus(c *call, in *schemas.ModelStatusRequest) {
 						r.LastSynchronized = t
 					}
 				}
-				p.house.recommend(ds, c.Tenant, func(recs []schemas.Recommendation, err *schemas.Error) {
+				p.house.recommend(ds, c, func(recs []schemas.Recommendation, err *schemas.Error) {
 					if err != nil {
 						c.fail(err)
 						return
@@ -180,12 +180,13 @@ func (p *poolActor) modelStatus(c *call, in *schemas.ModelStatusRequest) {
 	})
 }
 
-// fillStatus adds what models hold to the parts of get_status, and then calls use.
-func (p *poolActor) fillStatus(ds []*deviceActor, parts []schemas.DeviceStatus, use func()) {
+// fillStatus adds what models hold to the parts of get_status, and how many a tenant may use
+// of them, and then calls use.
+func (p *poolActor) fillStatus(ds []*deviceActor, parts []schemas.DeviceStatus, tenant string, use func()) {
 	p.tell(seam.SystemLane, func() {
 		for i, d := range ds {
 			count := 0
-			for _, m := range p.list(schemas.DefaultTenant) {
+			for _, m := range p.list(tenant) {
 				if cp := m.Copy(d.id); cp != nil && cp.State == catalog.Sealed {
 					count++
 				}

@@ -76,13 +76,9 @@ func (s *sessionsActor) takeOffer(session ledger.SessionID, o *offered) (string,
 	if fail != nil {
 		return "", fail
 	}
-	tenant, ok := s.house.cfg.TenantOf(x.Process.UID)
-	if !ok {
-		return "", schemas.Errorf(schemas.CodeForbidden, "uid %d is of no tenant: its files belong to nobody", x.Process.UID)
-	}
 	now := s.house.cfg.Clock.Now()
 	letGo(s.offers.Expire(now))
-	return s.offers.Add(session, tenant, o, now)
+	return s.offers.Add(session, s.house.tenantOnSocket(x.Process.UID), o, now)
 }
 
 func fileClaimOf(data any) string {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/isobar-project/isobar/actors/seam"
@@ -35,6 +36,17 @@ func quotaChange(in *schemas.TenantLimits) ledger.QuotaChange {
 	return c
 }
 
+// knows says why a quota cannot be a tenant's: there is no such tenant. One that has a quota on
+// record, because there was one, may change it.
+func (d *deviceActor) knows(tenant string) *schemas.Error {
+	all := d.house.cfg.Tenants
+	if len(all) == 0 || slices.Contains(all, tenant) || d.core.Quota(tenant) != (ledger.Quota{Tenant: tenant}) {
+		return nil
+	}
+	return schemas.Errorf(schemas.CodeInvalidRequest, "no tenant %q is configured: there are %s", tenant, strings.Join(all, ", ")).With("field", "tenant.name").
+		With("tenants", all)
+}
+
 // presetQuotas sets the configured quotas of tenants that have none on record: what
 // set_limits said outlives the configuration.
 func (d *deviceActor) presetQuotas() error {
@@ -62,7 +74,7 @@ func (h *House) uidOf(tenant string) uint32 {
 // tenantOnSocket is the tenant that a user of this machine is on the data socket; empty
 // where only the claim says it.
 func (h *House) tenantOnSocket(uid uint32) string {
-	if !h.cfg.table {
+	if h.cfg.TenantOf == nil {
 		return ""
 	}
 	tenant, ok := h.cfg.TenantOf(uid)

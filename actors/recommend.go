@@ -59,7 +59,7 @@ func (h *House) recommendations(c *call, in *schemas.OptimizationRecsRequest) {
 		c.fail(err)
 		return
 	}
-	h.recommend(ds, c.Tenant, func(recs []schemas.Recommendation, err *schemas.Error) {
+	h.recommend(ds, c, func(recs []schemas.Recommendation, err *schemas.Error) {
 		if err != nil {
 			c.fail(err)
 			return
@@ -69,9 +69,9 @@ func (h *House) recommendations(c *call, in *schemas.OptimizationRecsRequest) {
 }
 
 // recommend gives use what could be done on some devices, what yields most first. A tenant
-// is told of its own grants and models.
-func (h *House) recommend(ds []*deviceActor, tenant string, use func([]schemas.Recommendation, *schemas.Error)) {
-	ask(h, ds, func(d *deviceActor) advice { return d.advise(tenant) }, func(parts []advice, err *schemas.Error) {
+// is told of its own grants and models, and of nothing that only an operator could do.
+func (h *House) recommend(ds []*deviceActor, c *call, use func([]schemas.Recommendation, *schemas.Error)) {
+	ask(h, ds, func(d *deviceActor) advice { return d.advise(c.Tenant) }, func(parts []advice, err *schemas.Error) {
 		if err != nil {
 			use(nil, err)
 			return
@@ -83,9 +83,10 @@ func (h *House) recommend(ds []*deviceActor, tenant string, use func([]schemas.R
 			h.pool.tell(seam.SystemLane, func() {
 				recs := []schemas.Recommendation{}
 				for i := range parts {
-					h.pool.advise(&parts[i], tenant)
+					h.pool.advise(&parts[i], c.Tenant)
 					recs = append(recs, parts[i].recs...)
 				}
+				recs = slices.DeleteFunc(recs, func(r schemas.Recommendation) bool { return !c.may(r.Command.Action) })
 				slices.SortStableFunc(recs, func(a, b schemas.Recommendation) int { return cmp.Compare(b.ExpectedBytes, a.ExpectedBytes) })
 				use(recs, nil)
 			})

@@ -1,8 +1,11 @@
 package bus
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -33,6 +36,29 @@ func (c *ServiceConfig) doors() []door {
 	slices.SortFunc(out, func(a, b door) int { return strings.Compare(a.label, b.label) })
 	return out
 }
+
+// headerCaller is where the server says who sent what comes through an import that shares
+// it. It writes it itself then, so that a client cannot.
+const headerCaller = "Nats-Request-Info"
+
+// user is who gave a command: his name on the server, or his public key. Only for what
+// comes by a tenant's door the server says so; by the door without a prefix nobody knows,
+// and whatever a client writes there is not believed.
+func (e *endpoint) user(m *nats.Msg) string {
+	if e.prefix == "" {
+		return ""
+	}
+	var caller struct {
+		User string `json:"user"`
+	}
+	if json.Unmarshal([]byte(m.Header.Get(headerCaller)), &caller) != nil || len(caller.User) > maxUser {
+		return ""
+	}
+	return caller.User
+}
+
+// maxUser bounds the name that goes on record with every grant: a public key has 56 bytes.
+const maxUser = 64
 
 // forbidden says why a command may not come by this endpoint. By the subject of any action
 // only operators may come: the server cannot see which action it is.

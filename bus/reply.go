@@ -61,7 +61,7 @@ func (e *endpoint) take(m *nats.Msg) {
 	if failure == nil {
 		failure = e.forbidden(r.Spec)
 	}
-	a.command = actors.Command{Action: r.Action, Tenant: e.tenant, Role: e.role, RequestID: r.RequestID, Chosen: r.Chosen, Data: r.Data,
+	a.command = actors.Command{Action: r.Action, Tenant: e.tenant, User: e.user(m), Role: e.role, RequestID: r.RequestID, Chosen: r.Chosen, Data: r.Data,
 		Wait: r.Wait, DryRun: r.DryRun, Reply: a, Lent: s.cfg.Link.Idle(), Arrived: a.arrived}
 	if s.cfg.Trace != nil {
 		a.command.Trace = s.cfg.Trace(m.Header.Get(headerTrace))

@@ -16,7 +16,7 @@ const (
 )
 
 // Offers are the files that clients passed for load_model, each behind a claim: unguessable,
-// used once, bound to a tenant, and gone with the session that brought it. A file is the
+// used once, bound to a tenant where its user is one's, and gone with the session that brought it. A file is the
 // shell's; every one that was added comes back exactly once by Redeem without peek, Expire
 // or SessionGone. Offers are not recorded: an open file does not outlive the process. One
 // writer, the sessions actor; not safe for concurrent use.
@@ -38,7 +38,8 @@ func NewOffers(random func([]byte)) *Offers {
 	return &Offers{random: random, waiting: map[[32]byte]*offer{}, ofSession: map[SessionID]int{}}
 }
 
-// Add takes a file and makes its claim. After an error (BUSY) the file is still the caller's.
+// Add takes a file and makes its claim, for a tenant or, where it is empty, for the one that
+// shows the claim. After an error (BUSY) the file is still the caller's.
 func (o *Offers) Add(session SessionID, tenant string, file any, now clock.Instant) (string, *schemas.Error) {
 	switch {
 	case o.ofSession[session] >= MaxOffersOfSession:
@@ -58,7 +59,7 @@ func (o *Offers) Add(session SessionID, tenant string, file any, now clock.Insta
 func (o *Offers) Redeem(claim, tenant string, peek bool, now clock.Instant) (any, *schemas.Error) {
 	digest := DigestOf(claim)
 	x := o.waiting[digest]
-	if x == nil || x.tenant != tenant || now >= x.ends {
+	if x == nil || x.tenant != "" && x.tenant != tenant || now >= x.ends {
 		return nil, schemas.Errorf(schemas.CodeStaleHandle, "the file claim is unknown, used or expired: offer the file again on the data socket").With("field", "file_claim")
 	}
 	if !peek {

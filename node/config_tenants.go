@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/isobar-project/isobar/bus"
@@ -152,6 +153,17 @@ func (c *Config) prefixes() (tenants, operators map[string]string) {
 		}
 	}
 	return tenants, operators
+}
+
+// tenantNames are all tenants, where any are configured; the nodes' own account is default's.
+func (c *Config) tenantNames() (names []string) {
+	for _, t := range c.Tenants {
+		names = append(names, t.Name)
+	}
+	if len(names) > 0 && !slices.Contains(names, schemas.DefaultTenant) {
+		names = append(names, schemas.DefaultTenant)
+	}
+	return names
 }
 
 // tenantOf says which tenant a user of this machine is; nil where no tenant has users of

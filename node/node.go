@@ -289,7 +289,7 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 		Publisher: &metrics.Tap{Node: n.figures, Next: n.bus.Publisher()}, Keeper: n.keeper, KeeperPID: n.keeper.pid, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
 		LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Blocking: n.cfg.Blocking, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
 		ResumeGrace: n.cfg.ResumeGrace, KeepAnswers: n.cfg.KeepAnswers, MaxAnswers: n.cfg.MaxAnswers, MaxSessions: n.cfg.MaxSessions,
-		Overdue: n.cfg.RevokeOverdue, EndGrace: n.cfg.RevokeEndGrace, TenantOf: n.cfg.tenantOf(), UIDOf: n.cfg.uidOf(), UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit, Observer: &observer{n}, Warnings: n.board.List,
+		Overdue: n.cfg.RevokeOverdue, EndGrace: n.cfg.RevokeEndGrace, TenantOf: n.cfg.tenantOf(), Tenants: n.cfg.tenantNames(), UIDOf: n.cfg.uidOf(), UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit, Observer: &observer{n}, Warnings: n.board.List,
 	}
 	drivers := w.Drivers
 	specs := n.cfg.Devices

@@ -176,7 +176,7 @@ func (t *Tenant) write(w *writer) {
 	})
 	var imports []string
 	for _, s := range commandSubjects() {
-		imports = append(imports, fmt.Sprintf("{service: {account: %s, subject: %q}, to: %q}", NodeAccount, schemas.TenantSubject(t.Name, s), s))
+		imports = append(imports, fmt.Sprintf("{service: {account: %s, subject: %q}, to: %q, share: true}", NodeAccount, schemas.TenantSubject(t.Name, s), s))
 	}
 	for _, s := range eventSubjects() {
 		imports = append(imports, fmt.Sprintf("{stream: {account: %s, subject: %q}, to: %q}", NodeAccount, schemas.TenantSubject(t.Name, s), s))
@@ -193,7 +193,7 @@ func (t *Tenant) write(w *writer) {
 	})
 	imports = nil
 	for _, s := range commandSubjects() {
-		imports = append(imports, fmt.Sprintf("{service: {account: %s, subject: %q}, to: %q}", NodeAccount, schemas.OperatorSubject(t.Name, s), s))
+		imports = append(imports, fmt.Sprintf("{service: {account: %s, subject: %q}, to: %q, share: true}", NodeAccount, schemas.OperatorSubject(t.Name, s), s))
 	}
 	for _, s := range eventSubjects() {
 		imports = append(imports, fmt.Sprintf("{stream: {account: %s, subject: %q}}", NodeAccount, s))

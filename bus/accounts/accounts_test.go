@@ -120,8 +120,8 @@ func ExampleConfig_Text() {
 	//   }
 	//   tenant-blue {
 	//     imports: [
-	//       {service: {account: ISOBAR, subject: "isobar.blue.memory.*"}, to: "memory.*"}
-	//       {service: {account: ISOBAR, subject: "isobar.blue.memory.*.*"}, to: "memory.*.*"}
+	//       {service: {account: ISOBAR, subject: "isobar.blue.memory.*"}, to: "memory.*", share: true}
+	//       {service: {account: ISOBAR, subject: "isobar.blue.memory.*.*"}, to: "memory.*.*", share: true}
 	//       {stream: {account: ISOBAR, subject: "isobar.blue.memory.events.>"}, to: "memory.events.>"}
 	//       {stream: {account: ISOBAR, subject: "isobar.blue.memory.heartbeat.*"}, to: "memory.heartbeat.*"}
 	//     ]

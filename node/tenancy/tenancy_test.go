@@ -1,8 +1,11 @@
 package tenancy
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,9 +13,11 @@ import (
 
 	"github.com/isobar-project/isobar/bus/accounts"
 	"github.com/isobar-project/isobar/bus/client"
+	data "github.com/isobar-project/isobar/dataplane/client"
 	"github.com/isobar-project/isobar/node"
 	"github.com/isobar-project/isobar/node/nodetest"
 	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/weights/weightstest"
 )
 
 func asError(err error, to **schemas.Error) bool { return errors.As(err, to) }
@@ -95,7 +100,7 @@ func TestAnotherTenantsThingsDoNotExist(t *testing.T) {
 		if code := call(t, blue, schemas.ActionAllocate, &schemas.AllocateRequest{DeviceID: "gpu-0", SizeBytes: 32 * mib, Purpose: "hidden"}, &g, client.WithRequestID("same")); code != "" {
 			t.Fatal(code)
 		}
-		if g.Allocation.Owner.Tenant != "blue" {
+		if g.Allocation.Owner.Tenant != "blue" || g.Allocation.Owner.User != "blue-client" {
 			t.Fatalf("granted to %+v", g.Allocation.Owner)
 		}
 		id := g.AllocationID
@@ -117,7 +122,8 @@ func TestAnotherTenantsThingsDoNotExist(t *testing.T) {
 		if code := call(t, green, schemas.ActionAllocate, &schemas.AllocateRequest{DeviceID: "gpu-0", SizeBytes: 16 * mib}, &other, client.WithRequestID("same")); code != "" || other.Replayed {
 			t.Errorf("green's own request: %q, replayed %v", code, other.Replayed)
 		}
-		for _, a := range []schemas.Action{schemas.ActionGetStatus, schemas.ActionGetUsage, schemas.ActionGetAllocations, schemas.ActionGetPressure, schemas.ActionGetQueue, schemas.ActionGetModelInfo} {
+		for _, a := range []schemas.Action{schemas.ActionGetStatus, schemas.ActionGetUsage, schemas.ActionGetAllocations, schemas.ActionGetPressure, schemas.ActionGetQueue, schemas.ActionGetModelInfo,
+			schemas.ActionAnalytics, schemas.ActionOptimizationRecs, schemas.ActionModelStatus} {
 			var raw json.RawMessage
 			if code := call(t, green, a, nil, &raw); code != "" {
 				t.Fatalf("%s: %s", a, code)
@@ -144,6 +150,91 @@ func TestAnotherTenantsThingsDoNotExist(t *testing.T) {
 		p = schemas.GetPressureReply{}
 		if call(t, blue, schemas.ActionGetPressure, nil, &p); len(p.TenantPressure) != 0 {
 			t.Errorf("blue sees %+v", p.TenantPressure)
+		}
+	})
+}
+
+// A command says who gave it, as the server knows him: what a client writes itself is not
+// believed.
+func TestTheServerSaysWhoAsks(t *testing.T) {
+	inEach(t, func(t *testing.T, w *world) {
+		c := w.as(t, "blue-client").Conn()
+		m := nats.NewMsg(schemas.CommandSubject(schemas.ActionAllocate))
+		m.Data = []byte(`{"device_id": "gpu-0", "size_bytes": 1048576}`)
+		m.Header.Set("Nats-Request-Info", `{"user": "blue-operator"}`)
+		answer, err := c.RequestMsg(m, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r struct{ Data schemas.AllocateReply }
+		if err := json.Unmarshal(answer.Data, &r); err != nil || r.Data.Allocation.Owner.User != "blue-client" {
+			t.Errorf("%v: granted to %+v", err, r.Data.Allocation.Owner)
+		}
+	})
+}
+
+// A quota is a tenant's that there is.
+func TestLimitsOfTenantsThatThereAre(t *testing.T) {
+	inEach(t, func(t *testing.T, w *world) {
+		operator, soft := w.as(t, "blue-operator"), int64(64*mib)
+		for tenant, want := range map[string]schemas.Code{"green": "", "default": "", "purple": schemas.CodeInvalidRequest} {
+			in := &schemas.SetLimitsRequest{DeviceID: "gpu-0", Tenant: &schemas.TenantLimits{Name: tenant, SoftBytes: &soft}}
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			err := operator.Call(ctx, schemas.ActionSetLimits, in, nil)
+			cancel()
+			var refused *schemas.Error
+			if want == "" && err == nil {
+				continue
+			}
+			if !errors.As(err, &refused) || refused.Code != want || refused.Details["field"] != "tenant.name" || !strings.Contains(refused.Message, "blue, green, default") {
+				t.Errorf("a quota of %s: %v", tenant, err)
+			}
+		}
+	})
+}
+
+// A client whose user is in no table offers a file to whoever shows the claim: it is the
+// tenant's that loads it.
+func TestAFileThatATenantOffers(t *testing.T) {
+	inEach(t, func(t *testing.T, w *world) {
+		blue, green := w.as(t, "blue-client"), w.as(t, "green-client")
+		var g schemas.AllocateReply
+		if code := call(t, blue, schemas.ActionAllocate, &schemas.AllocateRequest{DeviceID: "gpu-0", SizeBytes: mib}, &g); code != "" {
+			t.Fatal(code)
+		}
+		path := filepath.Join(t.TempDir(), "m.safetensors")
+		if err := weightstest.Sized(1<<16, 1).WriteSafetensors(path); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		d, err := data.Dial(ctx, data.Config{SocketPath: g.Handle.DataSocket})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		claim, err := d.Offer(ctx, "mine", f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r schemas.LoadModelReply
+		in := &schemas.LoadModelRequest{Name: "mine", FileClaim: claim, DeviceID: "gpu-0"}
+		if code := call(t, blue, schemas.ActionLoadModel, in, &r, client.WithWait(patience)); code != "" || r.Model.Tenant != "blue" {
+			t.Fatalf("%q, of tenant %q", code, r.Model.Tenant)
+		}
+		if code := call(t, green, schemas.ActionLoadModel, in, nil); code != schemas.CodeStaleHandle {
+			t.Errorf("the claim is used, and green gets %q", code)
+		}
+		var status schemas.GetStatusReply
+		for c, count := range map[*client.Client]int{blue: 1, green: 0} {
+			if call(t, c, schemas.ActionGetStatus, &schemas.GetStatusRequest{DeviceID: "gpu-0"}, &status); status.ModelMemory.ModelCount != count {
+				t.Errorf("%d models are told of, not %d", status.ModelMemory.ModelCount, count)
+			}
 		}
 	})
 }
