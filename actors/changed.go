@@ -13,8 +13,11 @@ import (
 // stale reports whether a load would be served by a resident copy whose file may have
 // changed since. One that came as an open file has no path to look at; another tenant's
 // model is for that tenant to look after.
-func stale(m *catalog.Model, r *catalog.LoadRequest) bool {
+func (p *poolActor) stale(m *catalog.Model, r *catalog.LoadRequest) bool {
 	cp := m.Copy(r.Device)
+	if cp == nil {
+		cp = p.core.WarmCopy(m, r.Device)
+	}
 	return cp != nil && cp.State == catalog.Sealed && m.Tenant == r.Tenant && (r.Path == "" || m.At(r.Path)) &&
 		!strings.HasPrefix(m.Path, offeredPath)
 }

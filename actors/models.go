@@ -54,7 +54,9 @@ func (p *poolActor) target(name, tenant, device string) (*deviceActor, *schemas.
 		return h.device(device)
 	}
 	if m, err := p.core.Find(tenant, name); err == nil {
-		if cp := m.Usable(""); cp != nil {
+		if cp := m.Usable(""); cp != nil && h.byID[cp.Home] != nil {
+			return h.device(cp.Home) // it was demoted from there
+		} else if cp != nil {
 			return h.device(cp.Device)
 		}
 	}
@@ -74,7 +76,8 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 		return
 	}
 	r := catalog.LoadRequest{Ref: &modelCall{c: c, begun: p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Path: in.Path, Type: in.Type, Device: d.id,
-		Shared: in.Shared, Pinned: in.Pinned, Priority: in.Priority, RequestID: c.RequestID, DryRun: c.DryRun}
+		Shared: in.Shared, Pinned: in.Pinned, Priority: in.Priority, RequestID: c.RequestID, DryRun: c.DryRun,
+		Cold: in.KeepWarm != nil && !*in.KeepWarm}
 	if in.TimeoutSeconds != nil {
 		r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
 	}
@@ -83,7 +86,7 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 		return
 	}
 	m, err := p.core.Find(c.Tenant, in.Name)
-	if err == nil && stale(m, &r) {
+	if err == nil && p.stale(m, &r) {
 		p.lookAgain(c, r, m)
 		return
 	}
@@ -97,7 +100,7 @@ func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 			c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Model: cp.Model.Name}
 			if c.Action == schemas.ActionLoadModel {
 				c.record.Grant = cp.Grant
-				c.record.Body = codec.Append(nil, codec.JSON, p.loaded(&catalog.Outcome{Copy: cp, Took: cp.Cost}))
+				c.record.Body = codec.Append(nil, codec.JSON, p.loaded(&catalog.Outcome{Copy: cp, Took: cp.Took}))
 			} else {
 				c.record.Body = codec.Append(nil, codec.JSON, p.acquired(cp, r.Reference))
 			}
@@ -193,7 +196,7 @@ func (p *poolActor) loaded(o *catalog.Outcome) *schemas.LoadModelReply {
 	cp := o.Copy
 	d := p.house.byID[cp.Device]
 	r := &schemas.LoadModelReply{Finished: schemas.Done(), Loaded: true, Model: p.model(cp.Model, false), AllocationIDs: []string{cp.Grant.String()},
-		Tier: d.tier(), LoadTimeMs: millis(o.Took), SourceTier: schemas.TierDisk, Evicted: evictions(o.Evicted)}
+		Tier: d.tier(), LoadTimeMs: millis(o.Took), SourceTier: p.sourceTier(cp), Evicted: evictions(o.Evicted)}
 	if o.Hit {
 		r.SourceTier, r.Evicted = d.tier(), []schemas.Eviction{}
 	} else if o.Took > 0 {
@@ -224,6 +227,10 @@ func (p *poolActor) unload(c *call, in *schemas.UnloadModelRequest) {
 	r := catalog.UnloadRequest{Ref: &modelCall{c: c, begun: p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Device: device, Force: in.Force, RequestID: c.RequestID}
 	if in.DeadlineMs != nil {
 		r.Deadline = time.Duration(*in.DeadlineMs) * time.Millisecond
+	}
+	if in.To == schemas.UnloadToRAM {
+		p.demote(c, r)
+		return
 	}
 	if c.DryRun {
 		c.foreseen(p.core.PlanUnload(r), "the model would be released")

@@ -26,6 +26,7 @@ func (p *poolActor) model(m *catalog.Model, tensors bool) schemas.Model {
 	m.Copies(func(cp *catalog.Copy) {
 		out.Readers += cp.Readers()
 		out.LoadCostMs.Disk = max(out.LoadCostMs.Disk, millis(cp.Cost))
+		out.LoadCostMs.RAM = millis(m.WarmCost)
 		out.State = schemas.ModelState(cp.State)
 		if cp.Grant != uuid.Nil {
 			out.Residency = append(out.Residency, schemas.Residency{DeviceID: cp.Device, Tier: p.house.byID[cp.Device].tier(), SizeBytes: cp.Granted, AllocationID: cp.Grant.String()})

@@ -62,6 +62,11 @@ func (h *House) openPool(models map[uuid.UUID]string) error {
 		p.orphans = rep.Orphans
 	}
 	p.strategy = p.core.PolicyName()
+	for _, d := range h.devices {
+		if d.kind == schemas.DeviceTypeRAM {
+			p.core.Warm(d.id)
+		}
+	}
 	return nil
 }
 
@@ -157,6 +162,8 @@ func (p *poolActor) step(s *catalog.Step) {
 		p.allocate(st)
 	case catalog.StepFill:
 		p.house.byID[st.Copy.Device].lend(st.Grant, func(l lent) { p.house.transfer.fill(st.Copy, st.Source, l) })
+	case catalog.StepCopy:
+		p.house.transfer.feed(st)
 	case catalog.StepSeal:
 		d := p.house.byID[st.Copy.Device]
 		d.tell(seam.SystemLane, func() {
@@ -421,7 +428,7 @@ func (p *poolActor) announce(e *catalog.Event) {
 	m, d := cp.Model, p.house.byID[cp.Device]
 	ev := &schemas.ModelEvent{
 		Name: m.Name, Version: m.VersionString(), ContentID: m.ContentID, Tenant: m.Tenant, DeviceID: cp.Device, Tier: d.tier(),
-		SourceTier: schemas.TierDisk, State: schemas.ModelState(cp.State), RequestID: e.RequestID, SizeBytes: m.Bytes, BytesDone: e.Done,
+		SourceTier: p.sourceTier(cp), State: schemas.ModelState(cp.State), RequestID: e.RequestID, SizeBytes: m.Bytes, BytesDone: e.Done,
 		BytesTotal: m.Bytes, ProgressPercentage: percent(e.Done, m.Bytes), DurationMs: millis(e.Took), FreedBytes: e.Freed, Readers: cp.Readers(), Reason: e.Reason,
 	}
 	if e.Took > 0 && e.Done > 0 {

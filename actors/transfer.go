@@ -30,6 +30,7 @@ type transferActor struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 	running map[*catalog.Copy]*fill
+	feeds   map[*catalog.Copy]*task // copies of models that are made of other copies
 	waiting []*fill
 	active  int
 	tasks   map[*task]bool // copies and clears on the devices' workers
@@ -61,7 +62,7 @@ type lent struct {
 var errStopped = errors.New("the load was given up")
 
 func newTransfer(h *House) *transferActor {
-	t := &transferActor{house: h, running: map[*catalog.Copy]*fill{}, tasks: map[*task]bool{}, moves: map[*move]bool{}}
+	t := &transferActor{house: h, running: map[*catalog.Copy]*fill{}, feeds: map[*catalog.Copy]*task{}, tasks: map[*task]bool{}, moves: map[*move]bool{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -226,6 +227,9 @@ func (t *transferActor) ended(f *fill, err error) {
 // stop ends a load at its next chunk.
 func (t *transferActor) stop(cp *catalog.Copy) {
 	t.tell(seam.SystemLane, func() {
+		if k := t.feeds[cp]; k != nil {
+			k.cancel(errStopped)
+		}
 		f, ok := t.running[cp]
 		if !ok {
 			return

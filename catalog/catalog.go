@@ -32,6 +32,7 @@ type Catalog struct {
 	misses     int64
 	// away says that no client can reach the node, since awaySince: leases stand still.
 	away      bool
+	warm      map[string]bool // devices that are main memory
 	awaySince clock.Instant
 	out       Effects
 	taken     bool // out has been taken
@@ -46,7 +47,7 @@ func New(region *store.Region, policy eviction.Policy, newID func() uuid.UUID) *
 
 func newCatalog(policy eviction.Policy, newID func() uuid.UUID) *Catalog {
 	return &Catalog{policy: policy, newID: newID, remembered: maxRemembered,
-		models: map[string]*Model{}, all: map[ModelID]*Model{}, grants: map[uuid.UUID]*Copy{},
+		warm: map[string]bool{}, models: map[string]*Model{}, all: map[ModelID]*Model{}, grants: map[uuid.UUID]*Copy{},
 		byRef: map[string]*Copy{}, answers: map[string]store.RecID{}, next: 1}
 }
 
@@ -104,11 +105,12 @@ func (c *Catalog) Models(tenant string, f func(*Model)) {
 // HitRate counts the loads that found the model resident, and all loads.
 func (c *Catalog) HitRate() (hits, total int64) { return c.hits, c.hits + c.misses }
 
-// Usable picks the copy of a model that is sealed on a device, or on any if device is empty.
+// Usable picks the copy of a model that is sealed on a device, or on any if device is empty:
+// one that a demotion left in main memory where there is no other.
 func (m *Model) Usable(device string) *Copy {
 	var best *Copy
 	for d, cp := range m.copies {
-		if cp.State == Sealed && (device == "" || d == device) && (best == nil || d < best.Device) {
+		if cp.State == Sealed && (device == "" || d == device) && (best == nil || best.Home != "" && cp.Home == "" || (best.Home == "") == (cp.Home == "") && d < best.Device) {
 			best = cp
 		}
 	}
@@ -159,7 +161,7 @@ func (c *Catalog) Revoking(device string) (bytes int64) {
 }
 
 func (cp *Copy) evictable() bool {
-	return cp.State == Sealed && !cp.Model.Pinned && cp.Readers() == 0
+	return cp.State == Sealed && !cp.Model.Pinned && cp.Readers() == 0 && len(cp.feeds) == 0
 }
 
 // PolicyName is the eviction policy's name on the wire.

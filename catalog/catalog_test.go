@@ -36,7 +36,7 @@ func newBench(t *testing.T, bytes int) *bench {
 	return b
 }
 
-var stepNames = map[catalog.StepKind]string{catalog.StepInspect: "inspect", catalog.StepAllocate: "allocate", catalog.StepFill: "fill",
+var stepNames = map[catalog.StepKind]string{catalog.StepInspect: "inspect", catalog.StepAllocate: "allocate", catalog.StepFill: "fill", catalog.StepCopy: "copy",
 	catalog.StepSeal: "seal", catalog.StepRelease: "release", catalog.StepAbandon: "abandon", catalog.StepStop: "stop"}
 
 var outcomeNames = map[catalog.OutcomeKind]string{catalog.OutcomeLoaded: "loaded", catalog.OutcomePlanned: "planned", catalog.OutcomeRefused: "refused",

@@ -51,11 +51,19 @@ func (c *Catalog) Check() error {
 					return fmt.Errorf("catalog: the grant of %q on %s is not listed", m.Name, d)
 				}
 			}
-			if (cp.rec != 0) != (cp.State != Loading) || cp.State == Loading && len(cp.waiters) == 0 || cp.State != Loading && len(cp.waiters) > 0 {
+			if (cp.rec != 0) != (cp.State != Loading) || cp.State == Loading && len(cp.waiters)+len(cp.demotions) == 0 || cp.State != Loading && len(cp.waiters)+len(cp.demotions) > 0 {
 				return fmt.Errorf("catalog: the copy of %q on %s is %s with record %d and %d waiters", m.Name, d, cp.State, cp.rec, len(cp.waiters))
 			}
 			if cp.State == Sealed && len(cp.unloads) > 0 {
 				return fmt.Errorf("catalog: the copy of %q on %s is sealed, and %d wait for its end", m.Name, d, len(cp.unloads))
+			}
+			if cp.from != nil && (!cp.from.feeds[cp] || cp.State != Loading) {
+				return fmt.Errorf("catalog: the copy of %q on %s is %s, and said to be made of that on %s", m.Name, d, cp.State, cp.from.Device)
+			}
+			for f := range cp.feeds {
+				if f.from != cp || f.Model.copies[f.Device] != f {
+					return fmt.Errorf("catalog: the copy of %q on %s feeds none on %s", m.Name, d, f.Device)
+				}
 			}
 			for id := range cp.refs {
 				refs++

@@ -65,6 +65,7 @@ func (h *house) takeOver() *house {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	next.core.Warm("ram-0")
 	if len(rep.Lost) > 0 {
 		h.t.Fatalf("lost %v", rep.Lost)
 	}

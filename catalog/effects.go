@@ -17,6 +17,7 @@ const (
 	StepInspect  StepKind = iota + 1 // read the headers of a model's files [Inspected]
 	StepAllocate                     // ask the device for a weights grant [Granted, Refused]
 	StepFill                         // read the files into the grant [Filled]
+	StepCopy                         // copy the bytes of another copy into the grant [Filled]
 	StepSeal                         // write-seal the grant [SealDone]
 	StepRelease                      // end the grant [Released, ReleaseRefused]
 	StepAbandon                      // take back an allocation request that still waits [Refused]
@@ -30,6 +31,7 @@ type Step struct {
 	Request  *LoadRequest // StepInspect
 	Patience time.Duration
 	Grant    uuid.UUID
+	From     *Copy // StepCopy
 	Force    bool
 	Deadline time.Duration
 	Why      string

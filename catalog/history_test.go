@@ -37,6 +37,8 @@ type house struct {
 	log     []catalog.Event
 	sealed  map[uuid.UUID]string // copies that are usable, by grant, with their device
 	left    *crash
+
+	demoting int // the last unload to main memory
 }
 
 func newHouse(t *rapid.T) *house {
@@ -57,6 +59,7 @@ func newHouse(t *rapid.T) *house {
 		t.Fatal(err)
 	}
 	h.core = catalog.New(region, policy(t), uuid.New)
+	h.core.Warm("ram-0")
 	return h
 }
 
@@ -158,6 +161,25 @@ func (h *house) step(s catalog.Step) {
 			h.toCatalog(func() {
 				h.call(func() { h.core.Progress(cp, 1000, h.now) })
 				h.call(func() { h.core.Filled(cp, fail, h.now) })
+			})
+		})
+	case catalog.StepCopy:
+		from, tenant := s.From, cp.Model.Tenant
+		filled := func(fail *schemas.Error) { h.toCatalog(func() { h.call(func() { h.core.Filled(cp, fail, h.now) }) }) }
+		h.toDevice(from.Device, func() {
+			h.device(from.Device, func(c *ledger.Device) {
+				if _, err := c.Hold(from.Grant, tenant, ledger.HoldRead); err != nil {
+					filled(err)
+					return
+				}
+				h.work = append(h.work, func() {
+					var fail *schemas.Error
+					if rapid.IntRange(0, 9).Draw(h.t, "copy") == 0 {
+						fail = schemas.Errorf(schemas.CodeTransferFailed, "interrupted")
+					}
+					h.toDevice(from.Device, func() { h.device(from.Device, func(c *ledger.Device) { c.Unhold(from.Grant, ledger.HoldRead, h.now) }) })
+					filled(fail)
+				})
 			})
 		})
 	case catalog.StepSeal:
@@ -314,6 +336,7 @@ func (h *house) load() {
 		Device: rapid.SampledFrom(h.names).Draw(t, "device"), RequestID: fmt.Sprint(h.n), DryRun: rapid.IntRange(0, 9).Draw(t, "dry run") == 0,
 		Patience: rapid.SampledFrom([]time.Duration{0, 30 * time.Second}).Draw(t, "patience"), Shared: rapid.Bool().Draw(t, "shared")}
 	r.Path = rapid.SampledFrom([]string{"/m/" + name, "", "/m/" + name, "/m/" + name, "/m/other"}).Draw(t, "path")
+	r.Cold = rapid.Bool().Draw(t, "cold")
 	r.Changed = rapid.IntRange(0, 4).Draw(t, "changed") == 0
 	if rapid.IntRange(0, 3).Draw(t, "acquire") == 0 && !r.DryRun {
 		r.Reference, r.Keep = &catalog.Reference{ID: fmt.Sprint("r", h.n), Lease: rapid.SampledFrom([]time.Duration{0, time.Second}).Draw(t, "lease"), Session: "s1"}, true
@@ -350,10 +373,16 @@ func (h *house) step1() {
 		h.owed[h.n] = "unload"
 		r := catalog.UnloadRequest{Ref: h.n, Tenant: rapid.SampledFrom([]string{"red", "blue"}).Draw(t, "tenant"), Name: rapid.SampledFrom([]string{"a", "b", "*"}).Draw(t, "name"),
 			Device: rapid.SampledFrom([]string{"", "ram-0"}).Draw(t, "device"), Force: rapid.Bool().Draw(t, "force")}
+		if rapid.Bool().Draw(t, "demote") {
+			r.Demote, h.demoting = map[string]string{"sim-0": "ram-0"}, h.n
+		}
 		plan := h.core.PlanUnload(r)
 		h.call(func() { h.core.Unload(r, h.now) })
 		h.foreseen("the unload", plan, h.final[r.Ref].Err)
 	case 4:
+		if h.owed[h.demoting] == "unload" {
+			h.call(func() { h.core.Cancel(h.demoting, schemas.Errorf(schemas.CodeCancelled, "by its client"), h.now) })
+		}
 		for ref := range h.owed {
 			if ref == h.n && h.owed[ref] == "load" {
 				h.call(func() { h.core.Cancel(ref, schemas.Errorf(schemas.CodeCancelled, "by its client"), h.now) })

@@ -10,7 +10,7 @@ import (
 )
 
 // Load brings a model to a device: at once if it is there, with the others if it is on
-// its way, else from its file. The answer is OutcomeLoaded (OutcomeAcquired with a
+// its way, else from a copy in main memory, else from its file. The answer is OutcomeLoaded (OutcomeAcquired with a
 // Reference), OutcomePlanned for a dry run, or OutcomeRefused.
 func (c *Catalog) Load(r LoadRequest, now ledger.Now) {
 	c.begin()
@@ -34,11 +34,23 @@ func (c *Catalog) Load(r LoadRequest, now ledger.Now) {
 			r.Path = m.Path
 		}
 	}
+	if r.DryRun && m != nil && c.source(m, &r) != nil {
+		c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomePlanned, Ref: r.Ref, Segments: m.Segments})
+		return
+	}
 	if r.DryRun {
 		c.out.Steps = append(c.out.Steps, Step{Kind: StepInspect, Request: &r})
 		return
 	}
 	c.start(m, r, now)
+}
+
+// source is the copy in main memory that a load can be made of, or nil: its file is read.
+func (c *Catalog) source(m *Model, r *LoadRequest) *Copy {
+	if r.Changed || r.Path != "" && !m.At(r.Path) {
+		return nil
+	}
+	return c.WarmCopy(m, r.Device)
 }
 
 // meet serves a load of a model that has a copy on the device.
@@ -51,6 +63,10 @@ func (c *Catalog) meet(cp *Copy, r LoadRequest, now ledger.Now) {
 		}
 		c.hits++
 		c.adjust(cp.Model, r)
+		if cp.Home != "" {
+			cp.Home = "" // it is here because somebody wants it here
+			c.saveCopy(cp)
+		}
 		c.deliver(cp, r, true, now)
 	case Loading:
 		if cp.cancel != nil {
@@ -105,10 +121,13 @@ func (c *Catalog) start(m *Model, r LoadRequest, now ledger.Now) {
 		if m.copies[r.Device] != nil {
 			m = c.successor(m)
 		}
+		if from := c.source(m, &r); from != nil {
+			c.promote(m, from, r, now)
+			return
+		}
 	}
-	cp := &Copy{Model: m, Device: r.Device, State: Loading, started: now.Boot, refs: map[string]*Reference{},
-		mappers: map[ledger.SessionID]int32{}, waiters: []LoadRequest{r}}
-	m.copies[r.Device] = cp
+	cp := c.copyOf(m, r.Device, nil, now)
+	cp.waiters = []LoadRequest{r}
 	c.out.Steps = append(c.out.Steps, Step{Kind: StepInspect, Copy: cp, Request: &r})
 	c.event(schemas.EventModelLoading, cp, Event{RequestID: r.RequestID})
 }
@@ -154,6 +173,11 @@ func (c *Catalog) Waiting(cp *Copy, position int, reason string) {
 	for _, r := range cp.waiters {
 		c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomeProgress, Ref: r.Ref, Copy: cp, Position: position, Reason: reason})
 	}
+	for _, d := range cp.demotions {
+		if ref := d.unload.Ref.(*batch).ref; ref != nil {
+			c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomeProgress, Ref: ref, Copy: cp, Position: position, Reason: reason})
+		}
+	}
 }
 
 // Granted is the device's grant for a load. The device has it on record; the copy is
@@ -166,7 +190,15 @@ func (c *Catalog) Granted(cp *Copy, grant uuid.UUID, granted int64, evicted []le
 		c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: grant, Force: true, Why: ledger.WhyLoadFailed})
 		return
 	}
-	c.out.Steps = append(c.out.Steps, Step{Kind: StepFill, Copy: cp, Grant: grant, Source: cp.source})
+	switch from := cp.from; {
+	case from == nil:
+		c.out.Steps = append(c.out.Steps, Step{Kind: StepFill, Copy: cp, Grant: grant, Source: cp.source})
+	case from.State != Sealed:
+		cp.cancel = unloadedMeanwhile(cp.Model.Name)
+		c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: grant, Force: true, Why: ledger.WhyLoadFailed})
+	default:
+		c.out.Steps = append(c.out.Steps, Step{Kind: StepCopy, Copy: cp, Grant: grant, From: from})
+	}
 }
 
 // Refused is the device's refusal of a load, or the end of one that was taken back.
@@ -192,12 +224,13 @@ func (c *Catalog) Progress(cp *Copy, done int64, now ledger.Now) {
 	c.event(schemas.EventModelLoadProgress, cp, Event{Done: done, Took: now.Boot.Sub(cp.started)})
 }
 
-// Filled is the end of StepFill.
+// Filled is the end of StepFill, and of StepCopy.
 func (c *Catalog) Filled(cp *Copy, fail *schemas.Error, now ledger.Now) {
 	c.begin()
-	if cp.cancel != nil {
+	if fail = cp.unfed(fail); cp.cancel != nil {
 		fail = cp.cancel
 	}
+	c.fed(cp, now)
 	if fail != nil {
 		cp.cancel = fail
 		c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: true, Why: ledger.WhyLoadFailed})
@@ -219,14 +252,19 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 		c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: true, Why: ledger.WhyLoadFailed})
 		return
 	}
-	m := cp.Model
-	cp.State, cp.source = Sealed, nil
-	cp.Cost = now.Boot.Sub(cp.started)
-	m.Loads++
-	m.LastUsed = now.Wall
-	cp.UsedAt = now.Boot
-	waiters := cp.waiters
-	cp.waiters = nil
+	m, waiters, asker := cp.Model, cp.waiters, cp.asker()
+	cp.State, cp.source, cp.waiters = Sealed, nil, nil
+	cp.Took = now.Boot.Sub(cp.started)
+	switch {
+	case cp.Origin == "":
+		cp.Cost = cp.Took
+	case c.warm[cp.Origin]:
+		m.WarmCost = cp.Took
+	}
+	if len(waiters) > 0 {
+		m.Loads++
+		m.LastUsed, cp.UsedAt, cp.Home = now.Wall, now.Boot, ""
+	}
 	if err := c.saveSealed(cp, waiters, now); err != nil {
 		cp.State, cp.waiters = Loading, waiters
 		cp.cancel = err
@@ -234,13 +272,37 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 		return
 	}
 	c.policy.Loaded(object(cp), now.Boot)
-	c.event(schemas.EventModelLoaded, cp, Event{RequestID: waiters[0].RequestID, Took: cp.Cost, Done: cp.done})
+	kind := schemas.EventModelLoaded
+	if c.warm[cp.Origin] {
+		kind = schemas.EventModelPromoted
+	}
+	c.event(kind, cp, Event{RequestID: asker, Took: cp.Took, Done: cp.done})
 	for i, r := range waiters {
 		c.use(cp, now)
 		c.hand(cp, r, i > 0)
 	}
 	c.moved(cp.Device)
 	c.succeed(m, now)
+	demotions := cp.demotions
+	cp.demotions = nil
+	for _, d := range demotions {
+		c.demoted(d.from, cp, d.unload)
+	}
+	c.unwarmed(cp, waiters)
+	if len(waiters) == 0 {
+		c.settle(cp, now) // a newer version may have come meanwhile
+	}
+}
+
+// asker is the request_id of the command that began a load.
+func (cp *Copy) asker() string {
+	switch {
+	case len(cp.waiters) > 0:
+		return cp.waiters[0].RequestID
+	case len(cp.demotions) > 0:
+		return cp.demotions[0].unload.RequestID
+	}
+	return ""
 }
 
 // deliver answers a load with a copy that is there.
@@ -257,7 +319,7 @@ func (c *Catalog) deliver(cp *Copy, r LoadRequest, hit bool, now ledger.Now) {
 }
 
 func (c *Catalog) hand(cp *Copy, r LoadRequest, hit bool) {
-	o := Outcome{Kind: OutcomeLoaded, Ref: r.Ref, Copy: cp, Hit: hit, Took: cp.Cost, Evicted: cp.evicted}
+	o := Outcome{Kind: OutcomeLoaded, Ref: r.Ref, Copy: cp, Hit: hit, Took: cp.Took, Evicted: cp.evicted}
 	if r.Reference != nil {
 		o.Kind, o.Reference = OutcomeAcquired, r.Reference
 	}
@@ -272,11 +334,9 @@ func (c *Catalog) failed(cp *Copy, err *schemas.Error, now ledger.Now) {
 	m := cp.Model
 	delete(m.copies, cp.Device)
 	delete(c.grants, cp.Grant)
-	id := ""
-	if len(cp.waiters) > 0 {
-		id = cp.waiters[0].RequestID
-	}
+	id := cp.asker()
 	cp.State = Failed
+	c.fed(cp, now)
 	c.event(schemas.EventModelLoadFailed, cp, Event{RequestID: id, Err: err, Reason: err.Message, Took: now.Boot.Sub(cp.started)})
 	for _, r := range cp.waiters {
 		c.refuse(r.Ref, err)
@@ -284,23 +344,30 @@ func (c *Catalog) failed(cp *Copy, err *schemas.Error, now ledger.Now) {
 	for _, u := range cp.unloads {
 		c.unloaded(u, cp, 0, true, 0)
 	}
-	cp.waiters, cp.unloads = nil, nil
+	for _, d := range cp.demotions {
+		c.refuseUnload(d.unload, err)
+	}
+	cp.waiters, cp.unloads, cp.demotions = nil, nil, nil
 	c.moved(cp.Device)
-	if len(m.copies) == 0 && m.rec == 0 {
+	if len(m.copies) == 0 && m.rec == 0 || m.Superseded && m.nowhere() {
 		c.drop(m) // it was never there: its name means what it meant before
 	}
 }
 
-// Cancel takes one waiter off a load; the last one ends it. It reports whether ref waited.
+// Cancel takes one waiter off a load, or an unload off the demotions that it waits for; the
+// last one ends what is under way. It reports whether ref waited.
 func (c *Catalog) Cancel(ref any, err *schemas.Error, now ledger.Now) bool {
 	c.begin()
+	if c.cancelUnload(ref, err) {
+		return true
+	}
 	for _, m := range c.all {
 		for _, cp := range m.copies {
 			for i, r := range cp.waiters {
 				if r.Ref != ref {
 					continue
 				}
-				if len(cp.waiters) > 1 {
+				if len(cp.waiters)+len(cp.demotions) > 1 {
 					cp.waiters = append(cp.waiters[:i:i], cp.waiters[i+1:]...)
 					c.refuse(ref, err)
 					return true

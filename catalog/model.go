@@ -45,8 +45,10 @@ type Model struct {
 	Segments       []int64 // the layout: bytes of each segment, before the device's rounding
 	Loads          int64
 	LastUsed       time.Time
-	Superseded     bool   // a newer version has its name
-	asked          string // the path as its first client wrote it
+	// WarmCost is what it took the last time to load it from main memory; 0: it never was.
+	WarmCost   time.Duration
+	Superseded bool   // a newer version has its name
+	asked      string // the path as its first client wrote it
 	// Stamp is the shell's, of the file that was inspected; nil after a take-over.
 	Stamp any
 	// prev is the version that this one replaces when its first copy is sealed.
@@ -73,27 +75,36 @@ func (m *Model) Copies(f func(*Copy)) {
 
 // Copy is a model on one device.
 type Copy struct {
-	Model    *Model
-	Device   string
-	State    State
-	Grant    uuid.UUID
-	Granted  int64
-	Cost     time.Duration // what the last load took, disk to sealed
-	UsedAt   clock.Instant
-	refs     map[string]*Reference
-	mappers  map[ledger.SessionID]int32 // pid by session
-	waiters  []LoadRequest
-	unloads  []UnloadRequest
-	why      string // of the release under way
-	force    bool   // it is released whoever reads it
-	ordered  bool   // the optimizer ordered it
-	started  clock.Instant
-	done     int64         // bytes read so far
-	progress clock.Instant // when progress was last published
-	evicted  []ledger.Evicted
-	cancel   *schemas.Error // the load was given up, for this reason
-	source   any            // from the Description
-	rec      store.RecID
+	Model   *Model
+	Device  string
+	State   State
+	Grant   uuid.UUID
+	Granted int64
+	Cost    time.Duration // what the last load from disk took, of this copy or the one it was made of
+	Took    time.Duration // what it took to make this one; 0 after a take-over
+	// Origin is the device of the copy that this one was made of; "" is the files, or not known
+	// since a take-over.
+	Origin string
+	// Home is the device from which this copy was demoted; "": somebody asked for it here.
+	Home      string
+	UsedAt    clock.Instant
+	refs      map[string]*Reference
+	mappers   map[ledger.SessionID]int32 // pid by session
+	waiters   []LoadRequest
+	unloads   []UnloadRequest
+	from      *Copy          // what it is being made of; nil: its files
+	feeds     map[*Copy]bool // the copies that are being made of it
+	demotions []demotion     // unloads that go on when it is sealed
+	why       string         // of the release under way
+	force     bool           // it is released whoever reads it
+	ordered   bool           // the optimizer ordered it
+	started   clock.Instant
+	done      int64         // bytes read so far
+	progress  clock.Instant // when progress was last published
+	evicted   []ledger.Evicted
+	cancel    *schemas.Error // the load was given up, for this reason
+	source    any            // from the Description
+	rec       store.RecID
 }
 
 // Reference keeps a model from being evicted, on behalf of a session or for a lease.
@@ -167,6 +178,9 @@ type LoadRequest struct {
 	// Offered is the shell's: the open file of a request whose Path the shell made up for it.
 	// It comes back in StepInspect.
 	Offered any
+	// Cold lets go of the copy in main memory that the model was loaded from, unless somebody
+	// asked for that one.
+	Cold bool
 	// Keep leaves the model's type, pin, priority and sharing as they are: the request
 	// says nothing of them.
 	Keep bool
@@ -178,7 +192,12 @@ type UnloadRequest struct {
 	Tenant, Name string
 	Everyone     bool   // with the name "*": the models of all tenants
 	Device       string // empty: every device
-	Force        bool
-	Deadline     time.Duration
-	RequestID    string
+	// Demote keeps the models in main memory: it says for each device to which device of
+	// main memory its copies go. nil: the bytes are dropped.
+	Demote    map[string]string
+	Force     bool
+	Deadline  time.Duration
+	RequestID string
+
+	into *Copy // the copy in main memory that a demotion has made
 }

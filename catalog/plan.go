@@ -39,6 +39,8 @@ func (w *Want) excluded(cp *Copy, key string) string {
 	switch {
 	case w.Excluded[key] != "":
 		return w.Excluded[key]
+	case len(cp.feeds) > 0:
+		return "it is being copied"
 	case w.Tenant != "" && cp.Model.Tenant != w.Tenant:
 		return "another tenant's"
 	case w.Names[cp.Model.Name]:
@@ -75,7 +77,7 @@ func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, map[string]*Co
 		}
 		byKey[key] = cp
 		x := eviction.Candidate{
-			Object: eviction.Object{Key: key, Bytes: cp.Granted, Cost: cp.Cost.Seconds()},
+			Object: eviction.Object{Key: key, Bytes: cp.Granted, Cost: cp.cost().Seconds()},
 			Pinned: cp.Model.Pinned, Readers: cp.Readers(), Priority: cp.Model.Priority,
 			LastUsed: cp.UsedAt, Excluded: w.excluded(cp, key), LastVictim: key == w.LastVictim, Group: cp.Model.Tenant,
 		}

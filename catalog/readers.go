@@ -1,6 +1,8 @@
 package catalog
 
 import (
+	"time"
+
 	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/clock"
@@ -10,7 +12,19 @@ import (
 )
 
 func object(cp *Copy) eviction.Object {
-	return eviction.Object{Key: cp.Key(), Bytes: cp.Granted, Cost: cp.Cost.Seconds()}
+	return eviction.Object{Key: cp.Key(), Bytes: cp.Granted, Cost: cp.cost().Seconds()}
+}
+
+// cost is what it would take to have the copy again: less, where main memory has another.
+func (cp *Copy) cost() time.Duration {
+	if w := cp.Model.WarmCost; w > 0 && cp.Home == "" && w < cp.Cost {
+		for _, other := range cp.Model.copies {
+			if other.Home != "" && other.State == Sealed {
+				return w
+			}
+		}
+	}
+	return cp.Cost
 }
 
 // Mapped is the device's word that a session holds descriptors of a copy, or no longer.
@@ -113,7 +127,7 @@ func (c *Catalog) Tick(now ledger.Now) {
 
 // settle lets go of a superseded version that nobody reads any more.
 func (c *Catalog) settle(cp *Copy, now ledger.Now) {
-	if cp.Model.Superseded && cp.State == Sealed && cp.Readers() == 0 {
+	if cp.Model.Superseded && cp.State == Sealed && cp.Readers() == 0 && len(cp.feeds) == 0 && cp.Model.copies[cp.Device] == cp {
 		c.release(cp, false, 0, "a newer version has its name", nil)
 	}
 }

@@ -39,6 +39,7 @@ type modelRecord struct {
 	Tensors    []schemas.Tensor `json:"tensors"`
 	Loads      int64            `json:"loads"`
 	LastUsed   time.Time        `json:"last_used"`
+	WarmCost   time.Duration    `json:"warm_cost,omitempty"`
 	Superseded bool             `json:"superseded"`
 }
 
@@ -53,6 +54,7 @@ type copyRecord struct {
 	// Revoking copies are on their way out; a successor goes on with it.
 	Revoking bool   `json:"revoking"`
 	Force    bool   `json:"force,omitempty"`
+	Home     string `json:"home,omitempty"`
 	Why      string `json:"why"`
 }
 
@@ -65,12 +67,12 @@ func encode(v any) []byte {
 func (m *Model) record() []byte {
 	return encode(modelRecord{ID: m.ID, Tenant: m.Tenant, Name: m.Name, Path: m.Path, Asked: m.asked, ContentID: m.ContentID, Version: m.Version,
 		Type: m.Type, Shared: m.Shared, Pinned: m.Pinned, Priority: m.Priority, Bytes: m.Bytes, Segments: m.Segments,
-		Tensors: m.Tensors, Loads: m.Loads, LastUsed: m.LastUsed, Superseded: m.Superseded})
+		Tensors: m.Tensors, Loads: m.Loads, LastUsed: m.LastUsed, WarmCost: m.WarmCost, Superseded: m.Superseded})
 }
 
 func (cp *Copy) record() []byte {
 	r := copyRecord{Model: cp.Model.ID, Device: cp.Device, Grant: cp.Grant, Granted: cp.Granted, Cost: cp.Cost, UsedAt: cp.UsedAt,
-		Revoking: cp.State == Revoking, Force: cp.force, Why: cp.why}
+		Revoking: cp.State == Revoking, Force: cp.force, Home: cp.Home, Why: cp.why}
 	for _, id := range sorted(cp.refs) {
 		r.Refs = append(r.Refs, cp.refs[id])
 	}

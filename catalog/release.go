@@ -28,6 +28,10 @@ func (c *Catalog) Unload(r UnloadRequest, now ledger.Now) {
 		u := r
 		u.Ref = b
 		b.name(cp.Model.Name)
+		if r.Demote != nil {
+			c.demote(cp, u, now)
+			continue
+		}
 		switch cp.State {
 		case Sealed:
 			c.release(cp, r.Force, r.Deadline, ledger.WhyUnloaded, &u)
@@ -84,7 +88,7 @@ func (c *Catalog) Evict(cp *Copy, why string, now ledger.Now) bool {
 // it is asked to let go by the deadline (0: the device's own). A pinned copy stays.
 func (c *Catalog) EvictByForce(cp *Copy, deadline time.Duration, why string, now ledger.Now) bool {
 	c.begin()
-	if cp.State != Sealed || cp.Model.Pinned {
+	if cp.State != Sealed || cp.Model.Pinned || len(cp.feeds) > 0 {
 		return false
 	}
 	c.evict(cp, true, deadline, why, now)
@@ -135,7 +139,11 @@ func (c *Catalog) Released(grant uuid.UUID, freed, zombie int64, confirmed bool,
 		delete(c.grants, grant)
 		c.erase(cp)
 		c.unknown(cp)
-		c.event(schemas.EventModelUnloaded, cp, Event{Freed: freed, Reason: cp.why})
+		kind := schemas.EventModelUnloaded
+		if cp.why == WhyDemoted {
+			kind = schemas.EventModelDemoted
+		}
+		c.event(kind, cp, Event{Freed: freed, Reason: cp.why})
 		if m := cp.Model; m.Superseded && m.nowhere() {
 			c.drop(m)
 		}
@@ -161,15 +169,15 @@ func (c *Catalog) ReleaseRefused(grant uuid.UUID, err *schemas.Error, now ledger
 	cp.State, cp.ordered, cp.force = Sealed, false, false
 	c.saveCopy(cp)
 	c.policy.Loaded(object(cp), now.Boot)
-	for _, u := range cp.unloads {
-		b := u.Ref.(*batch)
-		if b.ref != nil {
-			c.refuse(b.ref, err)
-			b.ref = nil
-		}
-	}
+	unloads := cp.unloads
 	cp.unloads = nil
 	c.moved(cp.Device)
+	for _, u := range unloads {
+		c.refuseUnload(u, err)
+		if u.into != nil {
+			c.cool(u.into)
+		}
+	}
 }
 
 // unknown has the policy forget a copy that was not evicted, unless another version of
@@ -285,11 +293,20 @@ func (c *Catalog) unloadable(r UnloadRequest) ([]*Copy, *schemas.Error) {
 		return nil, schemas.Errorf(schemas.CodeDeviceLost, "model %q is on a device that is missing from the node's configuration, and is kept for when it is back", r.Name).
 			With("name", r.Name)
 	}
+	if r.Demote != nil {
+		var err *schemas.Error
+		if copies, err = c.demotable(r, copies); err != nil {
+			return nil, err
+		}
+	}
 	if !r.Force {
 		for _, cp := range copies {
-			if n := cp.Readers(); n > 0 && cp.State == Sealed {
-				return nil, schemas.Errorf(schemas.CodeModelInUse, "%d readers hold model %q on %s: wait for them, or use force", n, cp.Model.Name, cp.Device).
-					With("readers", n).With("name", cp.Model.Name)
+			switch {
+			case cp.State != Sealed:
+			case cp.Readers() > 0:
+				return nil, inUse(cp)
+			case len(cp.feeds) > 0 && r.Demote == nil:
+				return nil, beingCopied(cp)
 			}
 		}
 	}

@@ -176,7 +176,7 @@ func (im *image) check() error {
 func (c *Catalog) addModel(r modelRecord, rec store.RecID) {
 	m := &Model{ID: r.ID, Identity: Identity{Tenant: r.Tenant, Name: r.Name, Path: r.Path, ContentID: r.ContentID, Version: r.Version},
 		Type: r.Type, Shared: r.Shared, Pinned: r.Pinned, Priority: r.Priority, Bytes: r.Bytes, Tensors: r.Tensors, Segments: r.Segments,
-		Loads: r.Loads, LastUsed: r.LastUsed, Superseded: r.Superseded, asked: r.Asked, copies: map[string]*Copy{}, rec: rec}
+		Loads: r.Loads, LastUsed: r.LastUsed, WarmCost: r.WarmCost, Superseded: r.Superseded, asked: r.Asked, copies: map[string]*Copy{}, rec: rec}
 	c.all[m.ID] = m
 	c.next = max(c.next, m.ID+1)
 	if !m.Superseded {
@@ -186,7 +186,7 @@ func (c *Catalog) addModel(r modelRecord, rec store.RecID) {
 
 func (c *Catalog) addCopy(m *Model, r copyRecord, rec store.RecID, now ledger.Now) {
 	cp := &Copy{Model: m, Device: r.Device, State: Sealed, Grant: r.Grant, Granted: r.Granted, Cost: r.Cost, UsedAt: r.UsedAt,
-		refs: map[string]*Reference{}, mappers: map[ledger.SessionID]int32{}, why: r.Why, force: r.Force, rec: rec, done: m.Bytes}
+		refs: map[string]*Reference{}, mappers: map[ledger.SessionID]int32{}, why: r.Why, force: r.Force, Home: r.Home, rec: rec, done: m.Bytes}
 	for _, ref := range r.Refs {
 		cp.refs[ref.ID] = ref
 		c.byRef[ref.ID] = cp

@@ -14,11 +14,17 @@ func (c *Catalog) Resume(now ledger.Now) {
 	}
 }
 
-// Waiters are the refs of the requests that wait for the copy's load.
+// Waiters are the refs of the requests that wait for the copy: loads, and unloads that take
+// the model to main memory.
 func (cp *Copy) Waiters() []any {
-	out := make([]any, len(cp.waiters))
-	for i, r := range cp.waiters {
-		out[i] = r.Ref
+	out := make([]any, 0, len(cp.waiters)+len(cp.demotions))
+	for _, r := range cp.waiters {
+		out = append(out, r.Ref)
+	}
+	for _, d := range cp.demotions {
+		if ref := d.unload.Ref.(*batch).ref; ref != nil {
+			out = append(out, ref)
+		}
 	}
 	return out
 }

@@ -55,7 +55,7 @@ func newRare() rare {
 func (n *Node) event(e *schemas.Event) {
 	switch d := e.Data.(type) {
 	case *schemas.ModelEvent:
-		if e.Event == schemas.EventModelLoaded {
+		if e.Event == schemas.EventModelLoaded || e.Event == schemas.EventModelPromoted {
 			n.loaded(d)
 		}
 	case *schemas.OptimizationEvent:

@@ -67,7 +67,7 @@ var outcomes = map[Action]outcome{
 	ActionOptimize:         {errors: []Code{CodeInvalidDevice, CodeAllocationNotFound, CodeModelInUse, CodeNodeRequired}, events: []string{"optimization", "model", "allocation"}},
 	ActionSetLimits:        {errors: []Code{CodeInvalidDevice, CodeNodeRequired}},
 	ActionLoadModel:        {errors: []Code{CodeInvalidDevice, CodeAllocationInUse, CodeModelNotFound, CodeModelConflict, CodeInvalidModel, CodeFileNotReadable, CodeOutOfMemory, CodeQuotaExceeded, CodeTransferFailed, CodeStaleHandle, CodeNodeRequired}, events: []string{"model", "allocation", "optimization"}},
-	ActionUnloadModel:      {errors: []Code{CodeInvalidDevice, CodeModelNotFound, CodeModelInUse, CodeNodeRequired}, events: []string{"model", "allocation"}},
+	ActionUnloadModel:      {errors: []Code{CodeInvalidDevice, CodeModelNotFound, CodeModelInUse, CodeOutOfMemory, CodeQuotaExceeded, CodeTransferFailed, CodeNodeRequired}, events: []string{"model", "allocation"}},
 	ActionAcquireModel:     {errors: []Code{CodeInvalidDevice, CodeAllocationInUse, CodeModelNotFound, CodeModelConflict, CodeInvalidModel, CodeFileNotReadable, CodeOutOfMemory, CodeQuotaExceeded, CodeTransferFailed, CodeStaleHandle, CodeNodeRequired}, events: []string{"model", "allocation"}},
 	ActionReleaseModel:     {errors: []Code{CodeInvalidDevice, CodeModelNotFound, CodeStaleHandle, CodeNodeRequired}},
 	ActionGetModelInfo:     {errors: []Code{CodeModelNotFound, CodeNodeRequired}},

@@ -280,8 +280,8 @@ type UnloadModelRequest struct {
 	Name string `json:"name" check:"required"`
 	// Only its copy there.
 	DeviceID string `json:"device_id,omitempty" check:"bytes=128"`
-	// Drop the bytes, or keep a copy in main memory.
-	To UnloadTo `json:"to,omitempty" default:"drop" unbuilt:"ram"`
+	// Drop the bytes, or keep a copy in main memory: the next load takes it from there.
+	To UnloadTo `json:"to,omitempty" default:"drop"`
 	// Also where readers hold it: their mappings are revoked.
 	Force bool `json:"force,omitempty"`
 	// How long readers have to let go, in milliseconds.

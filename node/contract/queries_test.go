@@ -184,14 +184,6 @@ func TestNotBuilt(t *testing.T) {
 				c.t.Errorf("%s is not named in %v", action, d)
 			}
 		}
-		for _, f := range []struct {
-			action, field string
-			in            obj
-		}{
-			{"unload_model", "to", obj{"name": "m", "to": "ram"}},
-		} {
-			c.want(c.fails("NOT_IMPLEMENTED", f.action, f.in), "field", f.field)
-		}
 		offered, _ := c.do("model_status", obj{})["available_operations"].([]any)
 		for _, spec := range schemas.All() {
 			if slices.Contains(offered, any(string(spec.Action))) != spec.Built {
