@@ -136,6 +136,7 @@ func (b *Bus) open() error {
 		}
 	}
 	slices.Sort(apart)
+	b.cfg.History.Tenants = apart
 	b.outbox = NewOutbox(OutboxConfig{
 		Tenants: apart,
 		History: LinkOf(b.history), Pressure: b.pressure, Confirm: b.server == nil, Node: c.Node, BootID: c.BootID,

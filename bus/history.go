@@ -19,6 +19,18 @@ type HistoryConfig struct {
 	MaxBytes int64
 	// Replicas is for clusters; 0 is 1.
 	Replicas int
+	// Tenants have accounts of their own, and each a stream of what it may hear. Together
+	// they have a quarter of MaxBytes.
+	Tenants []string
+}
+
+// share is how many bytes the stream of all events may take, and that of each tenant.
+func (c *HistoryConfig) share() (all, each int64) {
+	if len(c.Tenants) == 0 {
+		return c.MaxBytes, 0
+	}
+	all = c.MaxBytes - c.MaxBytes/4
+	return all, max(1, c.MaxBytes/4/int64(len(c.Tenants)))
 }
 
 // duplicatesWindow is how long the stream knows an event's id: longer than an
@@ -39,8 +51,8 @@ func (e *HistoryError) Error() string {
 // Unwrap is the cause.
 func (e *HistoryError) Unwrap() error { return e.Err }
 
-// KeepHistory creates the stream MEMORY_EVENTS, or brings an existing one to the
-// configuration. Errors are *HistoryError: without JetStream everything works but
+// KeepHistory creates the stream MEMORY_EVENTS and those of tenants, or brings existing ones
+// to the configuration. Errors are *HistoryError: without JetStream everything works but
 // replays and late comers.
 func KeepHistory(ctx context.Context, nc *nats.Conn, c HistoryConfig) error {
 	if c.MaxAge == 0 {
@@ -53,20 +65,19 @@ func KeepHistory(ctx context.Context, nc *nats.Conn, c HistoryConfig) error {
 	if err != nil {
 		return &HistoryError{Fix: "this is a defect: report it", Err: err}
 	}
-	_, err = js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name:        schemas.EventStream,
-		Description: "events of the memory nodes",
-		Subjects:    []string{schemas.EventSubjects()},
-		Retention:   jetstream.LimitsPolicy,
-		Discard:     jetstream.DiscardOld,
-		MaxAge:      c.MaxAge,
-		MaxBytes:    c.MaxBytes,
-		Duplicates:  min(duplicatesWindow, c.MaxAge),
-		Storage:     jetstream.FileStorage,
-		Replicas:    max(1, c.Replicas),
-		AllowDirect: true,
-		NoAck:       true,
-	})
+	all, each := c.share()
+	err = c.keep(ctx, js, jetstream.StreamConfig{Name: schemas.EventStream, Description: "events of the memory nodes",
+		Subjects: []string{schemas.EventSubjects()}, MaxBytes: all})
+	for _, t := range c.Tenants {
+		if err != nil {
+			break
+		}
+		// Kept under the subjects that the tenant knows.
+		subjects := schemas.TenantSubject(t, schemas.EventSubjects())
+		err = c.keep(ctx, js, jetstream.StreamConfig{Name: schemas.TenantEventStream(t), Description: "events of the memory nodes, as tenant " + t + " hears them",
+			Subjects: []string{subjects}, MaxBytes: each,
+			SubjectTransform: &jetstream.SubjectTransformConfig{Source: subjects, Destination: schemas.EventSubjects()}})
+	}
 	if err == nil {
 		return nil
 	}
@@ -79,4 +90,13 @@ func KeepHistory(ctx context.Context, nc *nats.Conn, c HistoryConfig) error {
 		fix = "allow this user to publish to $JS.API.> and to use JetStream"
 	}
 	return &HistoryError{Fix: fix, Err: err}
+}
+
+// keep makes a stream with what all of them have in common.
+func (c *HistoryConfig) keep(ctx context.Context, js jetstream.JetStream, s jetstream.StreamConfig) error {
+	s.Retention, s.Discard, s.Storage = jetstream.LimitsPolicy, jetstream.DiscardOld, jetstream.FileStorage
+	s.MaxAge, s.Duplicates, s.Replicas = c.MaxAge, min(duplicatesWindow, c.MaxAge), max(1, c.Replicas)
+	s.AllowDirect, s.NoAck = true, true
+	_, err := js.CreateOrUpdateStream(ctx, s)
+	return err
 }

@@ -63,6 +63,10 @@ func SplitCommand(subject string) (tenant string, a Action, node string, ok bool
 // EventStream is the JetStream stream that keeps the events.
 const EventStream = "MEMORY_EVENTS"
 
+// TenantEventStream is the stream that keeps what a tenant may hear, in the nodes' account:
+// MEMORY_EVENTS_<tenant>. In the tenant's account it appears as EventStream.
+func TenantEventStream(tenant string) string { return EventStream + "_" + tenant }
+
 // EventSubjects matches every kept event: memory.events.>
 func EventSubjects() string { return subjectRoot + "events.>" }
 

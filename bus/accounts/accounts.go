@@ -124,6 +124,9 @@ func (c *Config) Text() string {
 		for _, s := range eventSubjects() {
 			exports = append(exports, fmt.Sprintf("{stream: %q, accounts: [%s]}", schemas.TenantSubject(t.Name, s), to))
 		}
+		for _, s := range historySubjects(schemas.TenantEventStream(t.Name)) {
+			exports = append(exports, fmt.Sprintf("{service: %q, response_type: \"stream\", accounts: [%s]}", s, to))
+		}
 		if t.operated() {
 			for _, s := range commandSubjects() {
 				exports = append(exports, fmt.Sprintf("{service: %q, accounts: [%s]}", schemas.OperatorSubject(t.Name, s), operatorsOf(t.Name)))
@@ -134,6 +137,9 @@ func (c *Config) Text() string {
 		all := strings.Join(operators, ", ")
 		for _, s := range eventSubjects() {
 			exports = append(exports, fmt.Sprintf("{stream: %q, accounts: [%s]}", s, all))
+		}
+		for _, s := range historySubjects(schemas.EventStream) {
+			exports = append(exports, fmt.Sprintf("{service: %q, response_type: \"stream\", accounts: [%s]}", s, all))
 		}
 		exports = append(exports, fmt.Sprintf("{service: %q, response_type: \"stream\", accounts: [%s]}", discoverySubject, all))
 	}
@@ -181,6 +187,10 @@ func (t *Tenant) write(w *writer) {
 	for _, s := range eventSubjects() {
 		imports = append(imports, fmt.Sprintf("{stream: {account: %s, subject: %q}, to: %q}", NodeAccount, schemas.TenantSubject(t.Name, s), s))
 	}
+	as := historySubjects(schemas.EventStream)
+	for i, s := range historySubjects(schemas.TenantEventStream(t.Name)) {
+		imports = append(imports, fmt.Sprintf("{service: {account: %s, subject: %q}, to: %q}", NodeAccount, s, as[i]))
+	}
 	w.list("imports", len(imports), func(i int) string { return imports[i] })
 	w.close()
 	operators := t.of(true)
@@ -198,7 +208,9 @@ func (t *Tenant) write(w *writer) {
 	for _, s := range eventSubjects() {
 		imports = append(imports, fmt.Sprintf("{stream: {account: %s, subject: %q}}", NodeAccount, s))
 	}
-	imports = append(imports, fmt.Sprintf("{service: {account: %s, subject: %q}}", NodeAccount, discoverySubject))
+	for _, s := range append(historySubjects(schemas.EventStream), discoverySubject) {
+		imports = append(imports, fmt.Sprintf("{service: {account: %s, subject: %q}}", NodeAccount, s))
+	}
 	w.list("imports", len(imports), func(i int) string { return imports[i] })
 	w.close()
 }

@@ -116,6 +116,9 @@ func ExampleConfig_Text() {
 	//       {service: "isobar.blue.memory.*.*", accounts: [tenant-blue]}
 	//       {stream: "isobar.blue.memory.events.>", accounts: [tenant-blue]}
 	//       {stream: "isobar.blue.memory.heartbeat.*", accounts: [tenant-blue]}
+	//       {service: "$JS.API.STREAM.INFO.MEMORY_EVENTS_blue", response_type: "stream", accounts: [tenant-blue]}
+	//       {service: "$JS.API.DIRECT.GET.MEMORY_EVENTS_blue", response_type: "stream", accounts: [tenant-blue]}
+	//       {service: "$JS.API.DIRECT.GET.MEMORY_EVENTS_blue.>", response_type: "stream", accounts: [tenant-blue]}
 	//     ]
 	//   }
 	//   tenant-blue {
@@ -124,6 +127,9 @@ func ExampleConfig_Text() {
 	//       {service: {account: ISOBAR, subject: "isobar.blue.memory.*.*"}, to: "memory.*.*", share: true}
 	//       {stream: {account: ISOBAR, subject: "isobar.blue.memory.events.>"}, to: "memory.events.>"}
 	//       {stream: {account: ISOBAR, subject: "isobar.blue.memory.heartbeat.*"}, to: "memory.heartbeat.*"}
+	//       {service: {account: ISOBAR, subject: "$JS.API.STREAM.INFO.MEMORY_EVENTS_blue"}, to: "$JS.API.STREAM.INFO.MEMORY_EVENTS"}
+	//       {service: {account: ISOBAR, subject: "$JS.API.DIRECT.GET.MEMORY_EVENTS_blue"}, to: "$JS.API.DIRECT.GET.MEMORY_EVENTS"}
+	//       {service: {account: ISOBAR, subject: "$JS.API.DIRECT.GET.MEMORY_EVENTS_blue.>"}, to: "$JS.API.DIRECT.GET.MEMORY_EVENTS.>"}
 	//     ]
 	//   }
 	// }

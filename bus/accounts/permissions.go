@@ -21,12 +21,19 @@ func eventSubjects() []string {
 	return []string{schemas.EventSubjects(), schemas.HeartbeatSubject("*")}
 }
 
+// historySubjects are the ways to read a stream of events that leave nothing behind: what it
+// has, and its messages by number, by time and by subject. Consumers are not among them: one
+// that pushes could send what is kept to any subject of the nodes' account.
+func historySubjects(stream string) []string {
+	return []string{"$JS.API.STREAM.INFO." + stream, "$JS.API.DIRECT.GET." + stream, "$JS.API.DIRECT.GET." + stream + ".>"}
+}
+
 // Publish lists the subjects that a role may publish to.
 func Publish(role schemas.Role) []string {
 	if role == schemas.RoleOperator {
-		return append(commandSubjects(), discoverySubject)
+		return append(append(commandSubjects(), discoverySubject), historySubjects(schemas.EventStream)...)
 	}
-	var out []string
+	out := historySubjects(schemas.EventStream)
 	for _, s := range schemas.All() {
 		if !role.Allows(s.Role) {
 			continue
