@@ -25,7 +25,8 @@ if [ -z "$kernel" ]; then
 			exit 1
 		fi
 		mkdir -p "$lab"
-		(cd "$lab" && apt-get download -qq "$package" 2>/dev/null && dpkg -x linux-image-*.deb .)
+		(cd "$lab" && apt-get download -qq -o APT::Sandbox::User=root "$package" && dpkg -x linux-image-*.deb .) ||
+			{ echo "$package could not be fetched: set KERNEL= to a bzImage, or apt-get update" >&2; exit 1; }
 	fi
 	kernel=$(compgen -G "$lab/boot/vmlinuz-*" | head -n 1)
 fi
