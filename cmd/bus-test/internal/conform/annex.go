@@ -105,7 +105,7 @@ func (w *world) closeAnnexes() error {
 // slow is a node with a device that is slow enough to be caught at work.
 func (c caller) slow() caller {
 	return caller{c.as(c.annexed("slow", map[string][]string{"devices": {
-		fmt.Sprintf("sim:gpu-0=%dMiB", 128), fmt.Sprintf("sim:slow-0=%dMiB,bandwidth=%dMiB", 64, 16)}}), ""), c.f}
+		fmt.Sprintf("sim:gpu-0=%dMiB", 128), fmt.Sprintf("sim:slow-0=%dMiB,bandwidth=%dMiB", 64, 8)}}), ""), c.f}
 }
 
 // mayAllocate reports whether a user of an annex may: a reader may not.

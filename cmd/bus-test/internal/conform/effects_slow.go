@@ -13,7 +13,7 @@ func (c caller) slowEffects(add adder) {
 	if c.own == nil {
 		return
 	}
-	const size = 24*mib + 4096
+	const size = 8*mib + 4096
 	// empty wants the slow device to be as empty as before, by its figures and by the kernel's.
 	empty := func(c caller, before, blocks int64) {
 		c.eventually(func() string {

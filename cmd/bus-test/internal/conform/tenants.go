@@ -157,12 +157,14 @@ type treasure struct {
 	holds                        []byte
 }
 
+const treasureBytes = 64 << 10
+
 const hiddenPurpose, hiddenModel = "buried-treasure", "buried-model"
 
 func (c caller) treasure() treasure {
 	b := c.user("blue-client")
-	t := treasure{c: b, request: b.nextID(), holds: pattern(seed, mib)}
-	g := b.do(schemas.ActionAllocate, object{"device_id": b.device, "size_bytes": mib, "purpose": hiddenPurpose}, id(t.request))
+	t := treasure{c: b, request: b.nextID(), holds: pattern(seed, treasureBytes)}
+	g := b.do(schemas.ActionAllocate, object{"device_id": b.device, "size_bytes": treasureBytes, "purpose": hiddenPurpose}, id(t.request))
 	t.grant, t.session = text(g, "allocation_id"), b.session.Session().ID
 	m := b.maps(g, data.ReadWrite)
 	fill(m, seed)
