@@ -220,6 +220,10 @@ func command(name string, makes string, action schemas.Action, request func(x *t
 			return "", r.ReferenceID, r.Replayed, nil
 		case *schemas.ReleaseModelReply:
 			return "", "", r.Replayed, nil
+		case *schemas.TransferReply:
+			return r.AllocationID, "", r.Replayed, nil
+		case *schemas.DefragmentReply:
+			return "", "", r.Replayed, nil
 		}
 		return "", "", false, nil
 	}

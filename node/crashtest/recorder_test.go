@@ -2,6 +2,7 @@ package crashtest
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"os"
 	"sync"
@@ -25,7 +26,8 @@ type image [][]byte
 type cut struct {
 	ledger   map[string]image
 	segments []uint64
-	answered int // commands
+	contents map[uint64]image // of the segments, where the recorder keeps them
+	answered int              // commands
 }
 
 // recorder is the memory and the vault of a house in this process. It takes a cut after
@@ -37,6 +39,12 @@ type recorder struct {
 	cuts     []cut
 	last     map[string]image
 	answered func() int
+	// keeps: the segments' bytes are part of a cut.
+	keeps bool
+	off   bool // no cuts are taken
+	each  int  // one store in so many is cut after; 0 is all
+	count int  // stores
+	saw   map[uint64]image
 
 	state   sync.Mutex // of what follows
 	regions map[string][]byte
@@ -123,10 +131,17 @@ func (r *recorder) crash(point string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.off {
+		return
+	}
+	if r.count++; r.each > 0 && r.count%r.each != 0 {
+		return
+	}
 	// Other actors store meanwhile. What reads the same twice was so at one moment.
 	for {
 		answered := r.answered()
 		a, va := r.copy()
+		contents := r.contents() // what the memory held while the ledger said so
 		b, vb := r.copy()
 		if va != vb || !same(a, b) {
 			continue
@@ -141,8 +156,8 @@ func (r *recorder) crash(point string) {
 		if !still {
 			continue
 		}
-		r.last = b
-		r.cuts = append(r.cuts, cut{ledger: b, segments: ids, answered: answered})
+		r.last, r.saw = b, contents
+		r.cuts = append(r.cuts, cut{ledger: b, segments: ids, contents: contents, answered: answered})
 		return
 	}
 }
@@ -154,19 +169,46 @@ func (r *recorder) copy() (map[string]image, uint64) {
 	r.state.Unlock()
 	out := map[string]image{}
 	for name, mem := range regions {
-		old := r.last[name]
-		im := make(image, len(mem)/pageBytes)
-		for i := range im {
-			page := mem[i*pageBytes : (i+1)*pageBytes]
-			if old != nil && bytes.Equal(old[i], page) {
-				im[i] = old[i]
-			} else {
-				im[i] = bytes.Clone(page)
-			}
-		}
-		out[name] = im
+		out[name] = pagesOf(mem, r.last[name])
 	}
 	return out, version
+}
+
+// contents reads every segment, page by page, where that is kept.
+func (r *recorder) contents() map[uint64]image {
+	if !r.keeps {
+		return nil
+	}
+	r.state.Lock()
+	held := maps.Clone(r.held)
+	r.state.Unlock()
+	out := map[uint64]image{}
+	for id, f := range held {
+		st, err := f.Stat()
+		if err != nil {
+			continue // dropped meanwhile: the version tells
+		}
+		mem := make([]byte, st.Size())
+		if _, err := f.ReadAt(mem, 0); err != nil {
+			continue
+		}
+		out[id] = pagesOf(mem, r.saw[id])
+	}
+	return out
+}
+
+// pagesOf cuts memory into pages, sharing those that are as in an older image.
+func pagesOf(mem []byte, old image) image {
+	im := make(image, len(mem)/pageBytes)
+	for i := range im {
+		page := mem[i*pageBytes : (i+1)*pageBytes]
+		if len(old) == len(im) && bytes.Equal(old[i], page) {
+			im[i] = old[i]
+		} else {
+			im[i] = bytes.Clone(page)
+		}
+	}
+	return im
 }
 
 func same(a, b map[string]image) bool {
@@ -184,7 +226,7 @@ func same(a, b map[string]image) bool {
 }
 
 // from makes a recorder that has what a crash at the cut left. Segments are the very ones
-// of the life before.
+// of the life before, or new ones with the bytes of then.
 func (r *recorder) from(c cut) (*recorder, map[uint64]*os.File, error) {
 	next := newRecorder(r.t)
 	for name, im := range c.ledger {
@@ -199,14 +241,51 @@ func (r *recorder) from(c cut) (*recorder, map[uint64]*os.File, error) {
 	}
 	inherited := map[uint64]*os.File{}
 	for _, id := range c.segments {
-		if err := next.Put(vault.Entry{ID: id, File: r.ever[id]}); err != nil {
+		file := r.ever[id]
+		if im, kept := c.contents[id]; kept {
+			f, err := revived(file, im)
+			if err != nil {
+				return nil, nil, err
+			}
+			defer f.Close()
+			file = f
+		}
+		if err := next.Put(vault.Entry{ID: id, File: file}); err != nil {
 			return nil, nil, err
 		}
-		fd, err := unix.FcntlInt(r.ever[id].Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return nil, nil, err
 		}
 		inherited[id] = os.NewFile(uintptr(fd), "inherited")
 	}
 	return next, inherited, nil
+}
+
+// revived is a memfd like an old one, with the bytes of an image.
+func revived(old *os.File, im image) (*os.File, error) {
+	fd, err := unix.MemfdCreate("revived", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, err
+	}
+	made := os.NewFile(uintptr(fd), "revived")
+	defer made.Close()
+	if err := made.Truncate(int64(len(im)) * pageBytes); err != nil {
+		return nil, err
+	}
+	for i, page := range im {
+		if _, err := made.WriteAt(page, int64(i)*pageBytes); err != nil {
+			return nil, err
+		}
+	}
+	seals, err := unix.FcntlInt(old.Fd(), unix.F_GET_SEALS, 0)
+	if err != nil {
+		return nil, err
+	}
+	// The seal against being executed would bring others with it here: it is about the mode.
+	if _, err := unix.FcntlInt(made.Fd(), unix.F_ADD_SEALS, seals&^unix.F_SEAL_EXEC); err != nil {
+		return nil, err
+	}
+	// No lease is to be had on the description that memfd_create gives.
+	return os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", made.Fd()), os.O_RDWR, 0)
 }
