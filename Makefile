@@ -33,7 +33,7 @@ NFPM        := $(TOOLS)/nfpm-$(NFPM_VERSION)
 .DEFAULT_GOAL := help
 # The steps of `make test` are in order, and the tests measure time.
 .NOTPARALLEL:
-.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab conform package package-check tour tools tools-deploy promtool python javascript clean need-go need-cc
+.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab numa-lab conform package package-check tour tools tools-deploy promtool python javascript clean need-go need-cc
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -100,6 +100,9 @@ soak: bus-test ## random load against a model of what must be true, for MINUTES 
 
 pressure-lab: bus-test ## real control groups: a foreign process grows against a full warm tier; needs root, and QEMU for its second half
 	scripts/pressure-lab.sh
+
+numa-lab: bus-test ## a virtual machine of two NUMA nodes: memory lies on the node of its device; needs QEMU
+	scripts/numa-lab.sh
 
 conform: bus-test ## check a node of its own against the wire contract, command by command (CONFORM_ARGS='--quiet' …)
 	bin/bus-test conform --embedded $(CONFORM_ARGS)

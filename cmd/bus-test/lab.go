@@ -42,8 +42,36 @@ func (c *labCommand) Run(p *program) error {
 	return err
 }
 
-// labInit is the life of the guest, whose words are its limit in MiB and its rounds.
+type numaLabCommand struct {
+	Kernel string `required:"" placeholder:"FILE" help:"The kernel of the virtual machine, which qemu-system-x86_64 emulates."`
+	Log    bool   `help:"Show the machine's console."`
+}
+
+// Run does the experiment and prints its table.
+func (c *numaLabCommand) Run(p *program) error {
+	o := lab.Options{Program: p.self}
+	if c.Log {
+		o.Log = p.err
+	}
+	r, err := lab.GuestNUMA(p.ctx, c.Kernel, o)
+	if r != nil {
+		if _, werr := io.WriteString(p.out, r.Markdown()); err == nil {
+			err = werr
+		}
+	}
+	if err == nil && !r.Shown() {
+		err = errors.New("not everything holds")
+	}
+	return err
+}
+
+// labInit is the life of a guest, whose words are its limit in MiB and its rounds, or "numa"
+// and the number of its nodes.
 func labInit(ctx context.Context, words []string) {
+	if words[0] == "numa" {
+		lab.InitNUMA(ctx, lab.Options{Program: []string{"/init"}, Log: os.Stdout})
+		return
+	}
 	limit, err := strconv.ParseInt(words[0], 10, 64)
 	if err != nil {
 		return

@@ -37,6 +37,8 @@ type grammar struct {
 
 	PressureLab labCommand `cmd:"" name:"pressure-lab" help:"Have a foreign process grow against a full warm tier in a control group (root)."`
 
+	NUMALab numaLabCommand `cmd:"" name:"numa-lab" help:"Show on a virtual machine of two NUMA nodes that memory lies on the node of its device."`
+
 	// What the program calls itself as.
 	LabNode  labNodeCommand  `cmd:"" hidden:"" name:"lab-node"`
 	LabGrow  labGrowCommand  `cmd:"" hidden:"" name:"lab-grow"`
@@ -181,7 +183,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if os.Getpid() == 1 && len(os.Args) == 3 {
-		labInit(ctx, os.Args[1:]) // the first process of pressure-lab's virtual machine, which has nothing yet
+		labInit(ctx, os.Args[1:]) // the first process of a lab's virtual machine, which has nothing yet
 	}
 	self, err := os.Executable()
 	if err != nil {

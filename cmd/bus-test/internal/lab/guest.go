@@ -26,50 +26,76 @@ const guestMemory = 900
 // Guest does the experiment in a virtual machine: kernel is a bzImage, and this program, which
 // must be linked statically, is its init.
 func Guest(ctx context.Context, kernel string, o Options) (*Report, error) {
+	size, err := programSize(o.Program)
+	if err != nil {
+		return nil, err
+	}
+	limit := o.Limit >> 20
+	memory := limit*7/4 + guestMemory + size*2>>20
+	var r *Report
+	if err := boot(ctx, kernel, o, []string{"-smp", "2", "-m", fmt.Sprint(memory)}, fmt.Sprintf("%d %d", limit, o.Rounds), &r); err != nil {
+		return r, err
+	}
+	r.Where += emulated
+	return r, nil
+}
+
+// emulated is added to where a guest says that it is.
+const emulated = ", QEMU under software emulation"
+
+func programSize(program []string) (int64, error) {
+	st, err := os.Stat(program[0])
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+// boot runs a virtual machine of the given shape to its end, with this program as its init,
+// which is called with two words, and reads the report that it prints.
+func boot[T any](ctx context.Context, kernel string, o Options, shape []string, words string, report **T) error {
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
-		return nil, errors.New("qemu-system-x86_64 is not found: apt-get install qemu-system-x86")
+		return errors.New("qemu-system-x86_64 is not found: apt-get install qemu-system-x86")
 	}
 	dir, err := os.MkdirTemp("", "lab")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	self, err := os.ReadFile(o.Program[0])
 	if err != nil {
-		return nil, err
+		return err
 	}
 	initrd := filepath.Join(dir, "initrd")
 	if err := os.WriteFile(initrd, archive(self), 0o600); err != nil {
-		return nil, err
+		return err
 	}
-	limit := o.Limit >> 20
-	memory := limit*7/4 + guestMemory + int64(len(self))*2>>20
-	cmd := exec.CommandContext(ctx, qemu, "-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", fmt.Sprint(memory), "-display", "none", "-monitor", "none",
+	args := append([]string{"-machine", "q35,accel=tcg", "-cpu", "max"}, shape...)
+	cmd := exec.CommandContext(ctx, qemu, append(args, "-display", "none", "-monitor", "none",
 		"-serial", "stdio", "-no-reboot", "-nic", "none", "-kernel", kernel, "-initrd", initrd,
-		"-append", fmt.Sprintf("console=ttyS0 quiet panic=-1 psi=1 transparent_hugepage=madvise rdinit=/init -- %d %d", limit, o.Rounds))
+		"-append", "console=ttyS0 quiet panic=-1 psi=1 transparent_hugepage=madvise rdinit=/init -- "+words)...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var trouble bytes.Buffer
 	cmd.Stderr = &trouble
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
-	r, last := console(out, o.Log)
+	last := console(out, o.Log, report)
 	if err := cmd.Wait(); err != nil {
-		return r, fmt.Errorf("%s: %w: %s", qemu, err, strings.TrimSpace(trouble.String()))
+		return fmt.Errorf("%s: %w: %s", qemu, err, strings.TrimSpace(trouble.String()))
 	}
-	if r == nil {
-		return nil, fmt.Errorf("the guest ended without a report; its last words: %s", last)
+	if *report == nil {
+		return fmt.Errorf("the guest ended without a report; its last words: %s", last)
 	}
-	r.Where += ", QEMU under software emulation"
-	return r, nil
+	return nil
 }
 
 // console reads the guest's console to its end and finds the report.
-func console(out io.Reader, log io.Writer) (r *Report, last string) {
+func console[T any](out io.Reader, log io.Writer, report **T) (last string) {
 	lines := bufio.NewScanner(out)
 	lines.Buffer(make([]byte, 0, 64<<10), 4<<20)
 	for lines.Scan() {
@@ -78,22 +104,31 @@ func console(out io.Reader, log io.Writer) (r *Report, last string) {
 			fmt.Fprintln(log, line)
 		}
 		if _, text, ok := strings.Cut(line, reportMark); ok {
-			var found Report
+			var found T
 			if err := json.Unmarshal([]byte(text), &found); err == nil {
-				r = &found
+				*report = &found
 			}
 		}
 		if line != "" {
 			last = line
 		}
 	}
-	return r, last
+	return last
 }
 
 // Init is the guest's first process: it makes what a machine has, does the experiment,
 // prints the report, and turns the machine off.
 func Init(ctx context.Context, o Options, console io.Writer) {
-	r, err := guest(ctx, o)
+	live(console, func() (*Report, error) { return Run(ctx, o) })
+}
+
+// live is the life of a guest's first process.
+func live[T any](console io.Writer, do func() (*T, error)) {
+	err := furnish()
+	var r *T
+	if err == nil {
+		r, err = do()
+	}
 	if err != nil {
 		fmt.Fprintln(console, "the experiment:", err)
 	}
@@ -108,19 +143,17 @@ func Init(ctx context.Context, o Options, console io.Writer) {
 	}
 }
 
-func guest(ctx context.Context, o Options) (*Report, error) {
+// furnish mounts what a machine has, and brings its loopback interface up.
+func furnish() error {
 	for _, m := range []struct{ kind, dir string }{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"tmpfs", "/tmp"}, {"cgroup2", "/sys/fs/cgroup"}} {
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
-			return nil, err
+			return err
 		}
 		if err := unix.Mount(m.kind, m.dir, m.kind, 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
-			return nil, fmt.Errorf("mount %s: %w", m.dir, err)
+			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
 	}
-	if err := loopback(); err != nil {
-		return nil, err
-	}
-	return Run(ctx, o)
+	return loopback()
 }
 
 // loopback brings the loopback interface up.

@@ -111,11 +111,12 @@ func TestTheReportShowsOrDoesNot(t *testing.T) {
 
 func TestTheConsoleHasTheReport(t *testing.T) {
 	var log bytes.Buffer
-	r, _ := console(strings.NewReader("booting\r\n[ 1.0] LAB-REPORT {\"Where\":\"there\",\"Models\":24}\r\nreboot: Restarting\r\n"), &log)
+	var r, none *Report
+	console(strings.NewReader("booting\r\n[ 1.0] LAB-REPORT {\"Where\":\"there\",\"Models\":24}\r\nreboot: Restarting\r\n"), &log, &r)
 	if r == nil || r.Where != "there" || r.Models != 24 || !strings.Contains(log.String(), "booting") {
 		t.Errorf("report %+v, log %q", r, log.String())
 	}
-	if r, last := console(strings.NewReader("booting\nKernel panic\n\n"), io.Discard); r != nil || last != "Kernel panic" {
+	if last := console(strings.NewReader("booting\nKernel panic\n\n"), io.Discard, &none); none != nil || last != "Kernel panic" {
 		t.Errorf("report %+v, last words %q", r, last)
 	}
 }
@@ -154,4 +155,40 @@ func Example() {
 	r := Report{FewestWithout: 1}
 	fmt.Println(r.Shown())
 	// Output: true
+}
+
+// The line of numa_maps that a mapping is in is the last that does not begin after it.
+func TestPagesAreCountedByNode(t *testing.T) {
+	const maps = "7f0000000000 default anon=1 dirty=1 N0=1 kernelpagesize_kB=4\n" +
+		"7f0000200000 prefer:1 file=/memfd:isobar-ram-1\\040(deleted) dirty=768 mapmax=2 N0=256 N1=512 kernelpagesize_kB=4\n" +
+		"7f0000600000 default stack:7 N1=9\n"
+	on := map[int]int64{}
+	for _, address := range []string{"0x7f0000200000", "7f00005ff000"} {
+		if err := countNodes(maps, address, on); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(on) != 2 || on[0] != 2*mib || on[1] != 4*mib {
+		t.Errorf("counted %v", on)
+	}
+	for text, address := range map[string]string{maps: "0x6f0000000000", "7f0000000000 default N0=many\n": "0x7f0000000000", "": "no address"} {
+		if err := countNodes(text, address, on); err == nil {
+			t.Errorf("%q has a mapping at %s", text, address)
+		}
+	}
+}
+
+func TestTheReportOfTwoNodes(t *testing.T) {
+	r := NUMAReport{Where: "there"}
+	if r.Shown() {
+		t.Error("nothing was looked at, and everything holds")
+	}
+	r.Checks = append(r.Checks, NUMACheck{"a", "x", true})
+	if !r.Shown() {
+		t.Error("what holds is not shown")
+	}
+	r.Checks = append(r.Checks, NUMACheck{"b", "y", false})
+	if text := r.Markdown(); r.Shown() || !strings.Contains(text, "| b | y | **does not hold** |") {
+		t.Errorf("shown: %s", text)
+	}
 }
