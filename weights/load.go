@@ -44,7 +44,7 @@ func Load(ctx context.Context, m *Model, l *Layout, s Sink, o LoadOptions) error
 		return err
 	}
 	if o.Workers <= 0 {
-		o.Workers = min(runtime.GOMAXPROCS(0), 8)
+		o.Workers = min(runtime.NumCPU(), 8)
 	}
 	for i := range m.Files {
 		// Only a hint: a deeper read-ahead. A file system that knows none is fine.

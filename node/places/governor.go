@@ -20,12 +20,14 @@ const (
 	restAfter = 100 * time.Millisecond
 	// holdLeast and holdMost bound how long all places are kept before one is tried. Between
 	// them the time doubles with each try that was a mistake, seen within mistake; it is the
-	// least again after one that was not, and when much less runs than at the last mistake.
+	// least again after one that was not, and when much less runs, or waits, than before the
+	// last mistake.
 	holdLeast = 3 * time.Millisecond
 	holdMost  = 30 * time.Millisecond
 	mistake   = 10 * time.Millisecond
-	much      = 0.75
-	// smooth is the weight of the newest look in the mean of runs.
+	less      = 0.75
+	lessWaits = 0.5
+	// smooth is the weight of the newest look in the means of runs and of waiting.
 	smooth = 0.3
 )
 
@@ -47,7 +49,16 @@ type governor struct {
 	since    time.Duration // since the places were set
 	hold     time.Duration
 	runs     float64 // a second, smoothed
-	mistaken float64 // runs at the last mistake
+	now      load // smoothed; with all places only
+	mistaken load // before the last try that was a mistake
+}
+
+// load is what tells whether a process does less than before.
+type load struct{ runs, waiting float64 }
+
+// eased tells whether it is much less than another.
+func (l load) eased(than load) bool {
+	return l.runs < less*than.runs || l.waiting < lessWaits*than.waiting
 }
 
 // step takes one look and says when to look again.
@@ -61,26 +72,28 @@ func (g *governor) step(l Look) (again time.Duration) {
 		g.begun, g.hold = true, max(g.hold, holdLeast)
 		return lookOften
 	}
-	g.runs += smooth * (runs - g.runs)
 	g.since += dt
+	g.runs += smooth * (runs - g.runs)
 	if g.quietFor += dt; g.runs >= quiet {
 		g.quietFor = 0
 	}
 	switch {
-	case g.few && (waiting >= crowded || busy >= full && waiting >= some):
-		if g.since <= mistake {
-			g.hold, g.mistaken = min(2*g.hold, holdMost), g.runs
-		} else {
-			g.hold, g.mistaken = holdLeast, 0
-		}
-		g.few, g.since = false, 0
 	case !g.few:
-		if g.runs < much*g.mistaken {
-			g.hold, g.mistaken = holdLeast, 0
+		g.now.runs += smooth * (runs - g.now.runs)
+		g.now.waiting += smooth * (waiting - g.now.waiting)
+		if g.now.eased(g.mistaken) {
+			g.hold, g.mistaken = holdLeast, load{}
 		}
 		if g.since >= g.hold && busy < enough {
 			g.few, g.since = true, 0
 		}
+	case waiting >= crowded || busy >= full && waiting >= some:
+		if g.since <= mistake {
+			g.hold, g.mistaken = min(2*g.hold, holdMost), g.now
+		} else {
+			g.hold, g.mistaken = holdLeast, load{}
+		}
+		g.few, g.since = false, 0
 	}
 	if g.few && g.quietFor >= restAfter {
 		return lookRarely
