@@ -272,6 +272,46 @@ func (c caller) roomEffects(add adder) {
 		c.ask(schemas.ActionGetAllocation, object{"allocation_id": text(stays, "allocation_id")}).expect("")
 		gone()
 	})
+	add(schemas.ActionOptimize, "defragment-releases-segments-and-keeps-every-byte", func() {
+		kept := c.scattered()
+		c.do(schemas.ActionOptimize, object{"device_id": c.device, "optimization_type": "trim"})
+		r := c.do(schemas.ActionOptimize, object{"device_id": c.device, "optimization_type": "defragment", "target_usage_percentage": 0, "force": true, "wait_ms": waitFor})
+		if num(r, "freed_bytes") <= 0 || len(list(r, "steps")) == 0 {
+			fail("%v", r)
+		}
+		for id, holds := range kept {
+			c.secondSees(id, holds)
+		}
+	})
+	add(schemas.ActionOptimize, "all-releases-models-and-idle-memory-and-keeps-every-byte", func() {
+		kept := c.scattered()
+		load()
+		r := c.do(schemas.ActionOptimize, object{"device_id": c.device, "optimization_type": "all", "target_usage_percentage": 0, "force": true, "wait_ms": waitFor})
+		if num(r, "freed_bytes") < modelBytes {
+			fail("%v", r)
+		}
+		gone()
+		for id, holds := range kept {
+			c.secondSees(id, holds)
+		}
+	})
+	if c.ram != "" && c.ram != c.device {
+		add(schemas.ActionUnloadModel, "to-ram-keeps-its-bytes-there-for-the-next-load", func() {
+			load()
+			r := c.do(schemas.ActionUnloadModel, object{"name": modelName, "device_id": c.device, "to": "ram", "wait_ms": waitFor})
+			want(r, "unloaded", true, "confirmed", true)
+			gone()
+			want(c.do(schemas.ActionGetModelInfo, object{"name": modelName}), "models.0.residency.0.tier", "ram", "models.0.residency.0.device_id", c.ram)
+			again := c.do(schemas.ActionLoadModel, object{"name": modelName, "device_id": c.device, "wait_ms": waitFor})
+			want(again, "source_tier", "ram", "tier", "vram")
+			m := c.maps(again, data.ReadOnly)
+			for i, t := range c.model.Tensors {
+				if err := c.model.Check(i, 0, m.Tensor(t.Name)); err != nil {
+					fail("%v", err)
+				}
+			}
+		})
+	}
 	add(schemas.ActionOptimizationRecs, "are-ready-to-send", func() {
 		load()
 		for _, r := range list(c.do(schemas.ActionOptimizationRecs, object{"device_id": c.device}), "recommendations") {

@@ -349,6 +349,20 @@ func (c caller) quotaChecks(add func(string, func())) {
 		}
 		u.release(g)
 	})
+	add("green-client/clear-of-a-device-releases-its-own-alone", func() {
+		t, u := c.treasure(), c.user("green-client")
+		id := text(u.grant(u.device, mib), "allocation_id")
+		u.do(schemas.ActionClear, object{"device_id": u.device, "confirm": true, "wait_ms": waitFor})
+		u.ask(schemas.ActionGetAllocation, object{"allocation_id": id}).expect(schemas.CodeAllocationNotFound)
+		t.whole()
+	})
+	add("green-operator/clear-of-a-device-releases-everybody's", func() {
+		o, b := c.user("green-operator"), c.user("blue-client")
+		id := text(b.grant(b.device, mib, "class", "state"), "allocation_id")
+		o.do(schemas.ActionClear, object{"device_id": o.device, "confirm": true, "wait_ms": waitFor})
+		b.ask(schemas.ActionGetAllocation, object{"allocation_id": id}).expect(schemas.CodeAllocationNotFound)
+		want(o.memory(o.device), "used_memory", 0)
+	})
 	add("quota/cleanup-releases-the-tenant's-own-alone", func() {
 		t, u := c.treasure(), c.user("green-client")
 		g := u.grant(u.device, 4*mib)
