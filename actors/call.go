@@ -19,7 +19,9 @@ type call struct {
 	// operation is set once the command is followed: its answer then goes by way of the
 	// sessions actor, which may have answered «queued» meanwhile.
 	operation string
-	answered  bool
+	// glance, if not nil, tells how far the command is; it is set before the command is followed.
+	glance   glancer
+	answered bool
 	// handed is set by an actor that has given the command to another, which answers it:
 	// from then on the first looks at nothing else of it.
 	handed bool

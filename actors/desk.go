@@ -83,12 +83,17 @@ func (s *sessionsActor) join(c *call, key string) {
 	s.house.cfg.Clock.AfterFunc(c.Wait, func() {
 		s.tell(seam.SystemLane, func() {
 			op := s.byReq[key]
-			if op == nil || !s.answers.Leave(key, c) {
+			if op == nil {
 				return // answered meanwhile
 			}
-			p := op.describePending()
-			p.Replayed = true
-			c.Reply.Done(p, nil)
+			s.look(op, func() {
+				if !s.answers.Leave(key, c) {
+					return // answered meanwhile
+				}
+				p := s.describePending(op)
+				p.Replayed = true
+				c.Reply.Done(p, nil)
+			})
 		})
 	})
 }

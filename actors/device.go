@@ -41,6 +41,7 @@ type deviceActor struct {
 	gauges   gaugeSlot
 	quotas   quotaSlot
 	took     durations
+	rates    rates
 	sampling sampling
 	follows  follows
 	deafen   func() // ends the signals

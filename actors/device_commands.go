@@ -76,6 +76,7 @@ func (d *deviceActor) allocate(c *call) {
 		}
 		d.flush()
 		if !c.answered && c.operation == "" {
+			c.glance = d.glance(ticket)
 			c.follow(schemas.StatusRunning, 0, "memory is being prepared", d.canceller(ticket))
 		}
 	})
@@ -106,6 +107,9 @@ func (a *grantCall) outcome(d *deviceActor, o *ledger.Outcome) {
 		}
 		a.c.done(d.allocated(o.Grant, o.Claim, took, time.Duration(o.Queued), o.Evicted), func() { d.undo(id, tenant, false) })
 	case ledger.OutcomeQueued:
+		if a.c.operation == "" {
+			a.c.glance = d.glance(o.Ticket)
+		}
 		a.c.follow(schemas.StatusQueued, o.Position, o.Reason, d.canceller(o.Ticket))
 	case ledger.OutcomeRefused:
 		if a.follow != nil {

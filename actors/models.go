@@ -108,6 +108,9 @@ func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 		}
 	}
 	r.Ref.(*modelCall).load = &r
+	if c.operation == "" {
+		c.glance = p.glance(&r)
+	}
 	p.core.Load(r, p.house.now())
 	p.flush()
 	if !c.handed && !c.answered {
@@ -124,6 +127,7 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 	case catalog.OutcomeLoaded:
 		if !o.Hit {
 			p.house.byID[o.Copy.Device].took.load(o.Took)
+			p.house.byID[o.Copy.Device].rates.measured(p.sourceTier(o.Copy), o.Copy.Model.Bytes, o.Took)
 		}
 		r := p.loaded(o)
 		if o.Hit {

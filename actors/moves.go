@@ -120,6 +120,15 @@ func (m *move) start(r *ledger.Request) {
 	}
 	m.begun = h.cfg.Clock.Now()
 	m.pieces = pieces(g.Blocks, m.from.handles(g.Blocks), 0, m.size)
+	c.glance = func(use func(glance, bool)) {
+		t.tell(seam.SystemLane, func() {
+			if m.ticket == 0 || m.task != nil {
+				use(glance{}, false)
+				return
+			}
+			m.to.glance(m.ticket)(use)
+		})
+	}
 	c.follow(schemas.StatusQueued, 0, "memory of "+m.to.id+" is being prepared", func(err *schemas.Error, seen func()) {
 		t.tell(seam.SystemLane, func() {
 			t.stopMove(m, err)

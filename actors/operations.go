@@ -23,7 +23,8 @@ type operation struct {
 	done     int64
 	total    int64
 	begun    clock.Instant
-	pending  bool // the client was answered «queued» or «running»
+	expected clock.Instant // when it will end, as was last said; 0: not known
+	pending  bool          // the client was answered «queued» or «running»
 	cancel   canceller
 	result   any
 	err      *schemas.Error
@@ -57,12 +58,17 @@ func (s *sessionsActor) overdue(op *operation) {
 	if op.pending || op.ended != 0 {
 		return
 	}
-	op.pending = true
-	op.c.Reply.Done(op.describePending(), nil)
+	s.look(op, func() {
+		if op.pending || op.ended != 0 {
+			return
+		}
+		op.pending = true
+		op.c.Reply.Done(s.describePending(op), nil)
+	})
 }
 
-func (op *operation) describePending() *schemas.Pending {
-	return &schemas.Pending{Status: op.status, OperationID: op.id, Position: op.position, Reason: op.reason}
+func (s *sessionsActor) describePending(op *operation) *schemas.Pending {
+	return &schemas.Pending{Status: op.status, OperationID: op.id, Position: op.position, EstimatedMs: s.estimate(op), Reason: op.reason}
 }
 
 // progress takes what is new of a command under way.
@@ -283,6 +289,11 @@ func (s *sessionsActor) answerOperation(op *operation, w *waiter) {
 		return
 	}
 	w.replied = true
+	s.look(op, func() { s.tellOperation(op, w) })
+}
+
+// tellOperation gives the answer to who waits for an operation.
+func (s *sessionsActor) tellOperation(op *operation, w *waiter) {
 	r := s.render(op)
 	reply := func() {
 		if w.c.Action == schemas.ActionCancelOperation {
@@ -361,10 +372,8 @@ func (s *sessionsActor) render(op *operation) schemas.Operation {
 	}
 	if secs := end.Sub(op.begun).Seconds(); secs > 0 && op.done > 0 {
 		r.ThroughputBytesPerSecond = float64(op.done) / secs
-		if op.ended == 0 {
-			r.EstimatedMs = 1000 * float64(op.total-op.done) / r.ThroughputBytesPerSecond
-		}
 	}
+	r.EstimatedMs = s.estimate(op)
 	if op.status == schemas.StatusCompleted {
 		r.ProgressPercentage = 100
 	}

@@ -24,9 +24,12 @@ type Pending struct {
 	Status      OperationStatus `json:"status"`
 	OperationID string          `json:"operation_id"`
 	Position    int             `json:"position"`
-	EstimatedMs float64         `json:"estimated_ms"`
-	Reason      string          `json:"reason"`
-	Replayed    bool            `json:"replayed,omitempty"`
+	// EstimatedMs is how long it will take from now: by the rate of what runs, by that of the
+	// last load of the kind, by the leases and revocations that end before it. 0: nothing of
+	// that is known.
+	EstimatedMs float64 `json:"estimated_ms"`
+	Reason      string  `json:"reason"`
+	Replayed    bool    `json:"replayed,omitempty"`
 }
 
 // DryRunReply is the reply data of a changing action with dry_run.

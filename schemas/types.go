@@ -253,8 +253,9 @@ type Operation struct {
 	BytesTotal               int64           `json:"bytes_total"`
 	ProgressPercentage       float64         `json:"progress_percentage"`
 	ThroughputBytesPerSecond float64         `json:"throughput_bytes_per_second"`
-	EstimatedMs              float64         `json:"estimated_ms"`
-	Reason                   string          `json:"reason,omitempty"`
+	// EstimatedMs is as in Pending.
+	EstimatedMs float64 `json:"estimated_ms"`
+	Reason      string  `json:"reason,omitempty"`
 	// Result is the action's own reply data once the operation is completed: its
 	// reply type, or those bytes as json.RawMessage.
 	Result any             `json:"result,omitempty"`
