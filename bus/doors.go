@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/isobar-project/isobar/bus/accounts"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -41,11 +42,22 @@ func (c *ServiceConfig) doors() []door {
 // it. It writes it itself then, so that a client cannot.
 const headerCaller = "Nats-Request-Info"
 
-// user is who gave a command: his name on the server, or his public key. Only for what
-// comes by a tenant's door the server says so; by the door without a prefix nobody knows,
-// and whatever a client writes there is not believed.
+// user is who gave a command by a tenant's door. It is he whose inbox he names: naming
+// another's he would give the answer away. What comes through the import of a service has no
+// inbox, and there the server says who asks. By the door without a prefix nobody knows, and
+// whatever a client writes into the header elsewhere is not believed.
 func (e *endpoint) user(m *nats.Msg) string {
 	if e.prefix == "" {
+		return ""
+	}
+	inbox, _ := strings.CutPrefix(m.Reply, e.prefix+schemas.InboxSubject(""))
+	if name, ok := strings.CutPrefix(inbox, accounts.InboxPrefix("")); ok {
+		if name, _, ok = strings.Cut(name, "."); ok && len(name) <= maxUser {
+			return name
+		}
+		return ""
+	}
+	if !strings.HasPrefix(m.Reply, serviceReplies) {
 		return ""
 	}
 	var caller struct {
@@ -59,6 +71,21 @@ func (e *endpoint) user(m *nats.Msg) string {
 
 // maxUser bounds the name that goes on record with every grant: a public key has 56 bytes.
 const maxUser = 64
+
+// answerTo is where an answer goes. A tenant's command names an inbox of its own account, which
+// is reached by the door's own subject for inboxes; whatever else it names is nobody's there, and
+// is never taken for a subject of the nodes' account. What the nodes' own account sends, or
+// a server that imports commands as a service, is answered as it says.
+func (e *endpoint) answerTo(reply string) string {
+	inboxes := e.prefix + schemas.InboxSubject("")
+	if e.prefix == "" || reply == "" || strings.HasPrefix(reply, inboxes) || strings.HasPrefix(reply, nats.InboxPrefix) || strings.HasPrefix(reply, serviceReplies) {
+		return reply
+	}
+	return inboxes + reply
+}
+
+// serviceReplies begin the subjects by which a server brings answers to a service's importer.
+const serviceReplies = "_R_."
 
 // forbidden says why a command may not come by this endpoint. By the subject of any action
 // only operators may come: the server cannot see which action it is.

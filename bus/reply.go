@@ -49,7 +49,7 @@ const headerTrace = "traceparent"
 // and does not wait.
 func (e *endpoint) take(m *nats.Msg) {
 	s := e.s
-	a := &answer{e: e, to: m.Reply, arrived: s.cfg.Clock.Now()}
+	a := &answer{e: e, to: e.answerTo(m.Reply), arrived: s.cfg.Clock.Now()}
 	in, out, failure := codec.Negotiate(m.Header.Get(codec.HeaderContentType), m.Header.Get(codec.HeaderAccept))
 	a.format = out
 	r := codec.Request{Action: e.action}

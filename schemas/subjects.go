@@ -9,6 +9,8 @@ const (
 	tenantRoot  = "isobar."
 	// Between tenant and subject where a tenant's operators speak.
 	operatorPart = "operator."
+	// Between tenant (or operators) and an inbox of theirs.
+	inboxPart = "inbox."
 )
 
 // CommandSubject is where any node takes an action: memory.<action>
@@ -33,6 +35,10 @@ func TenantSubject(tenant, subject string) string {
 func OperatorSubject(tenant, subject string) string {
 	return TenantSubject(tenant, operatorPart+subject)
 }
+
+// InboxSubject is how an inbox of an account appears to the node, behind the prefix by which
+// the account's commands come: inbox.<inbox>
+func InboxSubject(inbox string) string { return inboxPart + inbox }
 
 // SplitTenant is the way back from TenantSubject. A subject without the prefix
 // belongs to DefaultTenant.

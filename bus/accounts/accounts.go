@@ -115,22 +115,18 @@ func (c *Config) Text() string {
 		w.line("jetstream: enabled")
 	}
 	w.list("users", len(c.Nodes), func(i int) string { return "{" + credentials(c.Nodes[i]) + "}" })
-	var exports []string
+	var exports, imports []string
 	for _, t := range c.Tenants {
 		to := accountOf(t.Name)
-		for _, s := range commandSubjects() {
-			exports = append(exports, fmt.Sprintf("{service: %q, accounts: [%s]}", schemas.TenantSubject(t.Name, s), to))
-		}
 		for _, s := range eventSubjects() {
 			exports = append(exports, fmt.Sprintf("{stream: %q, accounts: [%s]}", schemas.TenantSubject(t.Name, s), to))
 		}
 		for _, s := range historySubjects(schemas.TenantEventStream(t.Name)) {
 			exports = append(exports, fmt.Sprintf("{service: %q, response_type: \"stream\", accounts: [%s]}", s, to))
 		}
+		imports = append(imports, taken(to, t.of(false), func(s string) string { return schemas.TenantSubject(t.Name, s) })...)
 		if t.operated() {
-			for _, s := range commandSubjects() {
-				exports = append(exports, fmt.Sprintf("{service: %q, accounts: [%s]}", schemas.OperatorSubject(t.Name, s), operatorsOf(t.Name)))
-			}
+			imports = append(imports, taken(operatorsOf(t.Name), t.of(true), func(s string) string { return schemas.OperatorSubject(t.Name, s) })...)
 		}
 	}
 	if operators := c.operatorAccounts(); len(operators) > 0 {
@@ -144,6 +140,7 @@ func (c *Config) Text() string {
 		exports = append(exports, fmt.Sprintf("{service: %q, response_type: \"stream\", accounts: [%s]}", discoverySubject, all))
 	}
 	w.list("exports", len(exports), func(i int) string { return exports[i] })
+	w.list("imports", len(imports), func(i int) string { return imports[i] })
 	w.close()
 	for _, t := range c.Tenants {
 		t.write(w)
@@ -174,16 +171,44 @@ func (t *Tenant) of(operators bool) (users []User) {
 	return users
 }
 
+// taken are the imports by which the nodes hear an account's commands, and reach the inboxes
+// of its users. Commands come as a stream: the subject to answer to stays what the client said,
+// so that the server can tell whether somebody listens there. Through an import of a service it
+// would be one of the server's own, which takes every answer.
+func taken(account string, users []User, at func(string) string) (imports []string) {
+	for _, s := range sentSubjects() {
+		imports = append(imports, fmt.Sprintf("{stream: {account: %s, subject: %q}, to: %q}", account, s, at(s)))
+	}
+	for _, u := range users {
+		inbox := InboxPrefix(u.Name) + ".>"
+		imports = append(imports, fmt.Sprintf("{service: {account: %s, subject: %q}, to: %q}", account, inbox, at(schemas.InboxSubject(inbox))))
+	}
+	return imports
+}
+
+// given are the exports that those imports need.
+func given(users []User) (exports []string) {
+	for _, s := range sentSubjects() {
+		exports = append(exports, fmt.Sprintf("{stream: %q, accounts: [%s]}", s, NodeAccount))
+	}
+	for _, u := range users {
+		exports = append(exports, fmt.Sprintf("{service: %q, threshold: %q, accounts: [%s]}", InboxPrefix(u.Name)+".>", unheardFor, NodeAccount))
+	}
+	return exports
+}
+
+// unheardFor is how long the server keeps what it needs to pass on that nobody heard an answer.
+const unheardFor = "10s"
+
 func (t *Tenant) write(w *writer) {
 	w.open(accountOf(t.Name))
 	users := t.of(false)
 	w.list("users", len(users), func(i int) string {
 		return fmt.Sprintf("{%s, permissions: %s}", credentials(users[i]), permissions(users[i]))
 	})
+	exports := given(users)
+	w.list("exports", len(exports), func(i int) string { return exports[i] })
 	var imports []string
-	for _, s := range commandSubjects() {
-		imports = append(imports, fmt.Sprintf("{service: {account: %s, subject: %q}, to: %q, share: true}", NodeAccount, schemas.TenantSubject(t.Name, s), s))
-	}
 	for _, s := range eventSubjects() {
 		imports = append(imports, fmt.Sprintf("{stream: {account: %s, subject: %q}, to: %q}", NodeAccount, schemas.TenantSubject(t.Name, s), s))
 	}
@@ -201,10 +226,9 @@ func (t *Tenant) write(w *writer) {
 	w.list("users", len(operators), func(i int) string {
 		return fmt.Sprintf("{%s, permissions: %s}", credentials(operators[i]), permissions(operators[i]))
 	})
+	exports = given(operators)
+	w.list("exports", len(exports), func(i int) string { return exports[i] })
 	imports = nil
-	for _, s := range commandSubjects() {
-		imports = append(imports, fmt.Sprintf("{service: {account: %s, subject: %q}, to: %q, share: true}", NodeAccount, schemas.OperatorSubject(t.Name, s), s))
-	}
 	for _, s := range eventSubjects() {
 		imports = append(imports, fmt.Sprintf("{stream: {account: %s, subject: %q}}", NodeAccount, s))
 	}

@@ -10,6 +10,12 @@
 // `isobar.<tenant>.memory.events` reaches that tenant as `memory.events`; operators get
 // the events of all.
 //
+// Commands are imported as streams, and the users' inboxes as services under
+// `isobar.<tenant>.inbox.`: so the answer to a command takes a way on which the server can say
+// that nobody listens, upon which a grant is undone; and one node can pass a command on to
+// another. An account that imports the nodes' subjects as a service, as somebody may write by
+// hand, is served too, without either.
+//
 // Roles are permissions on subjects. A reader may give the commands that change nothing
 // and hear events, a client all commands of its own tenant's, an operator any. Everybody
 // has an inbox of its own, `_INBOX_<user>.>`, and may listen to no other.

@@ -16,6 +16,18 @@ func commandSubjects() []string {
 	return []string{schemas.CommandSubject("*"), schemas.NodeCommandSubject("*", "*")}
 }
 
+// sentSubjects match the same commands, and nothing that nodes tell: a stream that went both
+// ways would be a cycle.
+func sentSubjects() []string {
+	out := []string{schemas.CommandSubject("*"), schemas.NodeCommandSubject(schemas.ActionCommand, "*")}
+	for _, s := range schemas.All() {
+		for _, a := range append([]schemas.Action{s.Action}, s.Aliases...) {
+			out = append(out, schemas.NodeCommandSubject(a, "*"))
+		}
+	}
+	return out
+}
+
 // eventSubjects match what nodes tell.
 func eventSubjects() []string {
 	return []string{schemas.EventSubjects(), schemas.HeartbeatSubject("*")}
