@@ -245,6 +245,9 @@ func (h *timed) transferEvents() (kinds []schemas.EventKind) {
 	defer h.events.mu.Unlock()
 	for _, e := range h.events.list {
 		if e.Subject == schemas.TransferSubject("test") {
+			if e.Tenant == "" {
+				h.t.Errorf("a transfer of nobody: %+v", e)
+			}
 			kinds = append(kinds, e.Event)
 		}
 	}

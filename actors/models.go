@@ -100,9 +100,9 @@ func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 			c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Model: cp.Model.Name}
 			if c.Action == schemas.ActionLoadModel {
 				c.record.Grant = cp.Grant
-				c.record.Body = codec.Append(nil, codec.JSON, p.loaded(&catalog.Outcome{Copy: cp, Took: cp.Took}))
+				c.record.Body = codec.Append(nil, codec.JSON, p.loaded(&catalog.Outcome{Copy: cp, Took: cp.Took}, c.Tenant))
 			} else {
-				c.record.Body = codec.Append(nil, codec.JSON, p.acquired(cp, r.Reference))
+				c.record.Body = codec.Append(nil, codec.JSON, p.acquired(cp, r.Reference, c.Tenant))
 			}
 			return c.record
 		}
@@ -129,7 +129,7 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 			p.house.byID[o.Copy.Device].took.load(o.Took)
 			p.house.byID[o.Copy.Device].rates.measured(p.sourceTier(o.Copy), o.Copy.Model.Bytes, o.Took)
 		}
-		r := p.loaded(o)
+		r := p.loaded(o, c.Tenant)
 		if o.Hit {
 			r.LoadTimeMs = millis(p.house.cfg.Clock.Wall().Sub(a.begun))
 		}
@@ -150,7 +150,7 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 		})
 	case catalog.OutcomeAcquired:
 		ref := o.Reference.ID
-		c.done(p.acquired(o.Copy, o.Reference), func() {
+		c.done(p.acquired(o.Copy, o.Reference, c.Tenant), func() {
 			p.tell(seam.SystemLane, func() { p.core.ReleaseReference(c.Tenant, "", ref, p.house.now()); p.flush() })
 		})
 	case catalog.OutcomePlanned:
@@ -196,10 +196,10 @@ func (a *modelCall) planned(p *poolActor, o *catalog.Outcome) {
 	d.tell(seam.SystemLane, func() { d.planAllocate(a.c, r) })
 }
 
-func (p *poolActor) loaded(o *catalog.Outcome) *schemas.LoadModelReply {
+func (p *poolActor) loaded(o *catalog.Outcome, tenant string) *schemas.LoadModelReply {
 	cp := o.Copy
 	d := p.house.byID[cp.Device]
-	r := &schemas.LoadModelReply{Finished: schemas.Done(), Loaded: true, Model: p.model(cp.Model, false), AllocationIDs: []string{cp.Grant.String()},
+	r := &schemas.LoadModelReply{Finished: schemas.Done(), Loaded: true, Model: p.model(cp.Model, tenant, false), AllocationIDs: []string{cp.Grant.String()},
 		Tier: d.tier(), LoadTimeMs: millis(o.Took), SourceTier: p.sourceTier(cp), Evicted: evictions(o.Evicted)}
 	if o.Hit {
 		r.SourceTier, r.Evicted = d.tier(), []schemas.Eviction{}
@@ -209,8 +209,8 @@ func (p *poolActor) loaded(o *catalog.Outcome) *schemas.LoadModelReply {
 	return r
 }
 
-func (p *poolActor) acquired(cp *catalog.Copy, ref *catalog.Reference) *schemas.AcquireModelReply {
-	r := &schemas.AcquireModelReply{Finished: schemas.Done(), ReferenceID: ref.ID, Model: p.model(cp.Model, false)}
+func (p *poolActor) acquired(cp *catalog.Copy, ref *catalog.Reference, tenant string) *schemas.AcquireModelReply {
+	r := &schemas.AcquireModelReply{Finished: schemas.Done(), ReferenceID: ref.ID, Model: p.model(cp.Model, tenant, false)}
 	if ref.Ends != 0 {
 		end := p.house.wallAt(ref.Ends)
 		r.LeaseExpiresAt = &end

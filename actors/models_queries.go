@@ -13,8 +13,8 @@ import (
 	"github.com/isobar-project/isobar/schemas"
 )
 
-// model renders a model.
-func (p *poolActor) model(m *catalog.Model, tensors bool) schemas.Model {
+// model renders a model as a tenant may see it: of another's that is shared its own readers.
+func (p *poolActor) model(m *catalog.Model, tenant string, tensors bool) schemas.Model {
 	out := schemas.Model{Name: m.Name, Version: m.VersionString(), Path: m.Path, ContentID: m.ContentID, Type: m.Type, Shared: m.Shared, Pinned: m.Pinned,
 		SizeBytes: m.Bytes, TensorCount: len(m.Tensors), LastUsed: m.LastUsed, Loads: m.Loads, Tenant: m.Tenant, Residency: []schemas.Residency{}}
 	if out.Type == "" {
@@ -24,7 +24,11 @@ func (p *poolActor) model(m *catalog.Model, tensors bool) schemas.Model {
 		out.LastUsed = p.house.cfg.Clock.Wall() // whoever waits for its first load uses it
 	}
 	m.Copies(func(cp *catalog.Copy) {
-		out.Readers += cp.Readers()
+		if m.Tenant == tenant {
+			out.Readers += cp.Readers()
+		} else {
+			out.Readers += cp.ReadersByTenant()[tenant]
+		}
 		out.LoadCostMs.Disk = max(out.LoadCostMs.Disk, millis(cp.Cost))
 		out.LoadCostMs.RAM = millis(m.WarmCost)
 		out.State = schemas.ModelState(cp.State)
@@ -81,7 +85,7 @@ func (p *poolActor) getModelInfo(c *call, in *schemas.GetModelInfoRequest) {
 		if len(r.Models) == limit {
 			break
 		}
-		r.Models = append(r.Models, p.model(m, in.IncludeTensors))
+		r.Models = append(r.Models, p.model(m, c.Tenant, in.IncludeTensors))
 		if m != ms[len(ms)-1] && len(r.Models) == limit {
 			r.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(modelKey(m)))
 		}
@@ -144,7 +148,7 @@ func (p *poolActor) modelStatus(c *call, in *schemas.ModelStatusRequest) {
 	for _, m := range p.list(c.Tenant) {
 		for _, d := range ds {
 			if cp := m.Copy(d.id); cp != nil && cp.State == catalog.Sealed && !m.Superseded {
-				r.LoadedModels[m.Name] = p.model(m, false)
+				r.LoadedModels[m.Name] = p.model(m, c.Tenant, false)
 			}
 		}
 	}

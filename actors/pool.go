@@ -332,7 +332,7 @@ func (p *poolActor) sealed(grant uuid.UUID, fail error) {
 
 // mapped is a device's word that a session holds descriptors of a model, or no longer.
 func (p *poolActor) mapped(r ledger.Reader) {
-	p.tell(seam.SystemLane, func() { p.core.Mapped(r.Grant, r.Session, r.PID, r.Gone, p.house.now()); p.flush() })
+	p.tell(seam.SystemLane, func() { p.core.Mapped(r, p.house.now()); p.flush() })
 }
 
 // sessionGone ends a session's references.
@@ -430,6 +430,9 @@ func (p *poolActor) announce(e *catalog.Event) {
 		Name: m.Name, Version: m.VersionString(), ContentID: m.ContentID, Tenant: m.Tenant, DeviceID: cp.Device, Tier: d.tier(),
 		SourceTier: p.sourceTier(cp), State: schemas.ModelState(cp.State), RequestID: e.RequestID, SizeBytes: m.Bytes, BytesDone: e.Done,
 		BytesTotal: m.Bytes, ProgressPercentage: percent(e.Done, m.Bytes), DurationMs: millis(e.Took), FreedBytes: e.Freed, Readers: cp.Readers(), Reason: e.Reason,
+	}
+	if ev.ReadersOf = e.Readers; m.Shared && e.Readers == nil {
+		ev.ReadersOf = cp.ReadersByTenant()
 	}
 	if e.Took > 0 && e.Done > 0 {
 		ev.ThroughputBytesPerSecond = float64(e.Done) / e.Took.Seconds()

@@ -113,3 +113,31 @@ func TestWhoIsToldOfWhom(t *testing.T) {
 		}
 	}
 }
+
+// Another's model that is shared shows a tenant its own readers, by reference and by mapping;
+// its references are its own too, and its events say whose readers there are.
+func TestReadersOfASharedModel(t *testing.T) {
+	h := openTimed(t, nil)
+	path := h.model("m", 1)
+	as[*schemas.LoadModelReply](h, "red", "", schemas.ActionLoadModel, &schemas.LoadModelRequest{Name: "m", Path: path, Shared: true})
+	acquire := func(tenant string) string {
+		return as[*schemas.AcquireModelReply](h, tenant, "", schemas.ActionAcquireModel, &schemas.AcquireModelRequest{Name: "m", LeaseSeconds: ptr[int64](60)}).ReferenceID
+	}
+	red := acquire("red")
+	acquire("red")
+	acquire("blue")
+	for tenant, want := range map[string]int{"red": 3, "blue": 1, "green": 0} {
+		ms := as[*schemas.GetModelInfoReply](h, tenant, "", schemas.ActionGetModelInfo, &schemas.GetModelInfoRequest{Name: "m"}).Models
+		if len(ms) != 1 || ms[0].Readers != want {
+			t.Errorf("%s sees %+v, not %d readers", tenant, ms, want)
+		}
+	}
+	if a := h.command("blue", "", schemas.ActionReleaseModel, &schemas.ReleaseModelRequest{ReferenceID: red}); a.err == nil || a.err.Code != schemas.CodeModelNotFound {
+		t.Errorf("blue releases red's reference: %+v %v", a.data, a.err)
+	}
+	as[*schemas.UnloadModelReply](h, "red", "", schemas.ActionUnloadModel, &schemas.UnloadModelRequest{Name: "m", Force: true})
+	e := h.events.await(t, string(schemas.EventModelReleaseRequested), func(e schemas.Event) bool { return e.Event == schemas.EventModelReleaseRequested }).Data.(*schemas.ModelEvent)
+	if len(e.ReadersOf) != 2 || e.ReadersOf["red"] != 2 || e.ReadersOf["blue"] != 1 {
+		t.Errorf("the event says %+v of its readers", e.ReadersOf)
+	}
+}

@@ -96,5 +96,5 @@ func (s *sessionsActor) transferEnded(op *operation, kind schemas.EventKind) {
 func (s *sessionsActor) announce(op *operation, kind schemas.EventKind) {
 	r := s.render(op)
 	r.Result = op.result
-	s.house.publish(schemas.Event{Event: kind, Subject: schemas.TransferSubject(s.house.cfg.Node), Data: &r})
+	s.house.publish(schemas.Event{Event: kind, Subject: schemas.TransferSubject(s.house.cfg.Node), Tenant: op.c.Tenant, Data: &r})
 }

@@ -26,7 +26,14 @@ func view(e schemas.Event, tenant string) (schemas.Event, bool) {
 		e.Data = b
 		return e, len(b.Items) > 0
 	case *schemas.ModelEvent:
-		return e, data.Tenant == tenant
+		if data.Tenant == tenant {
+			return e, true
+		}
+		// Another's model that is shared: who reads it hears of it, and of no other reader.
+		m := *data
+		m.Readers, m.ReadersOf, m.RequestID, m.OperationID = data.ReadersOf[tenant], nil, "", ""
+		e.Data = &m
+		return e, m.Readers > 0
 	case *schemas.CommandEvent:
 		return e, data.Tenant == tenant
 	case *schemas.NodeEvent:

@@ -238,7 +238,7 @@ func TestWhoReadsAModelKeepsIt(t *testing.T) {
 	if b.c.Reclaimable("ram-0") != 4096 {
 		t.Fatal("an unread model is not reclaimable")
 	}
-	b.do(func() { b.c.Mapped(id, "s1", 1001, false, b.now) })
+	b.do(func() { b.c.Mapped(ledger.Reader{Grant: id, Session: "s1", PID: 1001}, b.now) })
 	if b.c.Reclaimable("ram-0") != 0 || b.c.Evict(cp, "room", b.now) {
 		t.Fatal("a model that is read was evicted")
 	}
@@ -299,7 +299,7 @@ func TestAReferenceKeepsAModelUntilItsLeaseEnds(t *testing.T) {
 func TestAChangedFileIsANewVersion(t *testing.T) {
 	b := newBench(t, 1<<20)
 	old := b.loaded(file, "c1")
-	b.do(func() { b.c.Mapped(old, "s1", 1001, false, b.now) })
+	b.do(func() { b.c.Mapped(ledger.Reader{Grant: old, Session: "s1", PID: 1001}, b.now) })
 	b.load("a", catalog.LoadRequest{Path: "m", Changed: true})
 	b.says("step inspect")
 	cp := b.last()
@@ -316,7 +316,7 @@ func TestAChangedFileIsANewVersion(t *testing.T) {
 	b.load("b", file)
 	b.says("b loaded v2 hit=true")
 	// Its reader lets go: nobody else can come by it.
-	b.do(func() { b.c.Mapped(old, "s1", 1001, true, b.now) })
+	b.do(func() { b.c.Mapped(ledger.Reader{Grant: old, Session: "s1", PID: 1001, Gone: true}, b.now) })
 	b.says("step release")
 	b.do(func() { b.c.Released(old, 4096, 0, true, b.now) })
 	b.said = nil
@@ -400,7 +400,7 @@ func TestThePlanSparesWhatIsReadPinnedOrWanted(t *testing.T) {
 	for _, name := range []string{"read", "pinned", "free"} {
 		ids[name] = b.loaded(catalog.LoadRequest{Name: name, Path: name, Pinned: name == "pinned"}, name)
 	}
-	b.do(func() { b.c.Mapped(ids["read"], "s1", 1, false, b.now) })
+	b.do(func() { b.c.Mapped(ledger.Reader{Grant: ids["read"], Session: "s1", PID: 1}, b.now) })
 	plan, copies := b.c.Plan(catalog.Want{Device: "ram-0", Bytes: 5000}, b.now.Boot)
 	if len(plan.Victims) != 1 || copies[plan.Victims[0].Key].Model.Name != "free" || plan.Shortfall != 5000-4096 {
 		t.Fatalf("the plan is %+v", plan)

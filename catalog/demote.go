@@ -51,7 +51,7 @@ func (c *Catalog) WarmCopy(m *Model, device string) *Copy {
 // copyOf makes the loading copy of a model on a device, of another copy or, where from is
 // nil, of its file.
 func (c *Catalog) copyOf(m *Model, device string, from *Copy, now ledger.Now) *Copy {
-	cp := &Copy{Model: m, Device: device, State: Loading, started: now.Boot, refs: map[string]*Reference{}, mappers: map[ledger.SessionID]int32{}}
+	cp := &Copy{Model: m, Device: device, State: Loading, started: now.Boot, refs: map[string]*Reference{}, mappers: map[ledger.SessionID]string{}}
 	m.copies[device] = cp
 	if from != nil {
 		cp.from, cp.Origin, cp.Cost = from, from.Device, from.Cost

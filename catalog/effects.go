@@ -80,6 +80,8 @@ type Event struct {
 	Freed     int64
 	Reason    string
 	Err       *schemas.Error
+	// Readers, by tenant, are those of a shared model before its release began; else nil.
+	Readers map[string]int
 }
 
 // Effects is what the catalog wants done; valid until its next call.

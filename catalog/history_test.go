@@ -222,7 +222,7 @@ func (h *house) heard(name string) {
 	}
 	m.Heard = m.Heard[:0]
 	for _, r := range m.Readers {
-		h.toCatalog(func() { h.call(func() { h.core.Mapped(r.Grant, r.Session, r.PID, r.Gone, h.now) }) })
+		h.toCatalog(func() { h.call(func() { h.core.Mapped(r, h.now) }) })
 	}
 	m.Readers = nil
 	for _, w := range m.Wants {

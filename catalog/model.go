@@ -89,7 +89,7 @@ type Copy struct {
 	Home      string
 	UsedAt    clock.Instant
 	refs      map[string]*Reference
-	mappers   map[ledger.SessionID]int32 // pid by session
+	mappers   map[ledger.SessionID]string // tenant by session
 	waiters   []LoadRequest
 	unloads   []UnloadRequest
 	from      *Copy          // what it is being made of; nil: its files
@@ -110,6 +110,7 @@ type Copy struct {
 // Reference keeps a model from being evicted, on behalf of a session or for a lease.
 type Reference struct {
 	ID      string           `json:"id"`
+	Tenant  string           `json:"tenant,omitempty"` // whose it is; empty: the model's
 	Session ledger.SessionID `json:"session,omitempty"`
 	Lease   time.Duration    `json:"lease,omitempty"`
 	Ends    clock.Instant    `json:"ends,omitempty"`
@@ -124,6 +125,28 @@ func (cp *Copy) Readers() int {
 		}
 	}
 	return n
+}
+
+// ReadersByTenant is Readers of each tenant: of a shared model others have some too.
+func (cp *Copy) ReadersByTenant() map[string]int {
+	n := map[string]int{}
+	for _, r := range cp.refs {
+		n[cp.readerOf(r.Tenant)]++
+	}
+	for s, tenant := range cp.mappers {
+		if !cp.referencedBy(s) {
+			n[cp.readerOf(tenant)]++
+		}
+	}
+	return n
+}
+
+// readerOf is the tenant of a reader of whom nothing else may be known than what he reads.
+func (cp *Copy) readerOf(tenant string) string {
+	if tenant == "" {
+		return cp.Model.Tenant
+	}
+	return tenant
 }
 
 func (cp *Copy) referencedBy(s ledger.SessionID) bool {

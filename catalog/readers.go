@@ -3,8 +3,6 @@ package catalog
 import (
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/ledger"
@@ -28,18 +26,19 @@ func (cp *Copy) cost() time.Duration {
 }
 
 // Mapped is the device's word that a session holds descriptors of a copy, or no longer.
-func (c *Catalog) Mapped(grant uuid.UUID, s ledger.SessionID, pid int32, gone bool, now ledger.Now) {
+func (c *Catalog) Mapped(r ledger.Reader, now ledger.Now) {
 	c.begin()
-	cp, ok := c.grants[grant]
+	s := r.Session
+	cp, ok := c.grants[r.Grant]
 	if !ok {
 		return
 	}
 	_, known := cp.mappers[s]
 	switch {
-	case gone:
+	case r.Gone:
 		delete(cp.mappers, s)
 	case !known:
-		cp.mappers[s] = pid
+		cp.mappers[s] = r.Tenant
 		c.use(cp, now)
 	}
 	c.settle(cp, now)
@@ -61,7 +60,7 @@ func (c *Catalog) ReleaseReference(tenant, name, id string, now ledger.Now) *sch
 // its model's. It is the dry run of ReleaseReference and of Renew.
 func (c *Catalog) FindReference(tenant, name, id string) (*Copy, *schemas.Error) {
 	cp, ok := c.byRef[id]
-	if !ok || cp.Model.Tenant != tenant && !cp.Model.Shared || name != "" && cp.Model.Name != name {
+	if !ok || cp.readerOf(cp.refs[id].Tenant) != tenant || name != "" && cp.Model.Name != name {
 		return nil, schemas.Errorf(schemas.CodeModelNotFound, "no reference %s", id).With("reference_id", id)
 	}
 	return cp, nil

@@ -146,6 +146,7 @@ func (c *Catalog) keepReference(cp *Copy, r LoadRequest, now ledger.Now) {
 	if r.Reference.Lease > 0 {
 		r.Reference.Ends = now.Boot.Add(r.Reference.Lease)
 	}
+	r.Reference.Tenant = r.Tenant
 	cp.refs[r.Reference.ID] = r.Reference
 	c.byRef[r.Reference.ID] = cp
 }

@@ -103,6 +103,10 @@ func (c *Catalog) evict(cp *Copy, force bool, deadline time.Duration, why string
 
 func (c *Catalog) release(cp *Copy, force bool, deadline time.Duration, why string, u *UnloadRequest) {
 	cp.State, cp.why, cp.force = Revoking, why, force
+	var readers map[string]int
+	if cp.Model.Shared {
+		readers = cp.ReadersByTenant()
+	}
 	if u != nil {
 		cp.unloads = append(cp.unloads, *u)
 	}
@@ -113,7 +117,7 @@ func (c *Catalog) release(cp *Copy, force bool, deadline time.Duration, why stri
 		clear(cp.refs)
 	}
 	c.saveCopy(cp)
-	c.event(schemas.EventModelReleaseRequested, cp, Event{Reason: why})
+	c.event(schemas.EventModelReleaseRequested, cp, Event{Reason: why, Readers: readers})
 	c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: force, Deadline: deadline, Why: why})
 	c.moved(cp.Device)
 }

@@ -186,7 +186,7 @@ func (c *Catalog) addModel(r modelRecord, rec store.RecID) {
 
 func (c *Catalog) addCopy(m *Model, r copyRecord, rec store.RecID, now ledger.Now) {
 	cp := &Copy{Model: m, Device: r.Device, State: Sealed, Grant: r.Grant, Granted: r.Granted, Cost: r.Cost, UsedAt: r.UsedAt,
-		refs: map[string]*Reference{}, mappers: map[ledger.SessionID]int32{}, why: r.Why, force: r.Force, Home: r.Home, rec: rec, done: m.Bytes}
+		refs: map[string]*Reference{}, mappers: map[ledger.SessionID]string{}, why: r.Why, force: r.Force, Home: r.Home, rec: rec, done: m.Bytes}
 	for _, ref := range r.Refs {
 		cp.refs[ref.ID] = ref
 		c.byRef[ref.ID] = cp

@@ -186,5 +186,6 @@ type Reader struct {
 	Grant   uuid.UUID
 	Session SessionID
 	PID     int32
+	Tenant  string // the session's
 	Gone    bool
 }

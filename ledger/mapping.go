@@ -94,7 +94,7 @@ func (d *Device) Map(r MapRequest, now Now) *schemas.Error {
 		g.Mappers = append(g.Mappers, Mapper{Session: r.Session, PID: r.PID, Tenant: whose, Mode: r.Mode, Exporting: true, exports: 1})
 		d.tie(r.Session, g)
 		if g.Model != "" {
-			d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: r.Session, PID: r.PID})
+			d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: r.Session, PID: r.PID, Tenant: whose})
 		}
 	}
 	if g.Class != ClassWeights && r.Mode == ReadWrite && g.Owner.Session == "" && g.Lease == 0 && !g.Persistent {
@@ -220,7 +220,7 @@ func (d *Device) removeMapper(g *Grant, s SessionID) {
 			g.left(s)
 			d.untie(s, g)
 			if g.Model != "" {
-				d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: s, PID: m.PID, Gone: true})
+				d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: s, PID: m.PID, Tenant: m.Tenant, Gone: true})
 			}
 			return
 		}

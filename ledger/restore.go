@@ -329,7 +329,7 @@ func (d *Device) adopt(g *Grant, now Now) error {
 		m.sent = true
 		d.tie(m.Session, g)
 		if g.Model != "" {
-			d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: m.Session, PID: m.PID})
+			d.out.Readers = append(d.out.Readers, Reader{Model: g.Model, Grant: g.ID, Session: m.Session, PID: m.PID, Tenant: m.Tenant})
 		}
 	}
 	if g.leased() {

@@ -135,6 +135,9 @@ type ModelEvent struct {
 	Reason                   string     `json:"reason,omitempty"`
 	ErrorCode                Code       `json:"error_code,omitempty"`
 	ErrorMessage             string     `json:"error_message,omitempty"`
+	// ReadersOf are the readers of each tenant where the model is shared: who reads it hears
+	// of it too. They are not part of the message.
+	ReadersOf map[string]int `json:"-"`
 }
 
 // OptimizationEvent is the data of an optimization's events: why, what, how much,
