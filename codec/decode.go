@@ -12,8 +12,6 @@ type decoding struct {
 	// waitMs and dryRun are what every changing action takes beside its own fields.
 	waitMs int64
 	dryRun bool
-	// unbuilt is the first field given that is not built yet, or empty.
-	unbuilt string
 }
 
 func fieldErrorf(field, format string, args ...any) *schemas.Error {
@@ -218,11 +216,6 @@ func (d *decoding) field(f *fieldPlan, how form, v reflect.Value) (absent bool, 
 		err = d.structure(f, v, k)
 	case f.shape == shapeStrings:
 		err = d.strings(f, v, k)
-	}
-	if err == nil && d.unbuilt == "" {
-		if f.unbuilt || f.unbuiltValue != "" && v.Field(f.index).String() == f.unbuiltValue {
-			d.unbuilt = f.name
-		}
 	}
 	return false, err
 }

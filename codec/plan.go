@@ -76,8 +76,6 @@ type fieldPlan struct {
 	min, max       int64
 	maxBytes       int
 	maxItems       int
-	unbuilt        bool
-	unbuiltValue   string
 }
 
 // plans are kept by reflect.Type, apart for changing actions.
@@ -175,13 +173,6 @@ func makeField(sf reflect.StructField, index int) fieldPlan {
 		panic("codec: no request field can be a " + sf.Type.String())
 	}
 	f.readChecks(sf.Tag.Get("check"))
-	switch u := sf.Tag.Get("unbuilt"); u {
-	case "":
-	case "true":
-		f.unbuilt = true
-	default:
-		f.unbuiltValue = u
-	}
 	if def := sf.Tag.Get("default"); def != "" {
 		f.fallback = f.parseDefault(def)
 	}

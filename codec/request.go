@@ -124,9 +124,6 @@ func (req *Request) decodeData(data []byte, f Format) *schemas.Error {
 			return err
 		}
 	}
-	if d.unbuilt != "" {
-		return schemas.Errorf(schemas.CodeNotImplemented, "%s is not built yet", d.unbuilt).With("field", d.unbuilt)
-	}
 	switch {
 	case p.wait >= 0:
 		req.Wait = time.Duration(v.Elem().Field(p.wait).Int()) * time.Millisecond

@@ -19,8 +19,6 @@
 //	check:"required,min=1"   the shape rules, listed below
 //	alias:"memory_type"      an older name accepted for the field
 //	mb:"model_limit_mb"      a second form of a bytes field, in megabytes
-//	unbuilt:"true"           given at all, the request is NOT_IMPLEMENTED
-//	unbuilt:"ram"            given with this value, the request is NOT_IMPLEMENTED
 //
 // Shape rules: required; min=N and max=N (numbers); positive (greater than 0);
 // pow2 (0 or a power of two); bytes=N (longest string, in bytes); items=N (longest

@@ -1,7 +1,5 @@
 package schemas
 
-import "reflect"
-
 // outcome is what an action can end in besides its reply.
 type outcome struct {
 	// errors are those of the action itself; commonErrors come besides.
@@ -30,8 +28,7 @@ func (s *Spec) Errors() []Code {
 	if s.Changing {
 		add(changingErrors)
 	}
-	// A field of it, or all of it, may be planned only.
-	can[CodeNotImplemented] = !s.Built || hasUnbuilt(s.Request)
+	can[CodeNotImplemented] = !s.Built
 	var out []Code
 	for _, c := range codes {
 		if can[c.Code] {
@@ -78,14 +75,4 @@ var outcomes = map[Action]outcome{
 	ActionAnalytics:        {errors: []Code{CodeInvalidDevice, CodeNodeRequired}},
 	ActionOptimizationRecs: {errors: []Code{CodeInvalidDevice, CodeNodeRequired}},
 	ActionListDevices:      {errors: []Code{CodeNodeRequired}},
-}
-
-// hasUnbuilt reports whether a field of a request is planned only.
-func hasUnbuilt(t reflect.Type) bool {
-	for i := range t.NumField() {
-		if t.Field(i).Tag.Get("unbuilt") != "" {
-			return true
-		}
-	}
-	return false
 }

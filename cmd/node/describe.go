@@ -69,13 +69,6 @@ func (f field) describe() (value, standard, note string) {
 			notes = append(notes, "at most "+limit)
 		}
 	}
-	switch unbuilt := f.tag.Get("unbuilt"); unbuilt {
-	case "":
-	case "true":
-		notes = append(notes, "not built yet")
-	default:
-		notes = append(notes, unbuilt+" is not built yet")
-	}
 	if f.of != "" {
 		notes = append(notes, "another form of "+f.of)
 	}

@@ -271,13 +271,6 @@ func (b *builder) described(o Object, owner string, f reflect.StructField) Objec
 	if b.request && slices.Contains(strings.Split(f.Tag.Get("check"), ","), "pow2") {
 		words = append(words, "0 or a power of two.")
 	}
-	switch u := f.Tag.Get("unbuilt"); u {
-	case "":
-	case "true":
-		words = append(words, "Not built yet: given at all, the request is NOT_IMPLEMENTED.")
-	default:
-		words = append(words, "Not built yet: with "+u+" the request is NOT_IMPLEMENTED.")
-	}
 	if len(words) == 0 {
 		return o
 	}

@@ -17,8 +17,8 @@ type Field struct {
 	Struct reflect.Type
 	// Default is what an absent field means, as text; Check the rules of its tag.
 	Default, Check string
-	// Alias and Megabytes are its other forms; Unbuilt is its tag.
-	Alias, Megabytes, Unbuilt string
+	// Alias and Megabytes are its other forms.
+	Alias, Megabytes string
 	// Optional fields may be left out of a request; a reply may lack them.
 	Optional bool
 }
@@ -38,7 +38,7 @@ func Fields(t reflect.Type) []Field {
 		words, named := inWords(f.Type)
 		out = append(out, Field{Name: name, Owner: owner.Name(), GoName: f.Name, Type: words, Struct: named,
 			Default: f.Tag.Get("default"), Check: f.Tag.Get("check"), Alias: f.Tag.Get("alias"), Megabytes: f.Tag.Get("mb"),
-			Unbuilt: f.Tag.Get("unbuilt"), Optional: strings.Contains(options, "omitempty")})
+			Optional: strings.Contains(options, "omitempty")})
 	}
 	return out
 }

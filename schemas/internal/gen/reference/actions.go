@@ -181,13 +181,6 @@ func requestWords(w *words, f jsonschema.Field) string {
 	if f.Megabytes != "" {
 		forms = append(forms, "Or `"+f.Megabytes+"`, in megabytes.")
 	}
-	switch f.Unbuilt {
-	case "":
-	case "true":
-		forms = append(forms, "Not built yet: given at all, the request is NOT_IMPLEMENTED.")
-	default:
-		forms = append(forms, "Not built yet: with `"+f.Unbuilt+"` the request is NOT_IMPLEMENTED.")
-	}
 	text := sentence(w.Field(f.Owner, f.GoName))
 	return joined(append([]string{text, unit(f, text)}, forms...)...)
 }
