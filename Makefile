@@ -33,7 +33,7 @@ NFPM        := $(TOOLS)/nfpm-$(NFPM_VERSION)
 .DEFAULT_GOAL := help
 # The steps of `make test` are in order, and the tests measure time.
 .NOTPARALLEL:
-.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab numa-lab conform package package-check tour tools tools-deploy promtool python javascript clean need-go need-cc
+.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab numa-lab conform package package-check tour tools tools-deploy promtool python python-client javascript clean need-go need-cc
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -50,7 +50,7 @@ isobar: need-go
 bus-test: need-go
 	$(GO_BUILD) -o bin/bus-test ./cmd/bus-test
 
-test: need-go need-cc python javascript tools promtool fmt-check vet lint invariants unit ## everything that CI runs; installs what it needs into .venv and .tools
+test: need-go need-cc python javascript tools promtool fmt-check vet lint invariants python-client unit ## everything that CI runs; installs what it needs into .venv and .tools
 
 # The last step of `make test`, so that its output ends with go test's own summary. Some tests
 # compare with reference implementations in Python.
@@ -156,6 +156,10 @@ $(VENV)/.installed: requirements-test.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-input --no-deps -r requirements-test.txt
 	@touch $@
+
+python-client: need-go python ## test the Python client against a node that is built here
+	@echo "== pytest clients/python"
+	cd clients/python && $(VENV)/bin/python -B -m pytest
 
 # The JavaScript sample runs in the tests where there is an npm.
 javascript: ## install the JavaScript sample's packages into examples/javascript

@@ -1,0 +1,194 @@
+"""Grants in this process's memory.
+
+A :class:`Region` is what a kind of memory (the ``kind`` of a handle) makes of the segments of a
+grant. RAM is mapped here; another kind is one more class in :data:`KINDS`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from . import _arrays
+from ._arrays import Framework, TensorInfo
+from .errors import Closed, ProtocolError, UnsupportedMemory
+
+_PAGE = mmap.PAGESIZE
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The segment type of the contract: size_bytes from offset on of a descriptor's segment_bytes."""
+
+    fd: int
+    segment_bytes: int
+    offset: int
+    size_bytes: int
+
+    @classmethod
+    def parse(cls, v: dict[str, Any], fd: int) -> Segment:
+        """Reads and checks what the node says of a segment; fd is its descriptor."""
+        s = cls(fd, v.get("segment_bytes", -1), v.get("offset", -1), v.get("size_bytes", -1))
+        for n in (s.segment_bytes, s.offset, s.size_bytes):
+            if not isinstance(n, int):
+                raise ProtocolError("a segment's bounds are no numbers")
+        if s.offset < 0 or s.size_bytes <= 0 or s.offset > s.segment_bytes - s.size_bytes:
+            raise ProtocolError(f"bytes {s.offset} to {s.offset}+{s.size_bytes} of a segment of {s.segment_bytes}")
+        return s
+
+
+class Region(Protocol):
+    """A mapped grant."""
+
+    @property
+    def open(self) -> bool:
+        """False once dropped."""
+
+    def memory(self) -> memoryview:
+        """All bytes, one after the other, as a new view."""
+
+    def array(self, dtype: Any, shape: tuple[int, ...] | None, framework: Framework) -> Any:
+        """The bytes as an array: all, or as many as the shape wants."""
+
+    def tensor(self, info: TensorInfo, framework: Framework, raw: bool) -> Any:
+        """A tensor of a model, as an array."""
+
+    def drop(self, gone: Callable[[], None]) -> bool:
+        """Lets go of the memory. True if it is unmapped now; else views of it are alive, and gone
+        is called, from any thread, when the last one has died."""
+
+
+class RAM:
+    """Segments of main memory, in one range of addresses.
+
+    The range is reserved by an anonymous mapping, whose object exports the buffers, and the
+    segments are laid over it. So the kernel unmaps everything when the last view dies, whoever
+    holds it, and no descriptor stays open.
+    """
+
+    def __init__(self, segments: list[Segment], writable: bool, private: bool) -> None:
+        """Takes over the descriptors. private: pages that this process writes become its own."""
+        self._map: mmap.mmap | None = None
+        self._views: list[tuple[int, int]] = []  # where each segment's bytes begin, and how many
+        self._readonly = not writable
+        # torch has no read-only tensors: what it writes to private pages stays here.
+        self._private = private
+        try:
+            self._lay(segments, mmap.PROT_READ | (mmap.PROT_WRITE if writable or private else 0))
+        finally:
+            for s in segments:
+                os.close(s.fd)
+
+    def _lay(self, segments: list[Segment], protection: int) -> None:
+        places: list[tuple[int, int, int]] = []  # in the range, in the file, bytes
+        at = 0
+        for n, s in enumerate(segments):
+            if os.fstat(s.fd).st_size < s.offset + s.size_bytes:
+                # Touching what lies behind the file's end would be a fatal signal.
+                raise ProtocolError(f"segment {n}: its file is shorter than {s.offset + s.size_bytes} bytes")
+            start = s.offset - s.offset % _PAGE
+            length = s.offset - start + s.size_bytes
+            places.append((at, start, length))
+            self._views.append((at + s.offset - start, s.size_bytes))
+            at += -(-length // _PAGE) * _PAGE
+        if at == 0:
+            raise ProtocolError("the grant has no segments")
+        range_ = mmap.mmap(
+            -1, at, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        )
+        base = ctypes.addressof(ctypes.c_char.from_buffer(range_))
+        flags = _MAP_FIXED | (mmap.MAP_PRIVATE | _MAP_NORESERVE if self._private else mmap.MAP_SHARED)
+        for (where, start, length), s in zip(places, segments, strict=True):
+            _mmap_fixed(base + where, length, protection, flags, s.fd, start)
+        self._map = range_
+
+    @property
+    def open(self) -> bool:
+        return self._map is not None
+
+    def _view(self, at: int, size: int, writable: bool) -> memoryview:
+        m = self._map
+        try:
+            if m is None:
+                raise ValueError
+            v = memoryview(m)[at : at + size]
+        except ValueError:  # dropped, perhaps by another thread just now
+            raise Closed("the memory is not mapped any more") from None
+        return v if writable else v.toreadonly()
+
+    def memory(self) -> memoryview:
+        return self._whole(not self._readonly)
+
+    def _whole(self, writable: bool) -> memoryview:
+        first = self._views[0][0]
+        at = first
+        for start, size in self._views:
+            if start != at:
+                raise UnsupportedMemory("the grant's segments do not fit together: look at them one by one")
+            at += size
+        return self._view(first, at - first, writable)
+
+    def array(self, dtype: Any, shape: tuple[int, ...] | None, framework: Framework) -> Any:
+        return _arrays.of(self._whole(self._writable(framework)), dtype, shape, framework)
+
+    def tensor(self, info: TensorInfo, framework: Framework, raw: bool) -> Any:
+        if not 0 <= info.segment < len(self._views):
+            raise ProtocolError(f"tensor {info.name!r} lies in segment {info.segment} of {len(self._views)}")
+        at, size = self._views[info.segment]
+        if info.offset < 0 or info.size_bytes < 0 or info.offset > size - info.size_bytes:
+            raise ProtocolError(f"tensor {info.name!r} lies outside its segment")
+        return _arrays.view(self._view(at + info.offset, info.size_bytes, self._writable(framework)), info, framework, raw)
+
+    def _writable(self, framework: Framework) -> bool:
+        return not self._readonly or self._private and framework == "torch"
+
+    def drop(self, gone: Callable[[], None]) -> bool:
+        m, self._map = self._map, None
+        if m is None:
+            return True
+        try:
+            m.close()
+            return True
+        except BufferError:
+            weakref.finalize(m, gone).atexit = False
+            return False
+
+
+class _Libc:
+    """mmap of the C library: Python's own cannot choose the address."""
+
+    def __init__(self) -> None:
+        self.mmap = ctypes.CDLL(None, use_errno=True).mmap
+        self.mmap.restype = ctypes.c_void_p
+        self.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+
+
+_libc = _Libc()
+
+
+def _mmap_fixed(address: int, length: int, protection: int, flags: int, fd: int, offset: int) -> None:
+    if _libc.mmap(address, length, protection, flags, fd, offset) != address:
+        code = ctypes.get_errno()
+        raise OSError(code, f"mmap of {length} bytes: {os.strerror(code)}")
+
+
+Opener = Callable[[list[Segment], bool, bool], Region]
+
+# The kinds of memory that can be mapped: how to map each. A GPU's memory would be another.
+KINDS: dict[str, Opener] = {"memfd": RAM}
+
+
+def opener(kind: object) -> Opener:
+    """How to map that kind of handle; UnsupportedMemory if this client cannot."""
+    found = KINDS.get(kind) if isinstance(kind, str) else None
+    if found is None:
+        where = "memory of a GPU" if kind == "cuda_vmm" else "an unknown kind of memory"
+        raise UnsupportedMemory(f"the grant is {where} ({kind!r}); this version of the client maps {', '.join(KINDS)} alone")
+    return found

@@ -1,0 +1,153 @@
+"""Commands, errors and operations."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import pickle
+import socket
+import threading
+
+import isobar
+import pytest
+from conftest import PATIENCE, REPOSITORY, MiB, Node
+from isobar import _client, _sync, errors
+
+
+def test_errors_are_the_contracts() -> None:
+    table = json.loads((REPOSITORY / "schemas" / "errors.json").read_text())["codes"]
+    assert {c["code"]: c["status"] for c in table} == errors.STATUS
+
+
+def test_an_error_is_of_its_family() -> None:
+    e = errors.node_error("OUT_OF_MEMORY", "no room", 503, {"shortfall_bytes": 7})
+    assert isinstance(e, isobar.OutOfMemory) and isinstance(e, MemoryError)
+    again = pickle.loads(pickle.dumps(e))
+    assert (again.code, again.message, again.status, again.details) == ("OUT_OF_MEMORY", "no room", 503, {"shortfall_bytes": 7})
+    assert str(errors.node_error("FORBIDDEN", "not you")) == "FORBIDDEN: not you"
+    assert str(errors.node_error("NO_NODE", "nobody")) == "NO_NODE: nobody"
+    assert type(errors.node_error("NEW_CODE", "?")) is isobar.NodeError
+
+
+def test_both_faces_have_the_same_names() -> None:
+    for inner, outer in ((_client.Client, _sync.Client), (isobar.aio.Buffer, _sync.Buffer), (isobar.aio.Model, _sync.Model),
+                         (isobar.aio.Events, _sync.Events), (isobar.aio.Operation, _sync.Operation)):  # fmt: skip
+        names = {n for n in vars(inner) if not n.startswith("_")} - {"open", "progress", "forked"}
+        assert names <= {n for n in dir(outer)}
+        for n in names:
+            if inspect.isfunction(getattr(inner, n)):
+                mine, theirs = (list(inspect.signature(getattr(c, n)).parameters.values()) for c in (inner, outer))
+                assert [(p.name, p.default, p.kind) for p in mine] == [(p.name, p.default, p.kind) for p in theirs], n
+
+
+def test_connect_finds_the_node(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOBAR_NATS_URL", node.url)
+    with isobar.connect(connect_timeout=PATIENCE) as c:
+        assert [d["device_id"] for d in c.devices()] == ["ram-0"]
+        assert c.status("ram-0")["memory_info"]["device_id"] == "ram-0"
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))  # bound, and not listening: refused at once
+        url = f"nats://me:secret@127.0.0.1:{s.getsockname()[1]}"
+        with pytest.raises(isobar.Unavailable) as e:
+            isobar.connect(url, connect_timeout=PATIENCE)
+    assert e.value.code == "NO_NODE" and e.value.status == 503
+    assert "secret" not in str(e.value)
+
+
+def test_no_such_node(node: Node) -> None:
+    with node.connect(node="elsewhere", attempts=2) as c, pytest.raises(isobar.Unavailable, match="no node answers"):
+        c.devices()
+
+
+def test_errors_are_typed(client: isobar.Client) -> None:
+    with pytest.raises(isobar.InvalidRequest) as e:
+        client.call("allocate", {"size_bytes": -1})
+    assert e.value.code == "INVALID_REQUEST" and e.value.status == 400 and e.value.details["field"] == "size_bytes"
+    with pytest.raises(isobar.NotFound):
+        client.attach("00000000-0000-8000-8000-000000000000")
+    with pytest.raises(isobar.NotFound):
+        client.load_model("unknown")
+    with pytest.raises(isobar.InvalidModel):
+        client.load_model("unreadable", "/nowhere/m.safetensors")
+    with pytest.raises(isobar.OutOfMemory) as full:
+        client.allocate(1 << 40)
+    assert full.value.details["shortfall_bytes"] > 0
+
+
+def test_the_same_request_id_has_its_effect_once(client: isobar.Client) -> None:
+    data = {"size_bytes": MiB, "persistent": True}
+    first = client.call("allocate", data, request_id="once")
+    again = client.call("allocate", data, request_id="once")
+    assert again["allocation_id"] == first["allocation_id"] and again["replayed"]
+    with pytest.raises(isobar.Conflict):
+        client.call("allocate", {"size_bytes": 2 * MiB}, request_id="once")
+
+
+def test_a_dry_run_changes_nothing(client: isobar.Client) -> None:
+    assert client.dry_run("allocate", {"size_bytes": MiB})["outcome"] == "granted"
+    assert client.call("get_allocations")["allocations"] == []
+
+
+def test_operations(client: isobar.Client) -> None:
+    holder = client.allocate(200 * MiB)
+    waiting = client.submit("allocate", {"size_bytes": 100 * MiB, "persistent": True})
+    assert waiting.id and not waiting.done and waiting.progress.status == "queued" and waiting.progress.position == 1
+    assert waiting.refresh().status == "queued"
+    with pytest.raises(TimeoutError):
+        waiting.result(timeout=0)
+    seen: list[isobar.Progress] = []
+    heard = threading.Event()
+
+    def progress(p: isobar.Progress) -> None:
+        seen.append(p)
+        heard.set()
+        holder.close()  # callbacks may use the client
+
+    result = waiting.result(progress, timeout=PATIENCE)
+    assert result["allocation"]["size_bytes"] == 100 * MiB and waiting.done
+    assert heard.is_set() and seen[-1].status == "completed"
+
+
+def test_cancel(client: isobar.Client) -> None:
+    with client.allocate(200 * MiB):
+        waiting = client.submit("allocate", {"size_bytes": 100 * MiB})
+        assert waiting.cancel().status == "cancelled"
+        with pytest.raises(isobar.Cancelled) as e:
+            waiting.result(timeout=PATIENCE)
+        assert e.value.code == "CANCELLED"
+
+
+def test_giving_up_cancels(node: Node) -> None:
+    """Who stops waiting leaves nothing in the queue, and no grant behind."""
+
+    async def run() -> None:
+        async with isobar.aio.connect(node.url, connect_timeout=PATIENCE) as c:
+            async with c.allocate(200 * MiB), c.events("memory.events.allocation.>") as events:
+                with pytest.raises(TimeoutError):
+                    await c.allocate(100 * MiB, timeout=0.01)
+                # The command may arrive after its sender gave up: it is cancelled all the same.
+                while (await c.call("get_queue"))["waiting"]:
+                    await events.next(PATIENCE)
+            assert (await c.call("get_allocations"))["allocations"] == []
+
+    asyncio.run(run())
+
+
+def test_no_room_and_no_queue(client: isobar.Client) -> None:
+    with client.allocate(200 * MiB), pytest.raises(isobar.OutOfMemory):
+        client.allocate(100 * MiB, queue=0)
+
+
+def test_a_closed_client(node: Node) -> None:
+    c = node.connect()
+    buffer = c.allocate(MiB)
+    c.close()
+    c.close()
+    assert buffer.closed
+    for use in (c.devices, lambda: buffer.memory, lambda: c.allocate(1)):
+        with pytest.raises(isobar.Closed):
+            use()
