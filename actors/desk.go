@@ -172,7 +172,7 @@ func (h *House) route(c *call) {
 		*schemas.GetModelInfoRequest, *schemas.ModelStatusRequest:
 		h.pool.take(c)
 	default:
-		c.fail(schemas.Errorf(schemas.CodeNotImplemented, "%s is not built yet", c.Action).With("field", string(c.Action)))
+		c.fail(schemas.Errorf(schemas.CodeInternalError, "defect: nobody does %s", c.Action))
 	}
 }
 

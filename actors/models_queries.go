@@ -141,9 +141,7 @@ func (p *poolActor) modelStatus(c *call, in *schemas.ModelStatusRequest) {
 	}
 	r := &schemas.ModelStatusReply{LoadedModels: map[string]schemas.Model{}, OptimizationRecommendations: []schemas.Recommendation{}}
 	for _, spec := range schemas.All() {
-		if spec.Built {
-			r.AvailableOperations = append(r.AvailableOperations, string(spec.Action))
-		}
+		r.AvailableOperations = append(r.AvailableOperations, string(spec.Action))
 	}
 	for _, m := range p.list(c.Tenant) {
 		for _, d := range ds {

@@ -258,7 +258,6 @@ func metadata(spec *schemas.Spec) map[string]string {
 	return map[string]string{
 		"description": spec.Summary,
 		"changing":    strconv.FormatBool(spec.Changing),
-		"built":       strconv.FormatBool(spec.Built),
 		"role":        string(spec.Role),
 		"schema":      jsonschema.ID(string(spec.Action)),
 	}

@@ -56,9 +56,6 @@ func (req *Request) decode(payload []byte, f Format) *schemas.Error {
 	if err := req.resolve(env.action); err != nil {
 		return err
 	}
-	if !req.Spec.Built {
-		return schemas.Errorf(schemas.CodeNotImplemented, "%s is not built yet", req.Action).With("action", string(req.Action))
-	}
 	return req.decodeData(env.data, f)
 }
 

@@ -90,11 +90,9 @@ type Spec struct {
 	Request, Reply reflect.Type
 	// Changing actions take wait_ms and dry_run, and are idempotent by request_id.
 	Changing bool
-	// Built is false for an action that answers NOT_IMPLEMENTED.
-	Built   bool
-	Lane    Lane
-	Role    Role
-	Summary string
+	Lane     Lane
+	Role     Role
+	Summary  string
 }
 
 // NewRequest makes an empty request: a pointer to the request type.
@@ -112,9 +110,9 @@ func Lookup(a Action) (*Spec, bool) {
 	return s, ok
 }
 
-func spec[Request, Reply any](a Action, lane Lane, role Role, changing, built bool, summary string, aliases ...Action) *Spec {
+func spec[Request, Reply any](a Action, lane Lane, role Role, changing bool, summary string, aliases ...Action) *Spec {
 	return &Spec{
-		Action: a, Aliases: aliases, Changing: changing, Built: built, Lane: lane, Role: role, Summary: summary,
+		Action: a, Aliases: aliases, Changing: changing, Lane: lane, Role: role, Summary: summary,
 		Request: reflect.TypeFor[Request](), Reply: reflect.TypeFor[Reply](),
 	}
 }
@@ -122,72 +120,70 @@ func spec[Request, Reply any](a Action, lane Lane, role Role, changing, built bo
 const (
 	changes = true
 	reads   = false
-	built   = true
-	planned = false
 )
 
 var specs = []*Spec{
-	spec[GetStatusRequest, GetStatusReply](ActionGetStatus, LaneQuery, RoleReader, reads, built,
+	spec[GetStatusRequest, GetStatusReply](ActionGetStatus, LaneQuery, RoleReader, reads,
 		"the state of one device or of all"),
-	spec[GetUsageRequest, GetUsageReply](ActionGetUsage, LaneQuery, RoleReader, reads, built,
+	spec[GetUsageRequest, GetUsageReply](ActionGetUsage, LaneQuery, RoleReader, reads,
 		"who uses how much"),
-	spec[GetAllocationsRequest, GetAllocationsReply](ActionGetAllocations, LaneQuery, RoleReader, reads, built,
+	spec[GetAllocationsRequest, GetAllocationsReply](ActionGetAllocations, LaneQuery, RoleReader, reads,
 		"list grants"),
-	spec[GetAllocationRequest, GetAllocationReply](ActionGetAllocation, LaneQuery, RoleReader, reads, built,
+	spec[GetAllocationRequest, GetAllocationReply](ActionGetAllocation, LaneQuery, RoleReader, reads,
 		"one grant"),
-	spec[AllocateRequest, AllocateReply](ActionAllocate, LaneGrant, RoleClient, changes, built,
+	spec[AllocateRequest, AllocateReply](ActionAllocate, LaneGrant, RoleClient, changes,
 		"grant memory"),
-	spec[DeallocateRequest, DeallocateReply](ActionDeallocate, LaneRelease, RoleClient, changes, built,
+	spec[DeallocateRequest, DeallocateReply](ActionDeallocate, LaneRelease, RoleClient, changes,
 		"give a grant back"),
-	spec[GetHandleRequest, GetHandleReply](ActionGetHandle, LaneQuery, RoleClient, reads, built,
+	spec[GetHandleRequest, GetHandleReply](ActionGetHandle, LaneQuery, RoleClient, reads,
 		"a fresh claim on a grant or a model"),
-	spec[RenewRequest, RenewReply](ActionRenew, LaneRelease, RoleClient, changes, built,
+	spec[RenewRequest, RenewReply](ActionRenew, LaneRelease, RoleClient, changes,
 		"extend leases"),
-	spec[ClearRequest, ClearReply](ActionClear, LaneGrant, RoleClient, changes, built,
+	spec[ClearRequest, ClearReply](ActionClear, LaneGrant, RoleClient, changes,
 		"fill a grant with one byte, or release everything on a device"),
-	spec[CopyRequest, CopyReply](ActionCopy, LaneGrant, RoleClient, changes, built,
+	spec[CopyRequest, CopyReply](ActionCopy, LaneGrant, RoleClient, changes,
 		"copy between two grants of a device"),
-	spec[TransferRequest, TransferReply](ActionTransfer, LaneGrant, RoleClient, changes, built,
+	spec[TransferRequest, TransferReply](ActionTransfer, LaneGrant, RoleClient, changes,
 		"copy or move a grant to another device"),
-	spec[GetTransferRequest, GetTransferReply](ActionGetTransfer, LaneQuery, RoleReader, reads, built,
+	spec[GetTransferRequest, GetTransferReply](ActionGetTransfer, LaneQuery, RoleReader, reads,
 		"how a transfer goes"),
-	spec[CancelTransferRequest, CancelTransferReply](ActionCancelTransfer, LaneRelease, RoleClient, changes, built,
+	spec[CancelTransferRequest, CancelTransferReply](ActionCancelTransfer, LaneRelease, RoleClient, changes,
 		"stop a transfer"),
-	spec[GetOperationRequest, GetOperationReply](ActionGetOperation, LaneQuery, RoleReader, reads, built,
+	spec[GetOperationRequest, GetOperationReply](ActionGetOperation, LaneQuery, RoleReader, reads,
 		"how a command goes, and its result"),
-	spec[CancelOperationRequest, CancelOperationReply](ActionCancelOperation, LaneRelease, RoleClient, changes, built,
+	spec[CancelOperationRequest, CancelOperationReply](ActionCancelOperation, LaneRelease, RoleClient, changes,
 		"stop a command"),
-	spec[GetQueueRequest, GetQueueReply](ActionGetQueue, LaneQuery, RoleReader, reads, built,
+	spec[GetQueueRequest, GetQueueReply](ActionGetQueue, LaneQuery, RoleReader, reads,
 		"who waits, and for what"),
-	spec[DefragmentRequest, DefragmentReply](ActionDefragment, LaneGrant, RoleOperator, changes, built,
+	spec[DefragmentRequest, DefragmentReply](ActionDefragment, LaneGrant, RoleOperator, changes,
 		"move blocks together"),
-	spec[OptimizeRequest, OptimizeReply](ActionOptimize, LaneRelease, RoleOperator, changes, built,
+	spec[OptimizeRequest, OptimizeReply](ActionOptimize, LaneRelease, RoleOperator, changes,
 		"bring a device's use down"),
-	spec[SetLimitsRequest, SetLimitsReply](ActionSetLimits, LaneRelease, RoleOperator, changes, built,
+	spec[SetLimitsRequest, SetLimitsReply](ActionSetLimits, LaneRelease, RoleOperator, changes,
 		"change a device's limits and thresholds"),
-	spec[LoadModelRequest, LoadModelReply](ActionLoadModel, LaneGrant, RoleClient, changes, built,
+	spec[LoadModelRequest, LoadModelReply](ActionLoadModel, LaneGrant, RoleClient, changes,
 		"load a model, once for everybody"),
-	spec[UnloadModelRequest, UnloadModelReply](ActionUnloadModel, LaneRelease, RoleClient, changes, built,
+	spec[UnloadModelRequest, UnloadModelReply](ActionUnloadModel, LaneRelease, RoleClient, changes,
 		"unload a model"),
-	spec[AcquireModelRequest, AcquireModelReply](ActionAcquireModel, LaneGrant, RoleClient, changes, built,
+	spec[AcquireModelRequest, AcquireModelReply](ActionAcquireModel, LaneGrant, RoleClient, changes,
 		"keep a model from being evicted"),
-	spec[ReleaseModelRequest, ReleaseModelReply](ActionReleaseModel, LaneRelease, RoleClient, changes, built,
+	spec[ReleaseModelRequest, ReleaseModelReply](ActionReleaseModel, LaneRelease, RoleClient, changes,
 		"give a model reference back"),
-	spec[GetModelInfoRequest, GetModelInfoReply](ActionGetModelInfo, LaneQuery, RoleReader, reads, built,
+	spec[GetModelInfoRequest, GetModelInfoReply](ActionGetModelInfo, LaneQuery, RoleReader, reads,
 		"describe models"),
-	spec[ModelStatusRequest, ModelStatusReply](ActionModelStatus, LaneQuery, RoleReader, reads, built,
+	spec[ModelStatusRequest, ModelStatusReply](ActionModelStatus, LaneQuery, RoleReader, reads,
 		"the models' account", ActionGetModelStatus),
-	spec[ModelOptimizeRequest, ModelOptimizeReply](ActionModelOptimize, LaneRelease, RoleOperator, changes, built,
+	spec[ModelOptimizeRequest, ModelOptimizeReply](ActionModelOptimize, LaneRelease, RoleOperator, changes,
 		"release models until a target holds"),
-	spec[CleanupRequest, CleanupReply](ActionCleanup, LaneRelease, RoleClient, changes, built,
+	spec[CleanupRequest, CleanupReply](ActionCleanup, LaneRelease, RoleClient, changes,
 		"unload the tenant's models and free its grants"),
-	spec[GetPressureRequest, GetPressureReply](ActionGetPressure, LaneQuery, RoleReader, reads, built,
+	spec[GetPressureRequest, GetPressureReply](ActionGetPressure, LaneQuery, RoleReader, reads,
 		"the pressure level of one device or of all"),
-	spec[AnalyticsRequest, AnalyticsReply](ActionAnalytics, LaneQuery, RoleReader, reads, built,
+	spec[AnalyticsRequest, AnalyticsReply](ActionAnalytics, LaneQuery, RoleReader, reads,
 		"what happened over a window"),
-	spec[OptimizationRecsRequest, OptimizationRecsReply](ActionOptimizationRecs, LaneQuery, RoleReader, reads, built,
+	spec[OptimizationRecsRequest, OptimizationRecsReply](ActionOptimizationRecs, LaneQuery, RoleReader, reads,
 		"what could be done"),
-	spec[ListDevicesRequest, ListDevicesReply](ActionListDevices, LaneQuery, RoleReader, reads, built,
+	spec[ListDevicesRequest, ListDevicesReply](ActionListDevices, LaneQuery, RoleReader, reads,
 		"list the node's devices"),
 }
 

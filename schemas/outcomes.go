@@ -28,7 +28,6 @@ func (s *Spec) Errors() []Code {
 	if s.Changing {
 		add(changingErrors)
 	}
-	can[CodeNotImplemented] = !s.Built
 	var out []Code
 	for _, c := range codes {
 		if can[c.Code] {

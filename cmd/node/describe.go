@@ -13,13 +13,9 @@ import (
 // listActions writes every action in a line.
 func listActions(w io.Writer) {
 	t := table{}
-	t.head("ACTION", "WHAT IT DOES", "")
+	t.head("ACTION", "WHAT IT DOES")
 	for _, s := range schemas.All() {
-		note := ""
-		if !s.Built {
-			note = "not built yet"
-		}
-		t.row(string(s.Action), s.Summary, note)
+		t.row(string(s.Action), s.Summary)
 	}
 	t.write(w)
 	fmt.Fprintln(w, "\n`isobar call ACTION --describe` lists the fields of one.")
@@ -28,9 +24,6 @@ func listActions(w io.Writer) {
 // describeAction writes the fields of a request.
 func describeAction(w io.Writer, s *schemas.Spec) {
 	fmt.Fprintf(w, "%s: %s\n", s.Action, s.Summary)
-	if !s.Built {
-		fmt.Fprintln(w, "It is not built yet: a node answers NOT_IMPLEMENTED.")
-	}
 	fields := requestFields(s)
 	if len(fields) == 0 {
 		fmt.Fprintln(w, "It has no fields.")

@@ -121,10 +121,8 @@ func TestBadFields(t *testing.T) {
 		for _, spec := range schemas.All() {
 			action := string(spec.Action)
 			in, ok := sound[action]
-			if ok != spec.Built {
-				t.Errorf("%s: built is %v, in the test %v", action, spec.Built, ok)
-			}
 			if !ok {
+				t.Errorf("%s has no sound request here", action)
 				continue
 			}
 			if code := unknown[action]; code != "" {

@@ -49,8 +49,8 @@ type governor struct {
 	since    time.Duration // since the places were set
 	hold     time.Duration
 	runs     float64 // a second, smoothed
-	now      load // smoothed; with all places only
-	mistaken load // before the last try that was a mistake
+	now      load    // smoothed; with all places only
+	mistaken load    // before the last try that was a mistake
 }
 
 // load is what tells whether a process does less than before.

@@ -171,9 +171,6 @@ func (w *world) discovery() []check {
 		}
 	}}}
 	for _, s := range schemas.All() {
-		if !s.Built {
-			continue
-		}
 		out = append(out, check{"discovery/shows-" + string(s.Action), func() {
 			for _, subject := range []string{schemas.CommandSubject(s.Action), schemas.NodeCommandSubject(s.Action, w.node)} {
 				e, ok := ask()[subject]

@@ -64,9 +64,6 @@ func (p *page) action(w *words, s *schemas.Spec, types map[string]reflect.Type) 
 	} else {
 		p.line("- Changes nothing")
 	}
-	if !s.Built {
-		p.line("- Not built yet: answers NOT_IMPLEMENTED")
-	}
 	if events := s.Events(); len(events) > 0 {
 		p.line("- Events: `memory.events.%s`", strings.Join(events, "`, `memory.events."))
 	}
