@@ -50,6 +50,11 @@ isobar: need-go
 bus-test: need-go
 	$(GO_BUILD) -o bin/bus-test ./cmd/bus-test
 
+.PHONY: cuda-test
+cuda-test: need-go ## pack the tests of the GPU driver into bin/cuda.test.gz, to be run on a GPU host with ISOBAR_CUDA=real
+	CGO_ENABLED=0 go test -c -trimpath -ldflags '-s -w' -o bin/cuda.test ./device/cuda
+	gzip -9 -f -k bin/cuda.test
+
 test: need-go need-cc python javascript tools promtool fmt-check vet lint invariants python-client unit ## everything that CI runs; installs what it needs into .venv and .tools
 
 # The last step of `make test`, so that its output ends with go test's own summary. Some tests

@@ -100,6 +100,9 @@ var owners = map[string][]string{
 	"golang.org/x/sys": {"clock", "doctor", "fdwire", "vault", "dataplane", "device", "weights", "actors", "bus", "node",
 		"cmd", "examples"},
 	"github.com/google/uuid": {"..."},
+
+	// Shared libraries without cgo. It makes a program need the machine's libc: see doc.go there.
+	"github.com/ebitengine/purego": {"device/cuda"},
 }
 
 // testLibraries may be imported by tests everywhere, and by packages made for tests.

@@ -1,0 +1,570 @@
+// The part of libcuda that Isobar uses, with memfds for memory and host addresses for those of
+// the device. Copies wait in their stream until somebody waits for them: who uses memory too
+// early is found out.
+#define _GNU_SOURCE
+#include "fake.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef int CUresult;
+enum {
+	OK = 0, INVALID_VALUE = 1, NO_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
+	OPERATING_SYSTEM = 304, INVALID_HANDLE = 400, ILLEGAL_ADDRESS = 700, LAUNCH_FAILED = 719,
+};
+
+// Results after which a context answers nothing else.
+static int is_sticky(int code)
+{
+	return code == 214 || code == 46 || code == 220 || code == ILLEGAL_ADDRESS || code == 702 || (code >= 714 && code <= LAUNCH_FAILED);
+}
+
+static int initialized;
+static int contexts[MAX_DEVICES]; // how often the primary context is retained
+static int sticky[MAX_DEVICES];
+static __thread int current = -1;
+
+static int context_of(void *ctx) { return ctx ? (int)(uintptr_t)ctx - 0x1001 : -1; }
+
+// What every call begins with: injected faults, then what the context has come to.
+static int enter(const char *name, int needs_context)
+{
+	int code = fake_fault(name);
+	if (!initialized)
+		return NOT_INITIALIZED;
+	int device = current;
+	if (needs_context && (device < 0 || !contexts[device]))
+		return INVALID_CONTEXT;
+	if (device < 0)
+		return code;
+	fake_lock();
+	if (is_sticky(code))
+		sticky[device] = code;
+	if (sticky[device])
+		code = sticky[device];
+	if (fake_state->lost[device])
+		code = LAUNCH_FAILED;
+	fake_unlock();
+	return code;
+}
+
+#define ENTER(needs_context)                                  \
+	do {                                                  \
+		int code_ = enter(__func__, (needs_context)); \
+		if (code_)                                    \
+			return code_;                         \
+	} while (0)
+
+// Memory of this process: one of each handle.
+struct memory {
+	int fd, device, refs, imported;
+	uint64_t object;
+	int64_t bytes;
+};
+
+// Addresses of this process.
+struct range {
+	uintptr_t at;
+	int64_t bytes;
+	struct memory *memory; // what is mapped, whole
+	int access;            // 0 none, 1 read, 3 read and write
+	struct range *next;
+};
+static struct range *ranges;
+static int live_memory, live_ranges, live_streams, live_events, live_pinned;
+
+struct op {
+	char kind; // 'c' copy, 's' set
+	char *to;
+	const char *from;
+	int value;
+	size_t bytes;
+	struct op *next;
+};
+struct stream {
+	struct op *first, **last;
+	uint64_t given, done;
+	int failed;
+};
+struct event {
+	struct stream *stream;
+	uint64_t at;
+};
+
+CUresult cuInit(unsigned flags)
+{
+	(void)flags;
+	int code = fake_fault(__func__);
+	fake_open();
+	if (!code)
+		initialized = 1;
+	return code;
+}
+
+CUresult cuDriverGetVersion(int *v) { *v = 13000; return OK; }
+
+CUresult cuDeviceGetCount(int *n)
+{
+	ENTER(0);
+	*n = fake_devices;
+	return OK;
+}
+
+CUresult cuDeviceGet(int *d, int ordinal)
+{
+	ENTER(0);
+	*d = ordinal;
+	return ordinal >= 0 && ordinal < fake_devices ? OK : INVALID_DEVICE;
+}
+
+CUresult cuDeviceGetName(char *name, int len, int d)
+{
+	ENTER(0);
+	snprintf(name, len, "Isobar fake GPU %d, %lld MiB", d, (long long)(fake_bytes >> 20));
+	return OK;
+}
+
+CUresult cuDeviceGetUuid_v2(unsigned char *uuid, int d)
+{
+	ENTER(0);
+	memcpy(uuid, "isobar-fake-gpu", 15);
+	uuid[15] = d;
+	return OK;
+}
+
+CUresult cuDeviceTotalMem_v2(size_t *n, int d)
+{
+	(void)d;
+	ENTER(0);
+	*n = fake_bytes;
+	return OK;
+}
+
+CUresult cuDeviceGetAttribute(int *v, int attribute, int d)
+{
+	(void)d;
+	ENTER(0);
+	*v = attribute == 102 || attribute == 103 ? 1 : 0;
+	return OK;
+}
+
+CUresult cuDevicePrimaryCtxRetain(void **ctx, int d)
+{
+	ENTER(0);
+	if (d < 0 || d >= fake_devices)
+		return INVALID_DEVICE;
+	fake_lock();
+	int code = fake_state->lost[d] ? LAUNCH_FAILED : OK;
+	if (!code && contexts[d]++ == 0) {
+		sticky[d] = 0;
+		fake_add(CONTEXT, getpid(), d, 0, 0);
+	}
+	fake_unlock();
+	*ctx = (void *)(uintptr_t)(0x1001 + d);
+	return code;
+}
+
+CUresult cuDevicePrimaryCtxRelease_v2(int d)
+{
+	ENTER(0);
+	fake_lock();
+	int code = contexts[d] > 0 ? OK : INVALID_CONTEXT;
+	if (!code && --contexts[d] == 0)
+		fake_drop(CONTEXT, getpid(), d, 0);
+	fake_unlock();
+	return code;
+}
+
+CUresult cuCtxSetCurrent(void *ctx)
+{
+	int d = context_of(ctx);
+	if (d >= fake_devices || d < -1)
+		return INVALID_CONTEXT;
+	current = d;
+	return d < 0 ? OK : enter(__func__, 1);
+}
+
+CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
+{
+	ENTER(1);
+	fake_lock();
+	int64_t left = fake_bytes - fake_used(current);
+	fake_unlock();
+	*free = left > 0 ? left : 0;
+	*total = fake_bytes;
+	return OK;
+}
+
+struct location { int type, id; };
+struct properties {
+	int type, handles;
+	struct location place;
+	void *windows;
+	unsigned char flags[8];
+};
+struct access { struct location place; int flags; };
+
+static int well(const struct properties *p)
+{
+	return p->type == 1 && p->handles == 1 && p->place.type == 1 && p->place.id >= 0 && p->place.id < fake_devices;
+}
+
+CUresult cuMemGetAllocationGranularity(size_t *n, const struct properties *p, int option)
+{
+	(void)option;
+	ENTER(0);
+	*n = GRANULARITY;
+	return well(p) ? OK : INVALID_VALUE;
+}
+
+static struct memory *memory_of(int fd, int device, uint64_t object, int64_t bytes, int imported)
+{
+	struct memory *m = calloc(1, sizeof *m);
+	*m = (struct memory){.fd = fd, .device = device, .refs = 1, .imported = imported, .object = object, .bytes = bytes};
+	live_memory++;
+	return m;
+}
+
+// With the lock held.
+static void unref(struct memory *m)
+{
+	if (--m->refs > 0)
+		return;
+	fake_drop(MEMORY, getpid(), m->device, m->object);
+	close(m->fd);
+	free(m);
+	live_memory--;
+}
+
+CUresult cuMemCreate(struct memory **handle, size_t bytes, const struct properties *p, unsigned long long flags)
+{
+	ENTER(1);
+	if (!well(p) || !bytes || bytes % GRANULARITY || flags)
+		return INVALID_VALUE;
+	char name[64];
+	snprintf(name, sizeof name, "isobar fake GPU %d", p->place.id);
+	int fd = memfd_create(name, MFD_CLOEXEC);
+	if (fd < 0)
+		return OPERATING_SYSTEM;
+	struct stat st;
+	int code = OK;
+	fake_lock();
+	if ((int64_t)bytes < 0 || (int64_t)bytes > fake_bytes - fake_used(p->place.id))
+		code = NO_MEMORY;
+	else if (ftruncate(fd, bytes) || fstat(fd, &st) || fake_add(MEMORY, getpid(), p->place.id, st.st_ino, bytes))
+		code = OPERATING_SYSTEM;
+	else
+		*handle = memory_of(fd, p->place.id, st.st_ino, bytes, 0);
+	fake_unlock();
+	if (code)
+		close(fd);
+	return code;
+}
+
+CUresult cuMemExportToShareableHandle(int *fd, struct memory *m, int type, unsigned long long flags)
+{
+	ENTER(1);
+	if (type != 1 || flags || m->imported)
+		return INVALID_VALUE; // what was imported cannot be exported again
+	*fd = dup(m->fd);
+	return *fd < 0 ? OPERATING_SYSTEM : OK;
+}
+
+CUresult cuMemImportFromShareableHandle(struct memory **handle, void *os, int type)
+{
+	ENTER(1);
+	char link[64], target[128] = "";
+	snprintf(link, sizeof link, "/proc/self/fd/%d", (int)(intptr_t)os);
+	ssize_t len = readlink(link, target, sizeof target - 1);
+	int device;
+	struct stat st;
+	if (type != 1 || len < 0 || sscanf(target, "/memfd:isobar fake GPU %d", &device) != 1 || fstat((int)(intptr_t)os, &st))
+		return INVALID_VALUE;
+	int fd = fcntl((int)(intptr_t)os, F_DUPFD_CLOEXEC, 0);
+	if (fd < 0)
+		return OPERATING_SYSTEM;
+	fake_lock();
+	int code = fake_add(MEMORY, getpid(), device, st.st_ino, st.st_size) ? OPERATING_SYSTEM : OK;
+	if (!code)
+		*handle = memory_of(fd, device, st.st_ino, st.st_size, 1);
+	fake_unlock();
+	if (code)
+		close(fd);
+	return code;
+}
+
+CUresult cuMemRelease(struct memory *m)
+{
+	ENTER(1);
+	fake_lock();
+	unref(m);
+	fake_unlock();
+	return OK;
+}
+
+CUresult cuMemAddressReserve(uintptr_t *at, size_t bytes, size_t align, uintptr_t want, unsigned long long flags)
+{
+	(void)align, (void)want;
+	ENTER(1);
+	if (!bytes || bytes % GRANULARITY || flags)
+		return INVALID_VALUE;
+	void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return NO_MEMORY;
+	struct range *r = calloc(1, sizeof *r);
+	r->at = (uintptr_t)p, r->bytes = bytes;
+	fake_lock();
+	r->next = ranges, ranges = r;
+	live_ranges++;
+	fake_unlock();
+	*at = r->at;
+	return OK;
+}
+
+// The range that begins here, with the lock held.
+static struct range **find(uintptr_t at, size_t bytes)
+{
+	for (struct range **r = &ranges; *r; r = &(*r)->next)
+		if ((*r)->at == at && (*r)->bytes == (int64_t)bytes)
+			return r;
+	return NULL;
+}
+
+CUresult cuMemAddressFree(uintptr_t at, size_t bytes)
+{
+	ENTER(1);
+	fake_lock();
+	struct range **r = find(at, bytes);
+	int code = r && !(*r)->memory ? OK : INVALID_VALUE;
+	if (!code) {
+		struct range *gone = *r;
+		*r = gone->next;
+		munmap((void *)at, bytes);
+		free(gone);
+		live_ranges--;
+	}
+	fake_unlock();
+	return code;
+}
+
+CUresult cuMemMap(uintptr_t at, size_t bytes, size_t offset, struct memory *m, unsigned long long flags)
+{
+	ENTER(1);
+	fake_lock();
+	struct range **r = find(at, bytes);
+	int code = r && !(*r)->memory && !offset && !flags && (int64_t)bytes == m->bytes ? OK : INVALID_VALUE;
+	if (!code && mmap((void *)at, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, m->fd, 0) == MAP_FAILED)
+		code = OPERATING_SYSTEM;
+	if (!code)
+		(*r)->memory = m, m->refs++, (*r)->access = 0;
+	fake_unlock();
+	return code;
+}
+
+CUresult cuMemUnmap(uintptr_t at, size_t bytes)
+{
+	ENTER(1);
+	fake_lock();
+	struct range **r = find(at, bytes);
+	int code = r && (*r)->memory ? OK : INVALID_VALUE;
+	if (!code) {
+		mmap((void *)at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+		unref((*r)->memory);
+		(*r)->memory = NULL;
+	}
+	fake_unlock();
+	return code;
+}
+
+CUresult cuMemSetAccess(uintptr_t at, size_t bytes, const struct access *a, size_t count)
+{
+	ENTER(1);
+	fake_lock();
+	struct range **r = find(at, bytes);
+	int code = r && (*r)->memory && count == 1 && a->place.type == 1 && (a->flags == 1 || a->flags == 3) ? OK : INVALID_VALUE;
+	// The host may always read and write here: a device's access is checked where it copies.
+	if (!code && mprotect((void *)at, bytes, PROT_READ | PROT_WRITE))
+		code = OPERATING_SYSTEM;
+	if (!code)
+		(*r)->access = a->flags;
+	fake_unlock();
+	return code;
+}
+
+CUresult cuMemHostRegister_v2(void *p, size_t bytes, unsigned flags)
+{
+	(void)flags;
+	ENTER(1);
+	if (!p || !bytes)
+		return INVALID_VALUE;
+	__atomic_add_fetch(&live_pinned, 1, __ATOMIC_SEQ_CST);
+	return OK;
+}
+
+CUresult cuMemHostUnregister(void *p)
+{
+	(void)p;
+	ENTER(1);
+	__atomic_add_fetch(&live_pinned, -1, __ATOMIC_SEQ_CST);
+	return OK;
+}
+
+// Whether the device may, with the lock held.
+static int reaches(uintptr_t at, size_t bytes, int need)
+{
+	for (struct range *r = ranges; r; r = r->next)
+		if (r->memory && at >= r->at && bytes <= (size_t)r->bytes && at - r->at <= r->bytes - bytes)
+			return (r->access & need) == need;
+	return 0;
+}
+
+// Puts work behind what the stream has. Work on memory that the device does not reach ends the
+// context when it is done, as it does on a GPU.
+static int give(struct stream *s, struct op op, uintptr_t write, uintptr_t read)
+{
+	struct op *o = malloc(sizeof *o);
+	*o = op;
+	o->next = NULL;
+	fake_lock();
+	if ((write && !reaches(write, op.bytes, 3)) || (read && !reaches(read, op.bytes, 1)))
+		o->kind = 'x';
+	*s->last = o;
+	s->last = &o->next;
+	s->given++;
+	fake_unlock();
+	return OK;
+}
+
+CUresult cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, struct stream *s)
+{
+	ENTER(1);
+	return give(s, (struct op){.kind = 'c', .to = (char *)to, .from = from, .bytes = bytes}, to, 0);
+}
+
+CUresult cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, struct stream *s)
+{
+	ENTER(1);
+	return give(s, (struct op){.kind = 'c', .to = to, .from = (char *)from, .bytes = bytes}, 0, from);
+}
+
+CUresult cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, struct stream *s)
+{
+	ENTER(1);
+	return give(s, (struct op){.kind = 'c', .to = (char *)to, .from = (char *)from, .bytes = bytes}, to, from);
+}
+
+CUresult cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, struct stream *s)
+{
+	ENTER(1);
+	return give(s, (struct op){.kind = 's', .to = (char *)to, .value = value, .bytes = bytes}, to, 0);
+}
+
+// Does a stream's work up to a place.
+static int run(struct stream *s, uint64_t until)
+{
+	while (!s->failed) {
+		fake_lock();
+		struct op *o = s->done < until ? s->first : NULL;
+		if (o) {
+			s->first = o->next;
+			if (!s->first)
+				s->last = &s->first;
+			s->done++;
+		}
+		fake_unlock();
+		if (!o)
+			return OK;
+		if (o->kind == 'c')
+			memcpy(o->to, o->from, o->bytes);
+		else if (o->kind == 's')
+			memset(o->to, o->value, o->bytes);
+		else
+			s->failed = ILLEGAL_ADDRESS;
+		free(o);
+	}
+	fake_lock();
+	if (current >= 0)
+		sticky[current] = s->failed;
+	fake_unlock();
+	return s->failed;
+}
+
+CUresult cuStreamCreate(struct stream **s, unsigned flags)
+{
+	(void)flags;
+	ENTER(1);
+	*s = calloc(1, sizeof **s);
+	(*s)->last = &(*s)->first;
+	__atomic_add_fetch(&live_streams, 1, __ATOMIC_SEQ_CST);
+	return OK;
+}
+
+CUresult cuStreamDestroy_v2(struct stream *s)
+{
+	ENTER(1);
+	int code = run(s, s->given);
+	free(s);
+	__atomic_add_fetch(&live_streams, -1, __ATOMIC_SEQ_CST);
+	return code;
+}
+
+CUresult cuStreamSynchronize(struct stream *s)
+{
+	ENTER(1);
+	return run(s, s->given);
+}
+
+CUresult cuEventCreate(struct event **e, unsigned flags)
+{
+	(void)flags;
+	ENTER(1);
+	*e = calloc(1, sizeof **e);
+	__atomic_add_fetch(&live_events, 1, __ATOMIC_SEQ_CST);
+	return OK;
+}
+
+CUresult cuEventRecord(struct event *e, struct stream *s)
+{
+	ENTER(1);
+	e->stream = s, e->at = s->given;
+	return OK;
+}
+
+CUresult cuEventSynchronize(struct event *e)
+{
+	ENTER(1);
+	return e->stream ? run(e->stream, e->at) : OK;
+}
+
+CUresult cuEventDestroy_v2(struct event *e)
+{
+	ENTER(1);
+	free(e);
+	__atomic_add_fetch(&live_events, -1, __ATOMIC_SEQ_CST);
+	return OK;
+}
+
+// How much of a kind this process has not given back.
+int isobarFakeLive(int kind)
+{
+	int n = 0;
+	fake_lock();
+	switch (kind) {
+	case 0: n = live_memory; break;
+	case 1: n = live_ranges; break;
+	case 2: n = live_streams; break;
+	case 3: n = live_events; break;
+	case 4: n = live_pinned; break;
+	case 5:
+		for (int d = 0; d < MAX_DEVICES; d++)
+			n += contexts[d];
+	}
+	fake_unlock();
+	return n;
+}

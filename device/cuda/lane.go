@@ -1,0 +1,276 @@
+//go:build linux
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/device/cuda/internal/api"
+)
+
+// lane is a copy thread: a stream of its own and two pinned chunks, so that one is filled or
+// emptied while the other is copied. All its methods run on its thread.
+type lane struct {
+	cu     *api.CUDA
+	thread *thread
+	stream api.Stream
+	memory []byte // of both chunks
+	chunks [2]chunk
+	turn   int
+}
+
+// chunk is pinned memory, and the place in the stream at which it is free again.
+type chunk struct {
+	host  []byte
+	event api.Event
+	busy  bool
+	at    int64 // what its owner keeps with it
+}
+
+// newLane starts one, or leaves nothing.
+func newLane(d *Driver) (*lane, error) {
+	t, err := startThread(d.cu, d.ctx)
+	if err != nil {
+		return nil, err
+	}
+	l := &lane{cu: d.cu, thread: t}
+	if err := t.do(func() error { return l.open(d.c.ChunkBytes) }); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	return l, nil
+}
+
+func (l *lane) open(bytes int) (err error) {
+	if l.stream, err = l.cu.NewStream(); err != nil {
+		return err
+	}
+	for i := range l.chunks {
+		if l.chunks[i].event, err = l.cu.NewEvent(); err != nil {
+			return err
+		}
+	}
+	memory, err := unix.Mmap(-1, 0, 2*bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return fmt.Errorf("map %d bytes for copies: %w", 2*bytes, err)
+	}
+	if err := l.cu.Register(memory); err != nil {
+		return errors.Join(err, unix.Munmap(memory))
+	}
+	l.memory = memory
+	for i := range l.chunks {
+		l.chunks[i].host = memory[i*bytes:][:bytes:bytes]
+	}
+	return nil
+}
+
+// close ends a lane and its thread. The pinned memory is kept where the driver does not let go
+// of it: it may still be the source of a copy.
+func (l *lane) close() error {
+	err := l.thread.do(func() error {
+		err := l.drain()
+		if l.memory != nil {
+			failed := l.cu.Unregister(l.memory)
+			if failed == nil {
+				failed = unix.Munmap(l.memory)
+			}
+			err = errors.Join(err, failed)
+		}
+		for _, c := range l.chunks {
+			if c.event != 0 {
+				err = errors.Join(err, l.cu.CloseEvent(c.event))
+			}
+		}
+		if l.stream != 0 {
+			err = errors.Join(err, l.cu.CloseStream(l.stream))
+		}
+		return err
+	})
+	l.thread.stop()
+	return err
+}
+
+// chunk gives the chunk whose turn it is, once its last copy is through. On an error it is the
+// chunk whose copy failed.
+func (l *lane) chunk() (*chunk, error) {
+	c := &l.chunks[l.turn]
+	l.turn = 1 - l.turn
+	return c, l.settle(c)
+}
+
+// sent notes that the stream's present end is where c is free again. Where that cannot be
+// noted nothing is under way any more when it returns: who is told of an error may unmap.
+func (l *lane) sent(c *chunk) error {
+	if err := l.cu.Record(c.event, l.stream); err != nil {
+		return errors.Join(err, l.cu.Sync(l.stream))
+	}
+	c.busy = true
+	return nil
+}
+
+// settle waits until a chunk's copy is through; on an error, until all are.
+func (l *lane) settle(c *chunk) error {
+	if !c.busy {
+		return nil
+	}
+	c.busy = false
+	if err := l.cu.Wait(c.event); err != nil {
+		return errors.Join(err, l.cu.Sync(l.stream))
+	}
+	return nil
+}
+
+// drain waits for everything.
+func (l *lane) drain() error { return errors.Join(l.settle(&l.chunks[0]), l.settle(&l.chunks[1])) }
+
+// finish waits for what was given to the stream without a chunk.
+func (l *lane) finish() error {
+	c, err := l.chunk()
+	if err == nil {
+		err = l.sent(c)
+	}
+	return errors.Join(err, l.drain())
+}
+
+// write copies b to an address.
+func (l *lane) write(to api.Pointer, b []byte) error {
+	for len(b) > 0 {
+		c, err := l.chunk()
+		if err == nil {
+			n := copy(c.host, b)
+			err = l.push(c, to, n)
+			to, b = to+api.Pointer(n), b[n:]
+		}
+		if err != nil {
+			return errors.Join(err, l.drain())
+		}
+	}
+	return l.drain()
+}
+
+// push sends the first n bytes of a chunk to an address.
+func (l *lane) push(c *chunk, to api.Pointer, n int) error {
+	if err := l.cu.ToDevice(to, c.host[:n], l.stream); err != nil {
+		return err
+	}
+	return l.sent(c)
+}
+
+// read copies from an address into b: while one chunk arrives, the one before is emptied.
+func (l *lane) read(b []byte, from api.Pointer) error {
+	var before *chunk
+	var into []byte
+	land := func() error {
+		if before == nil {
+			return nil
+		}
+		err := l.settle(before)
+		copy(into, before.host)
+		return err
+	}
+	for len(b) > 0 {
+		c, err := l.chunk()
+		if err == nil {
+			part := b[:min(len(b), len(c.host))]
+			if err = l.cu.ToHost(c.host[:len(part)], from, l.stream); err == nil {
+				err = errors.Join(l.sent(c), land())
+			}
+			before, into = c, part
+			from, b = from+api.Pointer(len(part)), b[len(part):]
+		}
+		if err != nil {
+			return errors.Join(err, l.drain())
+		}
+	}
+	return land()
+}
+
+// lanes are the copy threads of a device, made as they are first needed.
+type lanes struct {
+	d       *Driver
+	idle    chan *lane
+	waiting atomic.Int32
+
+	mu   sync.Mutex
+	made int
+}
+
+func newLanes(d *Driver) *lanes { return &lanes{d: d, idle: make(chan *lane, d.c.CopyThreads)} }
+
+// spare gives a lane that nobody uses, or nil.
+func (p *lanes) spare() *lane {
+	select {
+	case l := <-p.idle:
+		return l
+	default:
+	}
+	l, _ := p.grow()
+	return l
+}
+
+// grow makes a lane if there may be another; else it gives none.
+func (p *lanes) grow() (*lane, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.made == p.d.c.CopyThreads {
+		return nil, nil
+	}
+	l, err := newLane(p.d)
+	if err != nil {
+		return nil, err
+	}
+	p.made++
+	return l, nil
+}
+
+// take waits for a lane. It fails only where there is none yet and none can be made.
+func (p *lanes) take() (*lane, error) {
+	if l := p.spare(); l != nil {
+		return l, nil
+	}
+	p.mu.Lock()
+	none := p.made == 0
+	p.mu.Unlock()
+	if none {
+		if l, err := p.grow(); l != nil || err != nil {
+			return l, err
+		}
+	}
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
+	return <-p.idle, nil
+}
+
+// crowded tells whether somebody waits for a lane.
+func (p *lanes) crowded() bool { return p.waiting.Load() > 0 }
+
+func (p *lanes) put(l *lane) { p.idle <- l }
+
+// with runs f on a lane.
+func (p *lanes) with(f func(l *lane) error) error {
+	l, err := p.take()
+	if err != nil {
+		return err
+	}
+	defer p.put(l)
+	return l.thread.do(func() error { return f(l) })
+}
+
+// close ends all lanes; none is in use any more. What a lost device answers to that is not told.
+func (p *lanes) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var err error
+	for range p.made {
+		err = errors.Join(err, (<-p.idle).close())
+	}
+	p.made = 0
+	if p.d.lost() != nil {
+		return nil
+	}
+	return p.d.fault(err)
+}

@@ -1,0 +1,303 @@
+//go:build linux
+
+package cuda
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/cuda/internal/api"
+)
+
+// checkSize refuses what is not a positive multiple of the granularity.
+func (d *Driver) checkSize(bytes int64) error {
+	if g := d.info.GranularityBytes; bytes <= 0 || bytes%g != 0 {
+		return fmt.Errorf("segment of %d bytes, granularity %d: %w", bytes, g, device.ErrSize)
+	}
+	return nil
+}
+
+// promise counts bytes that are about to be made, unless they cannot fit.
+func (d *Driver) promise(bytes int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if bytes > d.info.PhysicalBytes-d.bytes {
+		return fmt.Errorf("%d bytes asked for, %d of %d are segments: %w", bytes, d.bytes, d.info.PhysicalBytes, device.ErrOutOfMemory)
+	}
+	d.bytes += bytes
+	return nil
+}
+
+func (d *Driver) unpromise(bytes int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.bytes -= bytes
+}
+
+// Create implements device.Driver. The memory is zero, weights too: what the driver hands out
+// may hold what another process left.
+func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions) (device.Segment, error) {
+	fail := func(err error) (device.Segment, error) {
+		return nil, fmt.Errorf("%s: create segment of %d bytes: %w", d.c.ID, bytes, err)
+	}
+	if err := d.enter(); err != nil {
+		return fail(err)
+	}
+	defer d.leave()
+	if err := d.checkSize(bytes); err != nil {
+		return fail(err)
+	}
+	if err := ctx.Err(); err != nil {
+		return fail(err)
+	}
+	if err := d.promise(bytes); err != nil {
+		return fail(err)
+	}
+	s := &Segment{d: d, bytes: bytes, weights: o.Weights}
+	if err := d.control.do(func() error { return d.fault(d.make(s)) }); err != nil {
+		d.unpromise(bytes)
+		return fail(err)
+	}
+	d.mu.Lock()
+	d.live[s] = struct{}{}
+	err := d.places.add(s)
+	d.mu.Unlock()
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = d.clear(s, 0, bytes, 0)
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fail(errors.Join(err, d.Destroy(s)))
+	}
+	return s, nil
+}
+
+// make gets the memory of a segment, its descriptor and its place, or nothing. It runs on the
+// control thread.
+func (d *Driver) make(s *Segment) error {
+	h, err := d.cu.Create(d.dev, s.bytes)
+	if err != nil {
+		return err
+	}
+	s.handle = h
+	// No child may be started between the descriptor's birth and its mark.
+	syscall.ForkLock.RLock()
+	fd, err := d.cu.Export(h)
+	if err == nil {
+		unix.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return errors.Join(err, d.cu.Release(h))
+	}
+	s.file = os.NewFile(uintptr(fd), "segment of "+d.c.ID)
+	if err := d.place(s); err != nil {
+		return errors.Join(err, d.cu.Release(h), s.file.Close())
+	}
+	return nil
+}
+
+// place maps a segment's handle and lets the GPU at it, or does nothing.
+func (d *Driver) place(s *Segment) error {
+	at, err := d.cu.Reserve(s.bytes)
+	if err != nil {
+		return err
+	}
+	if err := d.cu.Map(at, s.bytes, s.handle); err != nil {
+		return errors.Join(err, d.cu.Free(at, s.bytes))
+	}
+	if err := d.cu.Access(at, s.bytes, d.dev, true); err != nil {
+		return errors.Join(err, d.cu.Unmap(at, s.bytes), d.cu.Free(at, s.bytes))
+	}
+	s.at = at
+	return nil
+}
+
+// Import implements device.Driver. That the memory is of the size that the record says, is
+// checked by mapping it: more than there is cannot be mapped.
+func (d *Driver) Import(f *os.File, bytes int64, o device.ImportOptions) (device.Segment, error) {
+	fail := func(err error) (device.Segment, error) {
+		return nil, fmt.Errorf("%s: import segment of %d bytes: %w", d.c.ID, bytes, err)
+	}
+	if err := d.enter(); err != nil {
+		return fail(err)
+	}
+	defer d.leave()
+	if err := d.checkSize(bytes); err != nil {
+		return fail(err)
+	}
+	sealed, err := marked(f)
+	if err != nil {
+		return fail(err)
+	}
+	if sealed && !o.Weights {
+		return fail(fmt.Errorf("%w: the record says scratch, the descriptor sealed weights", device.ErrMismatch))
+	}
+	s := &Segment{d: d, file: f, bytes: bytes, weights: o.Weights}
+	s.sealed.Store(sealed || o.Sealed)
+	d.mu.Lock()
+	err = d.places.add(s)
+	d.mu.Unlock()
+	if err != nil {
+		return fail(err)
+	}
+	if err := d.control.do(func() error { return d.openFile(s) }); err != nil {
+		d.mu.Lock()
+		d.places.remove(s)
+		d.mu.Unlock()
+		return fail(err)
+	}
+	d.mu.Lock()
+	d.live[s] = struct{}{}
+	d.bytes += bytes // they exist, whatever the limit says now
+	d.mu.Unlock()
+	return s, nil
+}
+
+// openFile gets at the memory behind a segment's descriptor, or does nothing. It runs on the
+// control thread.
+func (d *Driver) openFile(s *Segment) error {
+	h, err := d.cu.Import(int(s.file.Fd()))
+	if err != nil {
+		return d.stranger(err)
+	}
+	s.handle = h
+	if err := d.place(s); err != nil {
+		return d.stranger(errors.Join(err, d.cu.Release(h)))
+	}
+	return nil
+}
+
+// stranger makes of a refused import what it says: short of memory, lost, or not what the
+// record says.
+func (d *Driver) stranger(err error) error {
+	var failed *api.Error
+	if errors.As(err, &failed) && (failed.Code == api.OutOfMemory || failed.Code.Sticky() && failed.Code != api.UnknownError) {
+		return d.fault(err)
+	}
+	return fmt.Errorf("%w: %w", device.ErrMismatch, err)
+}
+
+// Export implements device.Driver: a duplicate of the original descriptor. A session that has
+// it can write, whatever m says: on a GPU the one who maps chooses.
+func (d *Driver) Export(ds device.Segment, m device.Mode) (*os.File, error) {
+	s, done, err := d.begin("export", ds)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if s.weights && !s.Sealed() {
+		return nil, fmt.Errorf("export: %w", device.ErrNotSealed)
+	}
+	fd, err := unix.FcntlInt(s.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("export: duplicate the descriptor: %w", err)
+	}
+	return os.NewFile(uintptr(fd), s.file.Name()), nil
+}
+
+// Released implements device.Driver: nobody but the one who maps knows.
+func (d *Driver) Released(ds device.Segment) (bool, error) {
+	_, done, err := d.begin("prove release", ds)
+	if err != nil {
+		return false, err
+	}
+	done()
+	return false, fmt.Errorf("prove release: %w", device.ErrNoProof)
+}
+
+// Seal implements device.Driver. From now on this driver writes no more; nothing keeps those
+// who map the memory from writing.
+func (d *Driver) Seal(ds device.Segment) error {
+	s, done, err := d.begin("seal", ds)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if !s.weights {
+		return fmt.Errorf("seal: %w", device.ErrScratch)
+	}
+	if s.Sealed() {
+		return nil
+	}
+	if err := mark(s.file); err != nil {
+		return fmt.Errorf("seal: %w", err)
+	}
+	s.sealed.Store(true)
+	return nil
+}
+
+// Destroy implements device.Driver. The memory is given back on a thread of its own, so that
+// one that hangs holds up no other.
+func (d *Driver) Destroy(ds device.Segment) error {
+	s, err := d.own(ds)
+	if err != nil {
+		return fmt.Errorf("destroy: %w", err)
+	}
+	s.use.Lock()
+	was := s.dead
+	s.dead = true
+	s.use.Unlock()
+	if was {
+		return nil
+	}
+	d.mu.Lock()
+	d.places.remove(s)
+	d.mu.Unlock()
+	closed := s.file.Close()
+	if errors.Is(closed, os.ErrClosed) {
+		closed = nil
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- d.reap(s) }()
+	overdue := make(chan struct{})
+	timer := d.c.Clock.AfterFunc(d.c.UnmapTimeout, func() { close(overdue) })
+	defer timer.Stop()
+	select {
+	case err = <-ended:
+	case <-overdue:
+		err = fmt.Errorf("%d bytes are not back after %v: the driver's unmap hangs", s.bytes, d.c.UnmapTimeout)
+		d.hangs(s)
+	}
+	if err := errors.Join(err, closed); err != nil {
+		return fmt.Errorf("%s: destroy: %w", d.c.ID, err)
+	}
+	return nil
+}
+
+// reap gives a dead segment's memory back, once, and stops counting it when the driver says
+// that it did. On a lost device it is the end of the process that does.
+func (d *Driver) reap(s *Segment) error {
+	err := onThread(d.cu, d.ctx, func() error {
+		err := d.cu.Unmap(s.at, s.bytes)
+		if err == nil {
+			err = d.cu.Free(s.at, s.bytes)
+		}
+		return errors.Join(err, d.cu.Release(s.handle))
+	})
+	err = d.fault(err)
+	if errors.Is(err, device.ErrLost) {
+		err = nil
+	}
+	if err != nil {
+		d.stays(s, err)
+		return err
+	}
+	d.mu.Lock()
+	delete(d.live, s)
+	d.bytes -= s.bytes
+	d.mu.Unlock()
+	d.back(s)
+	return nil
+}
