@@ -125,6 +125,11 @@ func (e *ConnectError) Error() string {
 // Unwrap is the cause.
 func (e *ConnectError) Unwrap() error { return e.Err }
 
+// NoServer tells that nobody answered; else it was a server that did not take us.
+func (e *ConnectError) NoServer() bool {
+	return errors.Is(e.Err, nats.ErrNoServers) || errors.Is(e.Err, nats.ErrTimeout)
+}
+
 // Dial makes one connection. The first attempt must succeed (a *ConnectError
 // otherwise); after that it reconnects for ever. Publishing on it never waits for
 // the network: over TCP, what the server does not take is buffered up to 16 MiB,

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/isobar-project/isobar/actors"
+	"github.com/isobar-project/isobar/bus"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -72,6 +73,7 @@ func TestCallExitCodes(t *testing.T) {
 		With("shortfall_bytes", int64(1<<30)).With("holders", []schemas.Holder{{Owner: "default", Bytes: 3 << 30}})
 	b := startNode(t, replies(map[schemas.Action]any{schemas.ActionAllocate: full}))
 	empty := startNode(t, nil)
+	guarded := startServer(t, nil, bus.ServerConfig{Listen: "127.0.0.1:0", Username: "me", Password: "right"})
 	for name, c := range map[string]struct {
 		args []string
 		code int
@@ -86,16 +88,17 @@ func TestCallExitCodes(t *testing.T) {
 		"shape": {[]string{"call", "allocate", "size_bytes=0", "--url", b.URL()}, exitRefused, "INVALID_REQUEST"},
 		"no node": {[]string{"call", "get_pressure", "--url", empty.URL()}, exitNoNode,
 			"isobar: NO_NODE (503): no node answers on memory.get_pressure. Start one with `isobar run`, or name its server with --url and the node with --node.\n"},
-		"another node":    {[]string{"call", "get_pressure", "--node", "there", "--url", b.URL()}, exitNoNode, "memory.get_pressure.there"},
-		"no server":       {[]string{"call", "get_pressure", "--url", "nats://127.0.0.1:1"}, exitNoNode, "no NATS server at nats://127.0.0.1:1"},
-		"unknown action":  {[]string{"call", "alocate"}, exitUsage, "did you mean allocate?"},
-		"no action":       {[]string{"call"}, exitUsage, "isobar call --list"},
-		"bad pair":        {[]string{"call", "allocate", "size"}, exitUsage, `"size" is not key=value`},
-		"bad node":        {[]string{"call", "get_pressure", "--node", "A B"}, exitUsage, "cannot be a node's name"},
-		"dry run":         {[]string{"call", "get_pressure", "--dry-run"}, exitUsage, "changes nothing"},
-		"wait":            {[]string{"call", "get_pressure", "--wait", "1s"}, exitUsage, "answered at once"},
-		"unknown flag":    {[]string{"call", "allocate", "--tabel"}, exitUsage, "`isobar call --help` says how"},
-		"unknown command": {[]string{"cal"}, exitUsage, "`isobar --help` says how"},
+		"another node":          {[]string{"call", "get_pressure", "--node", "there", "--url", b.URL()}, exitNoNode, "memory.get_pressure.there"},
+		"no server":             {[]string{"call", "get_pressure", "--url", "nats://127.0.0.1:1"}, exitNoNode, "no NATS server at nats://127.0.0.1:1"},
+		"refused by the server": {[]string{"call", "get_pressure", "--url", guarded.URL()}, exitRefused, "Authorization Violation. The server refuses these credentials"},
+		"unknown action":        {[]string{"call", "alocate"}, exitUsage, "did you mean allocate?"},
+		"no action":             {[]string{"call"}, exitUsage, "isobar call --list"},
+		"bad pair":              {[]string{"call", "allocate", "size"}, exitUsage, `"size" is not key=value`},
+		"bad node":              {[]string{"call", "get_pressure", "--node", "A B"}, exitUsage, "cannot be a node's name"},
+		"dry run":               {[]string{"call", "get_pressure", "--dry-run"}, exitUsage, "changes nothing"},
+		"wait":                  {[]string{"call", "get_pressure", "--wait", "1s"}, exitUsage, "answered at once"},
+		"unknown flag":          {[]string{"call", "allocate", "--tabel"}, exitUsage, "`isobar call --help` says how"},
+		"unknown command":       {[]string{"cal"}, exitUsage, "`isobar --help` says how"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture()

@@ -69,6 +69,9 @@ func explain(err error) (text string, exit int) {
 			exit = exitNoNode
 		}
 		return paragraph(wire), exit
+	case errors.As(err, &connect) && !connect.NoServer():
+		fix := strings.ToUpper(connect.Fix[:1]) + connect.Fix[1:]
+		return fmt.Sprintf("the NATS server at %s: %v. %s.", connect.Target, connect.Err, fix), exitRefused
 	case errors.As(err, &connect):
 		return fmt.Sprintf("no NATS server at %s: %v. Start a node with `isobar run`, or name another server with --url.", connect.Target, connect.Err), exitNoNode
 	case errors.As(err, &start):

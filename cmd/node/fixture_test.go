@@ -74,7 +74,13 @@ func replies(by map[schemas.Action]any) desk {
 // startNode is a server with a fake node behind it, or with none.
 func startNode(t *testing.T, d actors.Desk) *bus.Bus {
 	t.Helper()
-	b, err := bus.Open(bus.Config{Server: &bus.ServerConfig{Listen: "127.0.0.1:0"}, Node: "here", Version: "1.2.3"})
+	return startServer(t, d, bus.ServerConfig{Listen: "127.0.0.1:0"})
+}
+
+// startServer is startNode with a server of its own kind.
+func startServer(t *testing.T, d actors.Desk, server bus.ServerConfig) *bus.Bus {
+	t.Helper()
+	b, err := bus.Open(bus.Config{Server: &server, Node: "here", Version: "1.2.3"})
 	if err != nil {
 		t.Fatal(err)
 	}
