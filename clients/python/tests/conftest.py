@@ -136,6 +136,14 @@ def client(node: Node) -> Iterator[isobar.Client]:
         yield c
 
 
+def wait_for(events: isobar.Events, kind: str, *allocations: str) -> None:
+    """Waits until that has happened to each of the allocations."""
+    left = set(allocations)
+    while left:
+        items = events.next(PATIENCE).data.get("items", [])
+        left -= {i["allocation_id"] for i in items if i["event"] == kind}
+
+
 def write_safetensors(path: Path, tensors: dict[str, tuple[str, list[int], bytes]]) -> None:
     """Writes a model by hand: name → dtype, shape, bytes."""
     header: dict[str, object] = {}

@@ -16,7 +16,7 @@ import isobar
 import msgpack
 import numpy
 import pytest
-from conftest import PATIENCE, MiB, Node, write_safetensors
+from conftest import PATIENCE, MiB, Node, wait_for, write_safetensors
 from isobar import _events, _wire
 
 
@@ -87,8 +87,7 @@ def test_revocation_waits_for_views(own_node: Node) -> None:
         assert int(view[-1]) == 3
         del view
         gc.collect()
-        while not any(i["event"] == "confirmed" for i in events.next(PATIENCE).data.get("items", [])):
-            pass
+        wait_for(events, "confirmed", b.allocation_id)
         assert b.closed and not b.lingering
         with pytest.raises(isobar.Revoked):
             b.memory  # noqa: B018
@@ -205,8 +204,7 @@ def test_a_child_does_not_keep_the_session_open(node: Node) -> None:
             os._exit(0)
         try:
             c.close()
-            while not any(i["event"] == "deallocated" and i["allocation_id"] == b.allocation_id for i in events.next(PATIENCE).data.get("items", [])):
-                pass
+            wait_for(events, "deallocated", b.allocation_id)
         finally:
             os.close(read)
             os.close(write)

@@ -10,7 +10,7 @@ from pathlib import Path
 import isobar
 import numpy
 import pytest
-from conftest import PATIENCE, MiB, Node, python
+from conftest import PATIENCE, MiB, Node, python, wait_for
 from isobar import _memory
 
 
@@ -84,8 +84,7 @@ def test_views_that_live_keep_the_memory(client: isobar.Client) -> None:
         del part
         gc.collect()
         assert mapped() == 0
-        while not any(i["event"] == "deallocated" for i in events.next(PATIENCE).data.get("items", [])):
-            pass
+        wait_for(events, "deallocated", b.allocation_id)
     assert not b.lingering and used(client) == 0
 
 
@@ -111,10 +110,7 @@ def test_a_grant_ends_with_its_session(node: Node) -> None:
         kept = c.allocate(MiB, persistent=True)
         assert second.allocation["owner"]["session_id"]
         c.close()
-        gone: set[str] = set()
-        while gone != {first.allocation_id, second.allocation_id}:
-            items = events.next(PATIENCE).data.get("items", [])
-            gone |= {i["allocation_id"] for i in items if i["event"] == "deallocated"}
+        wait_for(events, "deallocated", first.allocation_id, second.allocation_id)
         left = watching.call("get_allocations")["allocations"]
         assert [a["allocation_id"] for a in left] == [kept.allocation_id]
 

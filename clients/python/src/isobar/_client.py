@@ -496,13 +496,17 @@ class Client:
             raise
 
     async def _abandon(self, action: str, request_id: str) -> None:
-        try:
-            op = (await self._control.do("cancel_operation", {"request_id": request_id}))["operation"]
-        except NodeError as e:
-            if e.code != "OPERATION_NOT_FOUND":
-                log.warning("%s was given up, but could not be cancelled: %s", action, e)
-            return
-        if op["status"] == "completed" and action == "allocate" and op.get("result"):
+        op: dict[str, Any] = {}
+        for pause in (0.05, 0.5, 0.0):
+            try:
+                op = (await self._control.do("cancel_operation", {"request_id": request_id}))["operation"]
+                break
+            except NodeError as e:
+                if e.code != "OPERATION_NOT_FOUND":
+                    log.warning("%s was given up, but could not be cancelled: %s", action, e)
+                    return
+            await asyncio.sleep(pause)  # it may be overtaking the command
+        if op.get("status") == "completed" and action == "allocate" and op.get("result"):
             await self._undo(op["result"]["allocation_id"])
 
     async def _undo(self, allocation_id: str) -> None:

@@ -247,14 +247,14 @@ class Session:
         if self._closed is not None:
             return
         self._closed = why
+        for g in self._all():  # first: the node looks as soon as the connection ends
+            g.drop()
         for conn in (self._conn, self._dialing):
             if conn is not None:
                 conn.close()
         self._conn = self._dialing = None
         self._fail_pending(why)
         self._changed.set()
-        for g in self._all():
-            g.drop()
 
     async def _dial(self) -> dict[str, Any]:
         conn: Connection
