@@ -76,13 +76,19 @@ func (t *table) close() {
 // writer: a lease on it is refused with nobody there and granted beside one
 // stranger. Or it may be one that open made, which counts and would
 // stand in the way of a lease on another. Once replaced, only clients' are left.
+// What is no regular file is left alone: opened anew, the device behind a GPU's memory
+// is another description, without the memory.
 func (t *table) inUse(probe func(fd int) (bool, error)) (Stat, error) {
 	for i := range t.slots {
 		s := &t.slots[i]
+		var st unix.Stat_t
+		if err := unix.Fstat(s.fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			return s.stat(), err // nothing can be proved
+		}
 		fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(s.fd), unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err != nil {
-			if errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EACCES) {
-				return s.stat(), nil // no file that could be opened: nothing can be proved
+			if errors.Is(err, unix.EACCES) {
+				return s.stat(), nil // nothing can be proved
 			}
 			return s.stat(), fmt.Errorf("open anew: %w", err)
 		}

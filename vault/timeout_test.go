@@ -169,6 +169,25 @@ func TestWhatTakesNoLeaseCountsAsUsed(t *testing.T) {
 	}
 }
 
+// A device's descriptor stands for more than its file: a GPU's memory. It is never replaced.
+func TestADeviceIsNotOpenedAnew(t *testing.T) {
+	// The flag belongs to the open file description, so that another one would not have it.
+	fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_APPEND|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var one table
+	one.put(7, "gpu-0", fd)
+	defer one.close()
+	if used, err := one.inUse(leaseRefused); used.ID != 7 || err != nil {
+		t.Errorf("unused, %v", err)
+	}
+	flags, err := unix.FcntlInt(uintptr(one.slots[0].fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_APPEND == 0 {
+		t.Errorf("flags %#x, %v: the descriptor was replaced", flags, err)
+	}
+}
+
 func TestAVaultThatNobodyNeedsEnds(t *testing.T) {
 	v := serveInside(t, nil)
 	v.running(t)
