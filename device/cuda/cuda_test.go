@@ -88,6 +88,13 @@ func testMain(m *testing.M) int {
 			return 1
 		}
 	}
+	if bytes := os.Getenv(importerVariable); bytes != "" {
+		if err := importer(bytes); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	return suite.Main(m)
 }
 

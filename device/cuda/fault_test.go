@@ -57,6 +57,7 @@ func TestCreateIsAllOrNothing(t *testing.T) {
 			works(t, d)
 		}
 	}
+	must(t, d.Destroy(scratch(t, d, 64*mib))) // none of the bytes that were promised is missing
 }
 
 // An import that fails leaves nothing, and the descriptor with the caller.
