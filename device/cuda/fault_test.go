@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/device/cuda"
 )
@@ -89,9 +91,35 @@ func TestImportIsAllOrNothing(t *testing.T) {
 			t.Errorf("%s: the file was taken: %v", c.call, err)
 		}
 	}
+	// A client may have put the mark of sealed weights on its scratch: that means nothing.
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETFL, unix.O_APPEND)
+	must(t, err)
 	s, err = d.Import(f, 4*mib, device.ImportOptions{})
 	must(t, err)
+	if s.Sealed() || s.Weights() {
+		t.Error("scratch came back as sealed weights")
+	}
+	must(t, d.Clear(s, 0, 4*mib, 1))
 	must(t, d.Destroy(s))
+}
+
+// What the ledger says of sealed weights is taken without the mark, which a reader can remove.
+func TestSealedWeightsWithoutTheMark(t *testing.T) {
+	r := newRig(t, true)
+	d := r.open(t, 0)
+	s, err := d.Create(context.Background(), 2*mib, device.CreateOptions{Weights: true})
+	must(t, err)
+	must(t, d.Seal(s))
+	f, err := d.Export(s, device.ReadOnly)
+	must(t, err)
+	must(t, d.Destroy(s))
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETFL, 0)
+	must(t, err)
+	s, err = d.Import(f, 2*mib, device.ImportOptions{Weights: true, Sealed: true})
+	must(t, err)
+	if !s.Sealed() {
+		t.Error("sealed weights came back unsealed")
+	}
 }
 
 // A copy that fails is reported, without the device being lost, and the next succeeds.

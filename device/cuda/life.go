@@ -141,11 +141,8 @@ func (d *Driver) Import(f *os.File, bytes int64, o device.ImportOptions) (device
 	if err != nil {
 		return fail(err)
 	}
-	if sealed && !o.Weights {
-		return fail(fmt.Errorf("%w: the record says scratch, the descriptor sealed weights", device.ErrMismatch))
-	}
 	s := &Segment{d: d, file: f, bytes: bytes, weights: o.Weights}
-	s.sealed.Store(sealed || o.Sealed)
+	s.sealed.Store(o.Weights && (sealed || o.Sealed))
 	d.mu.Lock()
 	err = d.places.add(s)
 	d.mu.Unlock()

@@ -55,7 +55,9 @@ func (s *Segment) pointer(off int64) api.Pointer { return s.at + api.Pointer(off
 
 // The mark of sealed weights is a status flag of the open file description, which the vault's
 // copy shares: nothing writes to the descriptor, so that the flag means nothing else. It is a
-// note, as everything about sealing is on a GPU: who has the descriptor can take it off.
+// note, as everything about sealing is on a GPU: who has the descriptor can put it on and take
+// it off. So it only ever adds to what the ledger says of weights, and means nothing on scratch,
+// whose owners come and go.
 const sealMark = unix.O_APPEND
 
 // marked tells whether a descriptor bears the mark.
