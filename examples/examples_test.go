@@ -138,8 +138,10 @@ func TestReadme(t *testing.T) {
 	}
 	n := nodetest.Start(t, nodetest.Devices("ram:ram-0=256MiB"))
 	program := strings.Replace(string(block[1]), "nats://127.0.0.1:4222", n.Info().URL, 1)
-	out, err := exec.CommandContext(ctx(t), exe, "-c", program).CombinedOutput()
-	if err != nil || string(out) != "True 67108864\n" {
+	cmd := exec.CommandContext(ctx(t), exe, "-c", program)
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join("..", "clients", "python", "src"))
+	out, err := cmd.CombinedOutput()
+	if err != nil || string(out) != "b'hello' 67108864\n" {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -272,7 +272,7 @@ func followPage(t *testing.T, page string) {
 	for _, c := range steps(t, page) {
 		at := fmt.Sprintf("%s:%d", filepath.Base(page), c.line)
 		if c.file != "" {
-			if _, ok := s.run("cat >" + c.file + " <<'END OF FILE'\n" + c.command + "END OF FILE"); !ok {
+			if _, ok := s.run("cat >" + c.file + " <<'END OF FILE'\n" + moved.Replace(c.command) + "END OF FILE"); !ok {
 				t.Fatalf("%s: %s cannot be written", at, c.file)
 			}
 			continue
