@@ -135,6 +135,8 @@ var samples = map[string]sample{
 	"loads":                   one("1", "3", "4"),
 	"copy_workers":            one("1", "2", "3"),
 	"resume_grace":            one("1s", "2s", "3s"),
+	"revoke_overdue":          one("refuse", "end", "refuse"),
+	"revoke_end_grace":        one("1s", "2s", "3s"),
 	"undo_after":              one("1s", "2s", "3s"),
 	"keep_answers":            one("11m0s", "12m0s", "13m0s"),
 	"max_answers":             one("100", "101", "102"),

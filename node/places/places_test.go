@@ -134,6 +134,10 @@ func TestBlockingWorkHasPlacesOfItsOwn(t *testing.T) {
 	if p.places() != 4 {
 		t.Errorf("%d places beside two that block", p.places())
 	}
+	p.pass(time.Second)
+	if p.places() != 4 {
+		t.Errorf("%d places a second later", p.places())
+	}
 	places.Add(-2)
 	if p.places() != 2 {
 		t.Errorf("%d places after them", p.places())

@@ -83,9 +83,12 @@ func (s *soak) command(t *tenant, a schemas.Action, in, out any, may ...schemas.
 	return err
 }
 
+// referLease is how long a reference lasts whose release was lost.
+const referLease = 10 * time.Second
+
 // refer acquires a model, by lease, and releases it.
 func (s *soak) refer(ctx context.Context, t *tenant, m model) {
-	lease, begun := int64(10), time.Now()
+	lease, begun := int64(referLease/time.Second), time.Now()
 	var got schemas.AcquireModelReply
 	if s.command(t, schemas.ActionAcquireModel, &schemas.AcquireModelRequest{Name: m.name, LeaseSeconds: &lease}, &got,
 		schemas.CodeModelNotFound, schemas.CodeOutOfMemory, schemas.CodeCancelled) != nil {

@@ -2,6 +2,7 @@ package soak
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -58,13 +59,28 @@ func (s *soak) settle(ctx context.Context) error {
 		s.drop(t, g)
 	}
 	for _, t := range s.tenants {
-		s.command(t, schemas.ActionUnloadModel, &schemas.UnloadModelRequest{Name: schemas.ModelNameAll}, nil, schemas.CodeModelNotFound)
+		s.unloadAll(ctx, t)
 	}
 	if err := s.rest(ctx, true); err != nil {
 		return err
 	}
 	s.sums(ctx, "after all was given back")
 	return nil
+}
+
+// unloadAll unloads a tenant's models. A reference whose release was lost with a node that was
+// killed keeps its model until the lease ends, and a session that did not come back until it is
+// no longer waited for.
+func (s *soak) unloadAll(ctx context.Context, t *tenant) {
+	for begun := time.Now(); ; {
+		call, stop := context.WithTimeout(ctx, callTime)
+		err := t.bus.Do(call, schemas.ActionUnloadModel, &schemas.UnloadModelRequest{Name: schemas.ModelNameAll}, nil, nil)
+		stop()
+		if !errors.Is(err, schemas.Errorf(schemas.CodeModelInUse, "")) || time.Since(begun) > restTime || !pause(ctx, 100*time.Millisecond) {
+			s.truth.judge(begun, "unload all", err, schemas.CodeModelNotFound)
+			return
+		}
+	}
 }
 
 // rest waits until nobody waits and nothing is on its way, twice in a row the same; with empty
