@@ -84,6 +84,8 @@ def test_revocation_waits_for_views(own_node: Node) -> None:
         view[:] = 3
         done = other.deallocate(b.allocation_id, force=True, deadline=0.001)
         assert not done["confirmed"] and done["zombie_bytes"] == 8 * MiB
+        grant = other.call("get_allocation", {"allocation_id": b.allocation_id})["allocation"]
+        assert grant["status"] == "zombie" and [m["pid"] for m in grant["mapped_by"]] == [os.getpid()]
         assert int(view[-1]) == 3
         del view
         gc.collect()
@@ -144,6 +146,15 @@ def test_pressure_is_told_anew_after_a_restart(lasting_node: Node) -> None:
         lasting_node.kill()
         lasting_node.start()
         assert told.get(timeout=PATIENCE).level is isobar.PressureLevel.LOW
+
+
+def test_a_callback_may_close_the_client(node: Node) -> None:
+    c = node.connect()
+    done = threading.Event()
+    c.on_pressure(lambda _: (c.close(), done.set()))
+    assert done.wait(PATIENCE)
+    with pytest.raises(isobar.Closed):
+        c.devices()
 
 
 def test_a_forked_child_lets_go(node: Node) -> None:

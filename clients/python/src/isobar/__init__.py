@@ -20,9 +20,9 @@ from typing import Any
 
 from . import aio, errors
 from ._arrays import TensorInfo
-from ._client import Revocation
 from ._control import Progress
 from ._events import Event
+from ._handles import Revocation
 from ._pressure import Pressure, PressureLevel
 from ._session import Resumption
 from ._sync import Buffer, Client, Events, Model, Operation, Subscription

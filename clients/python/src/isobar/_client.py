@@ -6,15 +6,14 @@ import asyncio
 import logging
 import os
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from . import _fork
 from ._control import DEFAULT_URL, Control, OnProgress, Options, Pending, Progress, shielded
 from ._events import Events
+from ._handles import Opening, Revocation, Subscription
 from ._objects import Buffer, Model, Operation, closed, revoked
 from ._pressure import Pressure, PressureWatch, look
 from ._session import Grant, Resumption, Session
@@ -25,55 +24,7 @@ log = logging.getLogger("isobar")
 Mode = Literal["ro", "rw"]
 
 
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """The node's wish to have memory back. When the callbacks have returned, what holds it here is
-    closed: ``held`` are the buffers and models, ``deadline`` the seconds that the node gives."""
-
-    allocation_id: str
-    deadline: float
-    reason: str
-    held: tuple[Buffer | Model, ...]
-
-
-class _Closable(Protocol):
-    async def close(self) -> object: ...
-
-
-T = TypeVar("T", bound=_Closable)
 H = TypeVar("H", Buffer, Model)
-
-
-class Opening(Generic[T]):
-    """What makes something to be closed: await it, or use it in ``async with``."""
-
-    def __init__(self, making: Awaitable[T]) -> None:
-        self._making = making
-        self._made: T | None = None
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return self._making.__await__()
-
-    async def __aenter__(self) -> T:
-        self._made = await self._making
-        return self._made
-
-    async def __aexit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
-        if self._made is not None:
-            await self._made.close()
-
-
-class Subscription:
-    """A callback that was registered; close ends it."""
-
-    def __init__(self, end: Callable[[], Awaitable[None]]) -> None:
-        self._end: Callable[[], Awaitable[None]] | None = end
-
-    async def close(self) -> None:
-        """No call begins after this."""
-        end, self._end = self._end, None
-        if end is not None:
-            await end()
 
 
 class Client:

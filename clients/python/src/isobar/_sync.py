@@ -5,81 +5,28 @@ Callbacks run on other threads again, one call of each after the other, and may 
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
-import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from . import _client, _events, _fork, _objects
+from . import _client, _events, _handles, _objects
 from ._arrays import Framework, TensorInfo
-from ._client import Mode, Revocation
+from ._client import Mode
 from ._control import OnProgress, Progress
 from ._events import Event
+from ._handles import Revocation
 from ._pressure import Pressure
 from ._session import Resumption
+from ._thread import Thread, elsewhere, elsewhere_if
 from .errors import Closed
-
-T = TypeVar("T")
-A = TypeVar("A")
-
-
-class _Thread:
-    """An event loop in a thread."""
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="isobar", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine there and waits for it. An interrupt (Ctrl-C) cancels it."""
-        try:
-            _fork.check(self._pid)
-            if threading.current_thread() is self._thread:
-                raise RuntimeError("a callback of asyncio may not use the synchronous client")
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        except BaseException as e:
-            work.close()
-            if isinstance(e, RuntimeError) and self._loop.is_closed():
-                raise Closed("the client is closed") from None
-            raise
-        try:
-            return future.result()
-        finally:
-            if not future.done():
-                future.cancel()
-
-    def stop(self) -> None:
-        """Ends the thread."""
-        if self._loop.is_closed():
-            return
-        self.run(self._loop.shutdown_default_executor())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-def _elsewhere(callback: Callable[[A], object]) -> Callable[[A], Coroutine[Any, Any, None]]:
-    """A callback for the loop that runs the user's on another thread."""
-
-    async def call(argument: A) -> None:
-        await asyncio.to_thread(callback, argument)
-
-    return call
-
-
-def _progress(callback: OnProgress | None) -> OnProgress | None:
-    return None if callback is None else _elsewhere(callback)
 
 
 class Subscription:
     """A callback that was registered; close ends it."""
 
-    def __init__(self, thread: _Thread, inner: _client.Subscription) -> None:
+    def __init__(self, thread: Thread, inner: _handles.Subscription) -> None:
         self._thread, self._inner = thread, inner
 
     def close(self) -> None:
@@ -97,7 +44,7 @@ class Events:
     """A subscription: ``for event in events``. A reader that is too slow loses the oldest, and sees
     it in ``missed``."""
 
-    def __init__(self, thread: _Thread, inner: _events.Events) -> None:
+    def __init__(self, thread: Thread, inner: _events.Events) -> None:
         self._thread, self._inner = thread, inner
 
     def next(self, timeout: float | None = None) -> Event:
@@ -125,7 +72,7 @@ class Events:
 class Operation:
     """A command that was given and may not be done: wait for its :meth:`result`, or :meth:`cancel` it."""
 
-    def __init__(self, thread: _Thread, inner: _objects.Operation) -> None:
+    def __init__(self, thread: Thread, inner: _objects.Operation) -> None:
         self._thread, self._inner = thread, inner
 
     @property
@@ -146,7 +93,7 @@ class Operation:
     def result(self, progress: OnProgress | None = None, timeout: float | None = None) -> dict[str, Any]:
         """Waits for the end; returns the action's reply data, or raises its error. TimeoutError
         after timeout seconds, which leaves the operation running."""
-        return self._thread.run(self._inner.result(_progress(progress), timeout))
+        return self._thread.run(self._inner.result(elsewhere_if(progress), timeout))
 
     def refresh(self) -> Progress:
         """Asks the node how it goes."""
@@ -160,7 +107,7 @@ class Operation:
 class _Held:
     """What buffers and models have in common."""
 
-    def __init__(self, thread: _Thread, inner: _objects.Buffer | _objects.Model) -> None:
+    def __init__(self, thread: Thread, inner: _objects.Buffer | _objects.Model) -> None:
         self._thread = thread
         self._held = inner
 
@@ -198,7 +145,7 @@ class Buffer(_Held):
     """Memory that was granted, in this process. Closing a buffer that this client allocated gives
     the memory back, unless it is persistent; one that was attached is only unmapped."""
 
-    def __init__(self, thread: _Thread, inner: _objects.Buffer) -> None:
+    def __init__(self, thread: Thread, inner: _objects.Buffer) -> None:
         super().__init__(thread, inner)
         self._inner = inner
 
@@ -244,7 +191,7 @@ class Buffer(_Held):
 class Model(_Held):
     """A model's weights, shared with every process that loads it. While it is open it is not evicted."""
 
-    def __init__(self, thread: _Thread, inner: _objects.Model) -> None:
+    def __init__(self, thread: Thread, inner: _objects.Model) -> None:
         super().__init__(thread, inner)
         self._inner = inner
 
@@ -307,8 +254,8 @@ class Client:
     Made by :func:`isobar.connect`. Its methods may be called from any thread.
     """
 
-    def __init__(self, make: Callable[[], _client.Opening[_client.Client]]) -> None:
-        self._thread = _Thread()
+    def __init__(self, make: Callable[[], _handles.Opening[_client.Client]]) -> None:
+        self._thread = Thread()
 
         async def open() -> _client.Client:
             return await make()
@@ -359,7 +306,7 @@ class Client:
         """
         return self._thread.run(
             self._inner.call(
-                action, data, progress=_progress(progress), request_id=request_id, wait=wait, timeout=timeout, node=node
+                action, data, progress=elsewhere_if(progress), request_id=request_id, wait=wait, timeout=timeout, node=node
             )
         )
 
@@ -429,7 +376,7 @@ class Client:
         async def work() -> _objects.Buffer:
             return await self._inner.allocate(
                 size_bytes, device=device, kind=kind, purpose=purpose, state=state, persistent=persistent, lease=lease,
-                priority=priority, alignment=alignment, clear=clear, queue=queue, progress=_progress(progress), timeout=timeout,
+                priority=priority, alignment=alignment, clear=clear, queue=queue, progress=elsewhere_if(progress), timeout=timeout,
                 request_id=request_id,
             )  # fmt: skip
 
@@ -469,7 +416,7 @@ class Client:
         async def work() -> _objects.Model:
             return await self._inner.load_model(
                 name, path, offer=offer, device=device, type=type, shared=shared, pinned=pinned, priority=priority, queue=queue,
-                progress=_progress(progress), timeout=timeout, request_id=request_id,
+                progress=elsewhere_if(progress), timeout=timeout, request_id=request_id,
             )  # fmt: skip
 
         return Model(self._thread, self._thread.run(work()))
@@ -485,27 +432,27 @@ class Client:
     def on_pressure(self, callback: Callable[[Pressure], object], device: str | None = None) -> Subscription:
         """Calls back with the pressure of each device (or one) as it is now, then with every change,
         in order, one call after the other."""
-        return Subscription(self._thread, self._thread.run(self._inner.on_pressure(_elsewhere(callback), device)))
+        return Subscription(self._thread, self._thread.run(self._inner.on_pressure(elsewhere(callback), device)))
 
     def on_revoke(self, callback: Callable[[Revocation], object]) -> Subscription:
         """Calls back when the node wants memory back, before this client closes what holds it. What
         the revocation says is held are the inner objects: compare their allocation_id."""
 
-        async def work() -> _client.Subscription:
-            return self._inner.on_revoke(_elsewhere(callback))
+        async def work() -> _handles.Subscription:
+            return self._inner.on_revoke(elsewhere(callback))
 
         return Subscription(self._thread, self._thread.run(work()))
 
     def on_resume(self, callback: Callable[[Resumption], object]) -> Subscription:
         """Calls back when the session was taken up again after the node's death or restart."""
 
-        async def work() -> _client.Subscription:
-            return self._inner.on_resume(_elsewhere(callback))
+        async def work() -> _handles.Subscription:
+            return self._inner.on_resume(elsewhere(callback))
 
         return Subscription(self._thread, self._thread.run(work()))
 
 
 def _close(ref: weakref.ref[Client]) -> None:
     client = ref()
-    if client is not None and client._thread._pid == os.getpid():
+    if client is not None and client._thread.pid == os.getpid():
         client.close()

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._client import Client, Opening, Revocation, Subscription, options
+from ._client import Client, options
 from ._events import Event, Events
+from ._handles import Opening, Revocation, Subscription
 from ._objects import Buffer, Model, Operation
 
 __all__ = ["Buffer", "Client", "Event", "Events", "Model", "Opening", "Operation", "Revocation", "Subscription", "connect"]
