@@ -76,8 +76,16 @@ def test_revocation(own_node: Node) -> None:
         assert model.close()
 
 
-def test_revocation_waits_for_views(own_node: Node) -> None:
+def test_revocation_waits_for_views(own_node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client does not say unmapped while a view lives: nobody gets those bytes, and nobody crashes."""
+    said: list[str] = []
+    send = _wire.Connection.send
+
+    def listen(conn: _wire.Connection, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:
+        said.append(str(message["type"]))
+        send(conn, message, fds)
+
+    monkeypatch.setattr(_wire.Connection, "send", listen)
     with own_node.connect() as c, own_node.connect() as other, other.events("memory.events.allocation.>") as events:
         b = c.allocate(8 * MiB)
         view = b.numpy()
@@ -86,10 +94,13 @@ def test_revocation_waits_for_views(own_node: Node) -> None:
         assert not done["confirmed"] and done["zombie_bytes"] == 8 * MiB
         grant = other.call("get_allocation", {"allocation_id": b.allocation_id})["allocation"]
         assert grant["status"] == "zombie" and [m["pid"] for m in grant["mapped_by"]] == [os.getpid()]
-        assert int(view[-1]) == 3
+        c.status()  # the loop has dealt with the revocation
+        assert b.lingering and int(view[-1]) == 3 and said == ["hello", "map"]
         del view
         gc.collect()
         wait_for(events, "confirmed", b.allocation_id)
+        c.status()
+        assert said == ["hello", "map", "unmapped"]
         assert b.closed and not b.lingering
         with pytest.raises(isobar.Revoked):
             b.memory  # noqa: B018
@@ -112,6 +123,7 @@ def test_the_node_dies(lasting_node: Node) -> None:
         assert r.resumed and r.lost == () and r.error is None and r.node == "test"
         again = c.call("get_allocation", {"allocation_id": b.allocation_id})["allocation"]
         assert again["status"] == "active" and again["owner"]["session_id"] == r.session_id
+        assert [m["pid"] for m in again["mapped_by"]] == [os.getpid()]
         assert int(view[0]) == 8
         with c.attach(b.allocation_id) as other:
             assert other.memory[0] == 8

@@ -136,6 +136,8 @@ def test_segments_lie_one_after_the_other(tmp_path: Path) -> None:
     r = _memory.RAM([segment(b"a" * page + b"b" * page, page, page), segment(b"c" * 10, 0, 10)], writable=True, private=False)
     assert bytes(r.memory()) == b"b" * page + b"c" * 10
     assert r.drop(lambda: None) and not r.open
+    odd = _memory.RAM([segment(b"x" * page + b"0123456789", page + 3, 4)], writable=False, private=False)
+    assert bytes(odd.memory()) == b"3456" and odd.memory().readonly
     apart = _memory.RAM([segment(b"a" * 10, 2, 5), segment(b"b" * 10, 0, 10)], writable=False, private=False)
     with pytest.raises(isobar.UnsupportedMemory):
         apart.memory()
