@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"golang.org/x/crypto/bcrypt"
 
@@ -43,10 +44,16 @@ type Config struct {
 // NodeAccount is the account of the nodes.
 const NodeAccount = "ISOBAR"
 
+// form is compiled when it is first asked for: the same program is a vault, which has a few
+// megabytes and no accounts.
+func form(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
+
 var (
-	nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
-	hashForm = regexp.MustCompile(`^\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}$`)
-	nkeyForm = regexp.MustCompile(`^U[A-Z2-7]{55}$`)
+	nameForm = form(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+	hashForm = form(`^\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}$`)
+	nkeyForm = form(`^U[A-Z2-7]{55}$`)
 )
 
 // Validate says what is wrong. The errors name no secret.
@@ -58,15 +65,15 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: user %q: %s", where, u.Name, fmt.Sprintf(format, args...)))
 		}
 		switch {
-		case !nameForm.MatchString(u.Name):
+		case !nameForm().MatchString(u.Name):
 			bad("a name is 1 to 63 letters, digits, dashes and underscores")
 		case names[u.Name]:
 			bad("the name is taken: names are unique on a server")
 		case u.NKey != "" && u.PasswordHash != "", u.NKey == "" && u.PasswordHash == "":
 			bad("give either password_hash or nkey")
-		case u.NKey != "" && !nkeyForm.MatchString(u.NKey):
+		case u.NKey != "" && !nkeyForm().MatchString(u.NKey):
 			bad("nkey is the public key of a user: U and 55 more characters")
-		case u.PasswordHash != "" && !u.Plain && !hashForm.MatchString(u.PasswordHash):
+		case u.PasswordHash != "" && !u.Plain && !hashForm().MatchString(u.PasswordHash):
 			bad("password_hash is a bcrypt hash, $2a$…: `nats server passwd` makes one")
 		case !node && u.Role != schemas.RoleReader && u.Role != schemas.RoleClient && u.Role != schemas.RoleOperator:
 			bad("the role %q is unknown: choose reader, client or operator", u.Role)
