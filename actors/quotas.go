@@ -40,18 +40,23 @@ func quotaChange(in *schemas.TenantLimits) ledger.QuotaChange {
 // record, because there was one, may change it.
 func (d *deviceActor) knows(tenant string) *schemas.Error {
 	all := d.house.cfg.Tenants
-	if len(all) == 0 || slices.Contains(all, tenant) || d.core.Quota(tenant) != (ledger.Quota{Tenant: tenant}) {
+	if len(all) == 0 || slices.Contains(all, tenant) || d.onRecord(tenant) {
 		return nil
 	}
 	return schemas.Errorf(schemas.CodeInvalidRequest, "no tenant %q is configured: there are %s", tenant, strings.Join(all, ", ")).With("field", "tenant.name").
 		With("tenants", all)
 }
 
+// onRecord tells whether a tenant has a quota here.
+func (d *deviceActor) onRecord(tenant string) bool {
+	return d.core.Quota(tenant) != (ledger.Quota{Tenant: tenant})
+}
+
 // presetQuotas sets the configured quotas of tenants that have none on record: what
 // set_limits said outlives the configuration.
 func (d *deviceActor) presetQuotas() error {
 	for _, q := range d.cfg.Quotas {
-		if d.core.Quota(q.Tenant) != (ledger.Quota{Tenant: q.Tenant}) {
+		if d.onRecord(q.Tenant) {
 			continue
 		}
 		if err := d.core.SetQuota(q, d.house.now()); err != nil {

@@ -126,8 +126,10 @@ func (e *ConnectError) Error() string {
 func (e *ConnectError) Unwrap() error { return e.Err }
 
 // NoServer tells that nobody answered; else it was a server that did not take us.
-func (e *ConnectError) NoServer() bool {
-	return errors.Is(e.Err, nats.ErrNoServers) || errors.Is(e.Err, nats.ErrTimeout)
+func (e *ConnectError) NoServer() bool { return noServer(e.Err) }
+
+func noServer(err error) bool {
+	return errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout)
 }
 
 // Dial makes one connection. The first attempt must succeed (a *ConnectError
@@ -217,7 +219,7 @@ func connectFix(err error) string {
 	switch {
 	case errors.As(err, &told) && told.Op == "remote error", errors.As(err, &plain): // TLS's word for what the other side says
 		return tlsFix
-	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout):
+	case noServer(err):
 		return "no server answers there: start one, or correct --nats-url"
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
 		return "the server refuses these credentials: correct the credentials file, or the user and password"

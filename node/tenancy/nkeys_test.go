@@ -85,15 +85,15 @@ func TestNKeys(t *testing.T) {
 			}
 			for why, o := range map[string]client.Options{"another key": {NKeyFile: other.file}, "a password": {Username: "blue-keyed", Password: secret}, "the key as a name": {Username: mine.public, Password: mine.public}} {
 				o.URL = n.Info().URL
-				refused(t, why, o)
+				refused(t, why, "credentials", o)
 			}
 			mustNotLog(t, log, mine.seed, other.seed, secret, nodeSecret, g.Handle.Claim)
 		})
 	}
 }
 
-// refused wants an error that speaks of credentials.
-func refused(t *testing.T, why string, o client.Options) {
+// refused wants an error of the connection whose fix speaks of what is wrong.
+func refused(t *testing.T, why, about string, o client.Options) {
 	t.Helper()
 	c, err := client.Connect(o)
 	if err == nil {
@@ -102,7 +102,7 @@ func refused(t *testing.T, why string, o client.Options) {
 		return
 	}
 	var e *conn.ConnectError
-	if !errors.As(err, &e) || !strings.Contains(e.Fix, "credentials") {
+	if !errors.As(err, &e) || !strings.Contains(e.Fix, about) {
 		t.Errorf("%s: %v", why, err)
 	}
 }
@@ -182,7 +182,7 @@ func mustServeWith(t *testing.T, at, seed string, set func(*node.Config), o clie
 		t.Error(code)
 	}
 	mustNotLog(t, log, seed)
-	refused(t, "nobody", client.Options{URL: at})
+	refused(t, "nobody", "credentials", client.Options{URL: at})
 }
 
 // mustNotStart wants a node to say that its credentials are no good.

@@ -26,7 +26,6 @@ import (
 	"github.com/isobar-project/isobar/bus"
 	"github.com/isobar-project/isobar/bus/accounts"
 	"github.com/isobar-project/isobar/bus/client"
-	"github.com/isobar-project/isobar/bus/conn"
 	"github.com/isobar-project/isobar/node"
 	"github.com/isobar-project/isobar/node/nodetest"
 	"github.com/isobar-project/isobar/schemas"
@@ -161,21 +160,6 @@ func mustTalk(t *testing.T, o client.Options) string {
 	return g.Handle.Claim
 }
 
-// mustFail wants an error of the connection that says what to do about TLS.
-func mustFail(t *testing.T, why string, o client.Options) {
-	t.Helper()
-	c, err := client.Connect(o)
-	if err == nil {
-		c.Close()
-		t.Errorf("%s: let in", why)
-		return
-	}
-	var e *conn.ConnectError
-	if !errors.As(err, &e) || !strings.Contains(e.Fix, "TLS") {
-		t.Errorf("%s: %v", why, err)
-	}
-}
-
 // mustRefusePlaintext speaks NATS in the clear, and wants to hear nothing but the greeting.
 func mustRefusePlaintext(t *testing.T, at string) {
 	t.Helper()
@@ -226,9 +210,9 @@ func TestTLSOfTheEmbeddedServer(t *testing.T) {
 	claim := mustTalk(t, as)
 	mustRefusePlaintext(t, at)
 	as.TLS = nil
-	mustFail(t, "who does not know the authority", as)
+	refused(t, "who does not know the authority", "TLS", as)
 	as.TLS = tlsOf(t, other.file, "", "")
-	mustFail(t, "who trusts another authority", as)
+	refused(t, "who trusts another authority", "TLS", as)
 	mustNotLog(t, log, append(secretsOf(t, key), secret, secretHash, claim)...)
 }
 
@@ -245,8 +229,8 @@ func TestTLSOfClients(t *testing.T) {
 	}))
 	at := n.Info().URL
 	claim := mustTalk(t, client.Options{URL: at, TLS: tlsOf(t, ca.file, mine, mineKey)})
-	mustFail(t, "who shows no certificate", client.Options{URL: at, TLS: tlsOf(t, ca.file, "", "")})
-	mustFail(t, "who shows one of another authority", client.Options{URL: at, TLS: tlsOf(t, ca.file, theirs, theirsKey)})
+	refused(t, "who shows no certificate", "TLS", client.Options{URL: at, TLS: tlsOf(t, ca.file, "", "")})
+	refused(t, "who shows one of another authority", "TLS", client.Options{URL: at, TLS: tlsOf(t, ca.file, theirs, theirsKey)})
 	mustRefusePlaintext(t, at)
 	mustNotLog(t, log, append(secretsOf(t, key, mineKey, theirsKey), claim)...)
 
