@@ -68,15 +68,21 @@ struct memory {
 	int64_t bytes;
 };
 
-// Addresses of this process.
+// Addresses of this process, reserved; and what is mapped within them, each memory whole.
 struct range {
 	uintptr_t at;
 	int64_t bytes;
-	struct memory *memory; // what is mapped, whole
-	int access;            // 0 none, 1 read, 3 read and write
 	struct range *next;
 };
+struct mapping {
+	uintptr_t at;
+	int64_t bytes;
+	struct memory *memory;
+	int access; // 0 none, 1 read, 3 read and write
+	struct mapping *next;
+};
 static struct range *ranges;
+static struct mapping *mappings;
 static int live_memory, live_ranges, live_streams, live_events, live_pinned;
 
 struct op {
@@ -90,8 +96,10 @@ struct op {
 struct stream {
 	struct op *first, **last;
 	uint64_t given, done;
-	int failed;
+	int failed, device;
+	struct stream *next;
 };
+static struct stream *streams;
 struct event {
 	struct stream *stream;
 	uint64_t at;
@@ -327,28 +335,39 @@ CUresult cuMemAddressReserve(uintptr_t *at, size_t bytes, size_t align, uintptr_
 	return OK;
 }
 
-// The range that begins here, with the lock held.
-static struct range **find(uintptr_t at, size_t bytes)
+// The mapping of exactly these bytes, with the lock held.
+static struct mapping **find(uintptr_t at, size_t bytes)
 {
-	for (struct range **r = &ranges; *r; r = &(*r)->next)
-		if ((*r)->at == at && (*r)->bytes == (int64_t)bytes)
-			return r;
+	for (struct mapping **m = &mappings; *m; m = &(*m)->next)
+		if ((*m)->at == at && (*m)->bytes == (int64_t)bytes)
+			return m;
+	return NULL;
+}
+
+// A mapping that has one of these bytes, with the lock held.
+static struct mapping *touching(uintptr_t at, size_t bytes)
+{
+	for (struct mapping *m = mappings; m; m = m->next)
+		if (at < m->at + m->bytes && m->at < at + bytes)
+			return m;
 	return NULL;
 }
 
 CUresult cuMemAddressFree(uintptr_t at, size_t bytes)
 {
 	ENTER(1);
+	int code = INVALID_VALUE;
 	fake_lock();
-	struct range **r = find(at, bytes);
-	int code = r && !(*r)->memory ? OK : INVALID_VALUE;
-	if (!code) {
-		struct range *gone = *r;
-		*r = gone->next;
-		munmap((void *)at, bytes);
-		free(gone);
-		live_ranges--;
-	}
+	for (struct range **r = &ranges; *r; r = &(*r)->next)
+		if ((*r)->at == at && (*r)->bytes == (int64_t)bytes && !touching(at, bytes)) {
+			struct range *gone = *r;
+			*r = gone->next;
+			munmap((void *)at, bytes);
+			free(gone);
+			live_ranges--;
+			code = OK;
+			break;
+		}
 	fake_unlock();
 	return code;
 }
@@ -356,13 +375,21 @@ CUresult cuMemAddressFree(uintptr_t at, size_t bytes)
 CUresult cuMemMap(uintptr_t at, size_t bytes, size_t offset, struct memory *m, unsigned long long flags)
 {
 	ENTER(1);
+	int code = INVALID_VALUE;
 	fake_lock();
-	struct range **r = find(at, bytes);
-	int code = r && !(*r)->memory && !offset && !flags && (int64_t)bytes == m->bytes ? OK : INVALID_VALUE;
+	for (struct range *r = ranges; r && code; r = r->next)
+		if (at >= r->at && bytes <= (size_t)r->bytes && at - r->at <= r->bytes - bytes && at % GRANULARITY == r->at % GRANULARITY)
+			code = OK;
+	if (touching(at, bytes) || offset || flags || (int64_t)bytes != m->bytes)
+		code = INVALID_VALUE; // the whole of it, from offset 0, where nothing is
 	if (!code && mmap((void *)at, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, m->fd, 0) == MAP_FAILED)
 		code = OPERATING_SYSTEM;
-	if (!code)
-		(*r)->memory = m, m->refs++, (*r)->access = 0;
+	if (!code) {
+		struct mapping *new = calloc(1, sizeof *new);
+		*new = (struct mapping){.at = at, .bytes = bytes, .memory = m, .next = mappings};
+		mappings = new;
+		m->refs++;
+	}
 	fake_unlock();
 	return code;
 }
@@ -371,28 +398,38 @@ CUresult cuMemUnmap(uintptr_t at, size_t bytes)
 {
 	ENTER(1);
 	fake_lock();
-	struct range **r = find(at, bytes);
-	int code = r && (*r)->memory ? OK : INVALID_VALUE;
-	if (!code) {
+	struct mapping **m = find(at, bytes);
+	if (m) {
+		struct mapping *gone = *m;
+		*m = gone->next;
 		mmap((void *)at, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-		unref((*r)->memory);
-		(*r)->memory = NULL;
+		unref(gone->memory);
+		free(gone);
 	}
 	fake_unlock();
-	return code;
+	return m ? OK : INVALID_VALUE;
 }
 
+// Of one mapping or of several, one behind the other, each whole.
 CUresult cuMemSetAccess(uintptr_t at, size_t bytes, const struct access *a, size_t count)
 {
 	ENTER(1);
+	if (count != 1 || a->place.type != 1 || (a->flags != 1 && a->flags != 3))
+		return INVALID_VALUE;
+	int code = OK;
+	size_t whole = 0;
 	fake_lock();
-	struct range **r = find(at, bytes);
-	int code = r && (*r)->memory && count == 1 && a->place.type == 1 && (a->flags == 1 || a->flags == 3) ? OK : INVALID_VALUE;
+	for (struct mapping *m = mappings; m; m = m->next)
+		if (m->at >= at && m->at + m->bytes <= at + bytes)
+			whole += m->bytes;
+	if (!bytes || whole != bytes)
+		code = INVALID_VALUE;
 	// The host may always read and write here: a device's access is checked where it copies.
 	if (!code && mprotect((void *)at, bytes, PROT_READ | PROT_WRITE))
 		code = OPERATING_SYSTEM;
-	if (!code)
-		(*r)->access = a->flags;
+	for (struct mapping *m = mappings; m && !code; m = m->next)
+		if (m->at >= at && m->at + m->bytes <= at + bytes)
+			m->access = a->flags;
 	fake_unlock();
 	return code;
 }
@@ -418,10 +455,13 @@ CUresult cuMemHostUnregister(void *p)
 // Whether the device may, with the lock held.
 static int reaches(uintptr_t at, size_t bytes, int need)
 {
-	for (struct range *r = ranges; r; r = r->next)
-		if (r->memory && at >= r->at && bytes <= (size_t)r->bytes && at - r->at <= r->bytes - bytes)
-			return (r->access & need) == need;
-	return 0;
+	size_t left = bytes;
+	for (struct mapping *m = mappings; m; m = m->next) {
+		uintptr_t from = at > m->at ? at : m->at, to = at + bytes < m->at + m->bytes ? at + bytes : m->at + m->bytes;
+		if (from < to && (m->access & need) == need)
+			left -= to - from;
+	}
+	return left == 0;
 }
 
 // Puts work behind what the stream has. Work on memory that the device does not reach ends the
@@ -465,6 +505,17 @@ CUresult cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, struct
 	return give(s, (struct op){.kind = 's', .to = (char *)to, .value = value, .bytes = bytes}, to, 0);
 }
 
+static void carry_out(struct stream *s, struct op *o)
+{
+	if (o->kind == 'c')
+		memcpy(o->to, o->from, o->bytes);
+	else if (o->kind == 's')
+		memset(o->to, o->value, o->bytes);
+	else
+		s->failed = ILLEGAL_ADDRESS;
+	free(o);
+}
+
 // Does a stream's work up to a place.
 static int run(struct stream *s, uint64_t until)
 {
@@ -480,13 +531,7 @@ static int run(struct stream *s, uint64_t until)
 		fake_unlock();
 		if (!o)
 			return OK;
-		if (o->kind == 'c')
-			memcpy(o->to, o->from, o->bytes);
-		else if (o->kind == 's')
-			memset(o->to, o->value, o->bytes);
-		else
-			s->failed = ILLEGAL_ADDRESS;
-		free(o);
+		carry_out(s, o);
 	}
 	fake_lock();
 	if (current >= 0)
@@ -501,6 +546,10 @@ CUresult cuStreamCreate(struct stream **s, unsigned flags)
 	ENTER(1);
 	*s = calloc(1, sizeof **s);
 	(*s)->last = &(*s)->first;
+	(*s)->device = current;
+	fake_lock();
+	(*s)->next = streams, streams = *s;
+	fake_unlock();
 	__atomic_add_fetch(&live_streams, 1, __ATOMIC_SEQ_CST);
 	return OK;
 }
@@ -509,6 +558,13 @@ CUresult cuStreamDestroy_v2(struct stream *s)
 {
 	ENTER(1);
 	int code = run(s, s->given);
+	fake_lock();
+	for (struct stream **at = &streams; *at; at = &(*at)->next)
+		if (*at == s) {
+			*at = s->next;
+			break;
+		}
+	fake_unlock();
 	free(s);
 	__atomic_add_fetch(&live_streams, -1, __ATOMIC_SEQ_CST);
 	return code;
@@ -518,6 +574,26 @@ CUresult cuStreamSynchronize(struct stream *s)
 {
 	ENTER(1);
 	return run(s, s->given);
+}
+
+// Waits for all work of the thread's context.
+CUresult cuCtxSynchronize(void)
+{
+	ENTER(1);
+	int code = OK;
+	fake_lock();
+	for (struct stream *s = streams; s; s = s->next)
+		for (struct op *o; s->device == current && !s->failed && (o = s->first); code = s->failed ? s->failed : code) {
+			s->first = o->next;
+			if (!s->first)
+				s->last = &s->first;
+			s->done++;
+			carry_out(s, o);
+		}
+	if (code)
+		sticky[current] = code;
+	fake_unlock();
+	return code;
 }
 
 CUresult cuEventCreate(struct event **e, unsigned flags)
