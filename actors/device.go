@@ -99,7 +99,8 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 	core := ledger.DeviceConfig{
 		Device: d.id, Type: string(d.kind), Physical: info.PhysicalBytes, Limit: cfg.Limit, Ceiling: info.PhysicalBytes - cfg.Reserve,
 		Overdue: h.cfg.Overdue, EndGrace: h.cfg.EndGrace,
-		Heap: heap.Config{GranularityBytes: info.GranularityBytes}, Warm: cfg.Warm, PoolBytes: cfg.PoolBytes,
+		BySessions: !info.ProvesRelease,
+		Heap:       heap.Config{GranularityBytes: info.GranularityBytes}, Warm: cfg.Warm, PoolBytes: cfg.PoolBytes,
 		Rand: random, NewID: func() uuid.UUID { return newID(random, d.tag) },
 	}
 	mem, inherited, err := h.memory("device/" + d.id)

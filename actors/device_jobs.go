@@ -341,20 +341,34 @@ func (d *deviceActor) seal(job ledger.Job, segs []device.Segment) {
 // grant maps all.
 const holdersLimit = 2
 
+// findHolders tells the core who holds a grant. Where a search fails anybody may, whoever else
+// was found: the bytes stay counted, and the core has them looked for again. Of a driver that
+// cannot prove a release those are told that have a descriptor: it also names who merely uses
+// the device, and the sessions that map the grant are known.
 func (d *deviceActor) findHolders(job ledger.Job, segs []device.Segment) {
 	var out []ledger.Holder
+	var fail error
 	for _, s := range segs[:min(len(segs), holdersLimit)] {
 		hs, err := d.driver.Holders(s, d.house.cfg.KeeperPID())
-		if err != nil {
-			d.house.log.Warn("holders could not be found", "device", d.id, "error", err)
-			continue
+		if errors.Is(err, device.ErrUnsupported) && !d.info.ProvesRelease {
+			err = nil // the sessions alone are known, and will be
+		}
+		if fail = err; fail != nil {
+			d.house.log.Warn("who holds a grant's memory could not be found: it is kept, and looked again", "device", d.id, "allocation", job.Grant, "error", err)
+			break
 		}
 		for _, h := range hs {
-			out = append(out, ledger.Holder{PID: int32(h.PID), Bytes: h.MappedBytes})
+			if d.info.ProvesRelease || h.Open {
+				out = append(out, ledger.Holder{PID: int32(h.PID), Bytes: h.MappedBytes})
+			}
 		}
 	}
 	d.tell(seam.SystemLane, func() {
-		d.core.HoldersFound(job.Grant, out, d.house.now())
+		if fail != nil {
+			d.core.HoldersUnknown(job.Grant, d.house.now())
+		} else {
+			d.core.HoldersFound(job.Grant, out, d.house.now())
+		}
 		d.flush()
 	})
 }

@@ -367,9 +367,19 @@ func (m *mapping) exported(d *deviceActor, job ledger.Job, files []*os.File, fai
 	if over := job.Info.Granted - job.Info.Size; over > 0 && len(out.Segments) > 0 && job.Info.Class != ledger.ClassWeights {
 		out.Segments[len(out.Segments)-1].SizeBytes -= over
 	}
-	if job.Info.Class != ledger.ClassWeights {
+	hand := func() {
+		// Where there is no other proof of a release, what the session says from now on is
+		// said of these descriptors. Elsewhere they count as ours until they are closed here.
+		if !d.info.ProvesRelease {
+			sent(false)
+			m.done(out, nil)
+			return
+		}
 		m.done(out, nil)
 		sent(false)
+	}
+	if job.Info.Class != ledger.ClassWeights {
+		hand()
 		return
 	}
 	p := m.house.pool
@@ -377,8 +387,7 @@ func (m *mapping) exported(d *deviceActor, job ledger.Job, files []*os.File, fai
 		if cp, ok := p.core.ByGrant(job.Grant); ok {
 			out.Tensors = cp.Model.Tensors
 		}
-		m.done(out, nil)
-		sent(false)
+		hand()
 	})
 }
 

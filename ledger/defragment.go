@@ -159,7 +159,7 @@ func (d *Device) vacate(now Now) {
 		return
 	}
 	s := d.segments[plan[0].Segment]
-	v := &vacancy{Vacancy: plan[0], exports: s.exports, prove: d.shared[s.id]}
+	v := &vacancy{Vacancy: plan[0], exports: s.exports, prove: d.shared[s.id] && !d.cfg.BySessions}
 	where := d.places()
 	for _, m := range v.Moves {
 		g := where[at(m.From)]

@@ -46,6 +46,13 @@ type DeviceConfig struct {
 	// ProofMin and ProofMax bound the pause between two attempts to prove a release
 	// which no event announces (a forked child that still maps).
 	ProofMin, ProofMax time.Duration
+	// LookMin and LookMax bound the pause before holders of memory are looked for again, where
+	// they could not be found; each is twice the one before.
+	LookMin, LookMax time.Duration
+	// BySessions is true where no driver can prove that everybody has let go of memory, as on
+	// a GPU. Then only the word of a living session and the end of a process count, however
+	// long they take: what was found out in other ways names holders and frees nothing.
+	BySessions bool
 	// Rand fills b with unguessable bytes; NewID makes allocation ids.
 	Rand  func(b []byte)
 	NewID func() uuid.UUID
@@ -62,6 +69,8 @@ func (c *DeviceConfig) defaults() {
 	set(&c.EndGrace, 5*time.Second)
 	set(&c.ProofMin, time.Millisecond)
 	set(&c.ProofMax, time.Second)
+	set(&c.LookMin, 100*time.Millisecond)
+	set(&c.LookMax, 30*time.Second)
 	if c.MaxQueue == 0 {
 		c.MaxQueue = 4096
 	}

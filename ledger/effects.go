@@ -59,7 +59,7 @@ const (
 	JobDestroy                    // drop the segments here and in the vault [Destroyed]
 	JobExport                     // make descriptors for one session [Exported]
 	JobSeal                       // write-seal weights [SealDone]
-	JobHolders                    // who still holds these segments? [HoldersFound]
+	JobHolders                    // who still holds these segments? [HoldersFound, HoldersUnknown]
 	JobVacate                     // copy a segment's blocks elsewhere [Vacated]
 )
 

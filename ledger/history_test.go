@@ -43,6 +43,7 @@ func newHistory(t *rapid.T, ledgerBytes int) *history {
 	cfg.Heap.GranularityBytes = rapid.SampledFrom([]int64{4 << 10, 16 << 10}).Draw(t, "granularity")
 	cfg.PoolBytes = rapid.SampledFrom([]int64{0, limit / 4, limit}).Draw(t, "pool")
 	cfg.Overdue = rapid.SampledFrom([]ledger.Overdue{ledger.OverdueKeep, ledger.OverdueRefuse, ledger.OverdueEnd}).Draw(t, "overdue")
+	cfg.BySessions = rapid.Bool().Draw(t, "by sessions")
 	m, err := ledgertest.NewMachine(cfg, ledgerBytes)
 	if err != nil {
 		t.Fatal(err)
@@ -247,7 +248,17 @@ func (h *history) unmap() {
 	i := rapid.IntRange(0, len(h.maps)-1).Draw(h.t, "mapping")
 	m := h.maps[i]
 	h.maps = append(h.maps[:i:i], h.maps[i+1:]...)
-	if rapid.IntRange(0, 4).Draw(h.t, "honest") > 0 {
+	switch {
+	case h.Config.BySessions: // then there is nothing but the session's word, for all that it maps
+		h.LetGo(m.session, m.segments)
+		h.maps = slices.DeleteFunc(h.maps, func(x mapping) bool {
+			same := x.session == m.session && x.grant == m.grant
+			if same {
+				h.LetGo(x.session, x.segments)
+			}
+			return same
+		})
+	case rapid.IntRange(0, 4).Draw(h.t, "honest") > 0:
 		h.LetGo(m.session, m.segments)
 	}
 	h.must(h.Call(func() { h.Core.Unmap(m.session, m.grant, h.Now) }))

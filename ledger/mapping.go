@@ -144,6 +144,11 @@ func (d *Device) Exported(id uuid.UUID, s SessionID, failed bool, now Now) {
 	if !m.Exporting && (m.Gone || !m.sent) {
 		d.removeMapper(g, s)
 		d.rewrite(g)
+	} else if !m.Exporting && m.hasty {
+		m.hasty = false
+		if g.release != nil && !d.ended[s] {
+			d.askBack(g, s)
+		}
 	}
 	if g.release != nil {
 		d.tryFree(g, now)
@@ -176,12 +181,18 @@ func (d *Device) Unmap(s SessionID, id uuid.UUID, now Now) *schemas.Error {
 func (d *Device) Parting(s SessionID, id uuid.UUID) bool {
 	if g, ok := d.grants[id]; ok {
 		m := g.mapper(s)
-		return m != nil && m.Gone
+		return m != nil && (m.Gone || m.hasty)
 	}
 	return false
 }
 
 func (d *Device) unmapped(g *Grant, m *Mapper, now Now) {
+	if m.Exporting && d.cfg.BySessions {
+		// Said before its descriptors have reached it, the word is not one of them, and nothing
+		// else would tell what becomes of those: it is asked again when they have, if need be.
+		m.hasty = true
+		return
+	}
 	if m.Exporting {
 		m.Gone = true // not before its descriptors are out of our hands
 		return
@@ -265,7 +276,7 @@ func (d *Device) closeSession(s SessionID, now Now) {
 			d.beginRelease(g, WhySession, 0, nil, now)
 		case g.mapper(s) != nil && g.release != nil:
 			d.tryFree(g, now)
-		case g.mapper(s) != nil:
+		case g.mapper(s) != nil && !d.cfg.BySessions:
 			// It cannot tell us any more when it unmaps: look.
 			d.out.Jobs = append(d.out.Jobs, Job{Kind: JobHolders, Grant: g.ID, Ranges: d.ranges(g)})
 		}

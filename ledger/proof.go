@@ -12,6 +12,9 @@ import (
 // hold. A block beside others of the same trust domain needs no proof: its bytes stay
 // with that domain until the segment is empty.
 func (d *Device) toProve(g *Grant) []Range {
+	if d.cfg.BySessions {
+		return nil
+	}
 	var out []Range
 	for _, b := range g.Blocks {
 		if d.shared[b.Segment] && d.alone(b) {
@@ -19,6 +22,16 @@ func (d *Device) toProve(g *Grant) []Range {
 		}
 	}
 	return out
+}
+
+// unshare notes that nobody else has the segments that the release of a grant empties, since
+// no session maps it any more and there is no other proof.
+func (d *Device) unshare(g *Grant) {
+	for _, b := range g.Blocks {
+		if d.cfg.BySessions && d.alone(b) {
+			delete(d.shared, b.Segment)
+		}
+	}
 }
 
 // alone reports whether a grant's block is the only one of its segment. Blocks that are
@@ -99,16 +112,23 @@ type Holder struct {
 	Bytes int64
 }
 
-// HoldersFound is the outcome of JobHolders. Mappers whose session has ended and whose
-// process holds nothing any more are let go.
+// HoldersFound is the outcome of JobHolders, where all could be found. Mappers whose session
+// has ended and whose process holds nothing any more are let go; not where sessions alone
+// count (DeviceConfig.BySessions): there they are holders, whoever was found beside them.
 func (d *Device) HoldersFound(id uuid.UUID, holders []Holder, now Now) {
 	d.begin()
 	g, ok := d.grants[id]
 	if !ok {
 		return
 	}
+	g.look = 0
 	found := map[int32]bool{}
 	var pids []int32
+	if d.cfg.BySessions {
+		for _, pid := range mapperPIDs(g) {
+			holders = append(holders, Holder{PID: pid})
+		}
+	}
 	for _, h := range holders {
 		if !found[h.PID] {
 			found[h.PID] = true
@@ -138,6 +158,35 @@ func (d *Device) HoldersFound(id uuid.UUID, holders []Holder, now Now) {
 		d.pump(now)
 	} else if len(g.Mappers) != mappers {
 		d.rewrite(g)
+	}
+}
+
+// HoldersUnknown is the outcome of JobHolders where holders could not be found, or not all of
+// them: anybody may be one. Nothing is let go, and they are looked for again after a pause.
+func (d *Device) HoldersUnknown(id uuid.UUID, now Now) {
+	d.begin()
+	g, ok := d.grants[id]
+	if !ok || g.looking {
+		return
+	}
+	if g.look == 0 {
+		g.look = d.cfg.LookMin
+		g.note("holders unknown", now.Wall, "the processes that hold its memory could not be found: it is kept, and looked again")
+	}
+	g.looking = true
+	d.at(timer{at: now.Boot.Add(g.look), kind: timerHolders, grant: g.ID})
+	g.look = min(2*g.look, d.cfg.LookMax)
+}
+
+// lookAgain looks for holders once more, where it still matters who they are.
+func (d *Device) lookAgain(g *Grant) {
+	g.looking = false
+	matters := g.Status == StatusZombie && g.release.doomed == nil
+	for _, m := range g.Mappers {
+		matters = matters || d.ended[m.Session]
+	}
+	if matters {
+		d.out.Jobs = append(d.out.Jobs, Job{Kind: JobHolders, Grant: g.ID, Ranges: d.ranges(g)})
 	}
 }
 

@@ -256,6 +256,7 @@ func (d *Device) tryFree(g *Grant, now Now) {
 	ranges := d.toProve(g)
 	if len(ranges) == 0 {
 		if len(g.Mappers) == 0 {
+			d.unshare(g)
 			d.free(g, now)
 		}
 		return

@@ -183,6 +183,7 @@ func (s *script) device(td *datadriven.TestData) error {
 	cfg.PoolBytes = bytes(text(td, "pool", "0"))
 	cfg.MaxQueue = int(bytes(text(td, "queue", "8")))
 	cfg.Overdue, cfg.EndGrace = ledger.Overdue(text(td, "overdue", "")), span(td, "grace", 5*time.Second)
+	cfg.BySessions = td.HasArg("by-sessions")
 	if !td.HasArg("warm") {
 		cfg.Warm = nil
 	}

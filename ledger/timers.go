@@ -9,12 +9,13 @@ import (
 type timerKind uint8
 
 const (
-	timerQueue  timerKind = iota // a waiting request's deadline
-	timerLease                   // a lease may have run out
-	timerRevoke                  // a revocation's deadline
-	timerProof                   // try again to prove a release
-	timerEnd                     // a process was asked to end, and may still be there
-	timerSettle                  // clear pooled memory if the device is quiet
+	timerQueue   timerKind = iota // a waiting request's deadline
+	timerLease                    // a lease may have run out
+	timerRevoke                   // a revocation's deadline
+	timerProof                    // try again to prove a release
+	timerEnd                      // a process was asked to end, and may still be there
+	timerSettle                   // clear pooled memory if the device is quiet
+	timerHolders                  // look again for who holds a grant
 )
 
 // timer is a point in time at which something may be due. A timer is never cancelled:
@@ -118,6 +119,8 @@ func (d *Device) at(x timer) {
 			return g != nil && g.release == nil && g.LeaseEnds == x.at
 		case timerRevoke, timerProof, timerEnd:
 			return g != nil && g.release != nil
+		case timerHolders:
+			return g != nil
 		}
 		return true
 	})
@@ -159,6 +162,10 @@ func (d *Device) Tick(now Now) {
 			}
 		case timerSettle:
 			d.settle(now)
+		case timerHolders:
+			if g := d.grants[t.grant]; g != nil {
+				d.lookAgain(g)
+			}
 		case timerProof:
 			if g := d.grants[t.grant]; g != nil && g.release != nil {
 				d.tryFree(g, now)

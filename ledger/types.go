@@ -86,6 +86,7 @@ type Mapper struct {
 	// their way to it.
 	Gone bool
 
+	hasty   bool // let go while descriptors were on their way, where that is no proof
 	exports int  // under way
 	sent    bool // some have reached it, or its predecessor's word is that they have
 }
@@ -134,6 +135,11 @@ type Grant struct {
 	// Origin is the grant of another device that it was moved from, until the release of that
 	// one has begun.
 	Origin uuid.UUID
+
+	// looking is true while a search for holders waits to be repeated, look is the pause
+	// before the next; 0: the last one found them.
+	looking bool
+	look    time.Duration
 
 	holds   holds
 	former  []SessionID // sessions that mapped it, the latest last; not recorded

@@ -403,6 +403,10 @@ func (m *Machine) Tell(t *Task) error {
 		case ledger.JobSeal:
 			m.Core.SealDone(t.Grant, m.Now)
 		case ledger.JobHolders:
+			if t.Fail != nil {
+				m.Core.HoldersUnknown(t.Grant, m.Now)
+				return
+			}
 			holders := make([]ledger.Holder, 0, len(t.pids))
 			for _, p := range t.pids {
 				holders = append(holders, ledger.Holder{PID: p})
