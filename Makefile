@@ -100,6 +100,11 @@ fuzz: need-go ## run every fuzzer for FUZZTIME (30s) each
 bench: bus-test ## measure a node of its own against the raw echo of the same NATS server (one JSON object)
 	bin/bus-test bench --json --embedded $(BENCH_ARGS)
 
+# TRACES= names another folder of allocation traces.
+.PHONY: bench-heap
+bench-heap: need-go ## replay traces of allocations and of model requests through the heap: tables, then one JSON object (TRACES=folder)
+	@go run ./cmd/bench-heap $(if $(TRACES),-traces '$(TRACES)') $(BENCH_ARGS)
+
 soak: bus-test ## random load against a model of what must be true, for MINUTES (10)
 	bin/bus-test soak --minutes $(MINUTES) $(SOAK_ARGS)
 

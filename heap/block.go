@@ -20,6 +20,9 @@ var (
 // order of sizes.
 const nearFits = 16
 
+// largeShare is the share of its segment, one in so many, from which a block is large.
+const largeShare = 10
+
 // Alloc grants size bytes at an offset that is a multiple of align (0: of the
 // unit) in an owner's segment: the one that Place named. Alignment is relative
 // to the segment's start. The errors are ErrNoRoom and ErrNotOwned.
@@ -37,7 +40,18 @@ func (h *Heap) Alloc(id SegmentID, size, align int64) (Block, error) {
 	if x == 0 {
 		return Block{}, fmt.Errorf("%w: %d bytes in segment %d", ErrNoRoom, size, id)
 	}
-	return h.grant(x, alignUp(h.spans.all[x].off, a), n, size), nil
+	return h.grant(x, h.spot(x, n, a), n, size), nil
+}
+
+// spot is where in the free span x a block of n units at a multiple of a goes: at the
+// start, but a large one at the end. Large blocks then lie against what follows a gap and
+// small ones against what precedes it, and what remains between two large ones stays whole.
+func (h *Heap) spot(x, n, a uint32) uint32 {
+	p := &h.spans.all[x]
+	if n < p.seg.units/largeShare {
+		return alignUp(p.off, a)
+	}
+	return (p.off + p.n - n) &^ (a - 1)
 }
 
 // AllocWhole grants all of an owner's segment that no block is in: what Place

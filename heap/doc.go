@@ -25,7 +25,8 @@
 //
 // Best fit. Inside an owner's segments the smallest free range that holds the
 // block is used; among equal ones that of the lowest segment id and offset. A
-// freed range joins its free neighbours at once. The state depends on the
+// block lies at the start of that range, but one of a tenth of its segment or
+// more at the end. A freed range joins its free neighbours at once. The state depends on the
 // blocks there are, not on the order in which they came.
 //
 // Clean memory. The heap knows whose bytes a segment holds. A segment taken by

@@ -28,6 +28,7 @@ var house = map[string]room{
 
 	// Pure cores.
 	"heap":            {pure: true},
+	"heap/replay":     {imports: []string{"heap", "eviction", "eviction/replay", "clock"}},
 	"pressure":        {pure: true, imports: []string{"clock"}},
 	"history":         {pure: true, imports: []string{"clock"}},
 	"eviction":        {pure: true, imports: []string{"clock"}},
@@ -70,7 +71,8 @@ var house = map[string]room{
 		"weights/weightstest", // makes the models that it loads
 		"vault"},              // soak compares what the vault holds with what the node says
 		tests: []string{"..."}},
-	"examples": {imports: []string{"bus/client", "dataplane/client", "schemas"}, tests: []string{"node/nodetest"}},
+	"cmd/bench-heap": {imports: []string{"heap", "heap/replay", "eviction/replay"}},
+	"examples":       {imports: []string{"bus/client", "dataplane/client", "schemas"}, tests: []string{"node/nodetest"}},
 
 	// What runs a node elsewhere, held to what the program does.
 	"deploy": {tests: []string{"..."}},
@@ -142,6 +144,7 @@ var timeFunctions = []string{"Now", "Sleep", "After", "AfterFunc", "Tick", "NewT
 var timeExceptions = map[string]string{
 	"clock/":            "it is the clock",
 	"cmd/bus-test/":     "measures real time on a real machine",
+	"cmd/bench-heap/":   "measures real time on a real machine",
 	"bus/conn/async.go": "a write deadline of a socket is a time of day",
 	"cmd/node/main.go":  "gives the program the world, time included",
 	"bus/client/":       "runs in programs of others, who have no clock to inject",

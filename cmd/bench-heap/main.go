@@ -1,0 +1,127 @@
+// Command bench-heap measures the heap on traces of allocations and of model requests:
+// what it loses to fragmentation, what defragmentation wins back, and what a call costs.
+// It prints tables and then one JSON object. `make bench-heap` runs it.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	models "github.com/isobar-project/isobar/eviction/replay"
+	"github.com/isobar-project/isobar/heap/replay"
+)
+
+func main() {
+	traces := flag.String("traces", "", "folder of allocation traces (*.csv.gz); empty: ../shared/traces/alloc, or synthetic ones where that is absent")
+	requests := flag.String("requests", "", "folder of the model requests; empty: ../shared/traces, or a synthetic trace where that is absent")
+	quick := flag.Bool("quick", false, "leave out the model requests and the curve of defragmentation")
+	asJSON := flag.Bool("json", false, "print the JSON object alone")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "bench-heap takes no arguments beside its flags")
+		os.Exit(2)
+	}
+	tables := io.Writer(os.Stdout)
+	if *asJSON {
+		tables = io.Discard
+	}
+	r, err := measure(*traces, *requests, *quick, tables)
+	if err == nil {
+		err = json.NewEncoder(os.Stdout).Encode(r)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench-heap: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// defaultTraces is where the published traces lie, from the project's root.
+const defaultTraces = "../shared/traces/alloc"
+
+// report is what the program prints as JSON.
+type report struct {
+	Traces   string       `json:"traces"`
+	Arenas   []arenaRow   `json:"arenas"`
+	Large    float64      `json:"large"`      // geometric mean of the smallest arenas
+	Odd      float64      `json:"minimalloc"` // the same
+	Speed    []speed      `json:"speed"`
+	Million  footprint    `json:"million_blocks"`
+	Requests string       `json:"requests,omitempty"`
+	Taxes    []replay.Tax `json:"contiguity_tax,omitempty"`
+}
+
+type arenaRow struct {
+	Trace string  `json:"trace"`
+	Group string  `json:"group"`
+	Peak  int64   `json:"peak_bytes"`
+	Live  int     `json:"peak_blocks"`
+	Arena float64 `json:"smallest_arena"`
+}
+
+func measure(traces, requests string, quick bool, out io.Writer) (*report, error) {
+	r := &report{Traces: traces}
+	if traces == "" {
+		r.Traces = defaultTraces
+	}
+	all, err := replay.Allocations(r.Traces)
+	if errors.Is(err, fs.ErrNotExist) && traces == "" {
+		r.Traces = "synthetic"
+		all, err = replay.Synthetic(1), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.arenas(all, out)
+	r.speeds(out, pairs)
+	if quick {
+		return r, nil
+	}
+	return r, r.taxes(requests, out)
+}
+
+// arenas finds the smallest arena of each trace.
+func (r *report) arenas(all []*replay.Allocs, out io.Writer) {
+	fmt.Fprintf(out, "Smallest arena, as a multiple of the peak of live bytes (traces: %s)\n\n", r.Traces)
+	fmt.Fprintf(out, "| trace | peak bytes | most blocks | smallest arena |\n|---|---:|---:|---:|\n")
+	groups := map[string][]float64{}
+	for _, a := range all {
+		row := arenaRow{a.Name, a.Group(), a.Peak, a.Live, a.Smallest()}
+		r.Arenas = append(r.Arenas, row)
+		groups[row.Group] = append(groups[row.Group], row.Arena)
+		fmt.Fprintf(out, "| %s | %d | %d | %.2f |\n", row.Trace, row.Peak, row.Live, row.Arena)
+	}
+	r.Large, r.Odd = replay.GeometricMean(groups[replay.GroupLarge]), replay.GeometricMean(groups[replay.GroupMinimalloc])
+	fmt.Fprintf(out, "| geometric mean of the %d large ones | | | %.3f |\n", len(groups[replay.GroupLarge]), r.Large)
+	fmt.Fprintf(out, "| geometric mean of the %d of minimalloc's kind | | | %.3f |\n", len(groups[replay.GroupMinimalloc]), r.Odd)
+}
+
+// taxes compares segments with counted bytes on the model requests.
+func (r *report) taxes(dir string, out io.Writer) error {
+	r.Requests = dir
+	if dir == "" {
+		r.Requests = filepath.Dir(defaultTraces)
+	}
+	t, err := models.Read(r.Requests)
+	if errors.Is(err, fs.ErrNotExist) && dir == "" {
+		r.Requests = "synthetic"
+		t, err = models.Synthetic(1, 20000), nil
+	}
+	if err != nil {
+		return err
+	}
+	if r.Taxes, err = replay.Taxes(t); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nContiguity tax: seconds of reloading over those with counted bytes, mean of %d assignments (requests: %s)\n\n", len(t.Assignments), r.Requests)
+	fmt.Fprintf(out, "| costs | capacity | memory | seconds | more | worst assignment |\n|---|---:|---|---:|---:|---:|\n")
+	for _, x := range r.Taxes {
+		fmt.Fprintf(out, "| %s | %.0f %% | %s | %.0f | %.2f %% | %.2f %% |\n", x.Cost, 100*x.Fraction, x.Memory, x.Seconds, x.Percent, x.Worst)
+	}
+	return nil
+}

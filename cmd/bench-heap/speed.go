@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math/rand"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/isobar-project/isobar/heap"
+)
+
+// speed is what calls cost while so many blocks live.
+type speed struct {
+	Live       int     `json:"live_blocks"`
+	AllocP50   int64   `json:"allocate_p50_ns"`
+	AllocP99   int64   `json:"allocate_p99_ns"`
+	FreeP50    int64   `json:"free_p50_ns"`
+	FreeP99    int64   `json:"free_p99_ns"`
+	PairP50    int64   `json:"pair_p50_ns"`
+	PairP99    int64   `json:"pair_p99_ns"`
+	PairMean   float64 `json:"pair_mean_ns"` // over all, without a clock between
+	HeapAllocs float64 `json:"go_allocations_per_pair"`
+}
+
+// footprint is what a heap takes beside the memory that it manages.
+type footprint struct {
+	Blocks int     `json:"blocks"`
+	Bytes  float64 `json:"bytes_per_block"` // of the Go heap
+}
+
+const (
+	pairs = 400_000 // of a free and an allocation that are measured
+	mib   = 1 << 20
+)
+
+// churn is an arena with live blocks of random sizes, 256 bytes to 64 KiB, each factor of
+// two as likely as the next.
+type churn struct {
+	h      *heap.Heap
+	random *rand.Rand
+	blocks []heap.Block
+	turns  []int   // which block goes next
+	sizes  []int64 // and how large the next one is
+	at     int
+}
+
+func newChurn(live int) *churn {
+	c := &churn{h: heap.New(heap.Config{MaxSegmentBytes: 1 << 36, OwnSegmentBytes: 1 << 36}), random: rand.New(rand.NewSource(1)), blocks: make([]heap.Block, live)}
+	c.h.Add(1, int64(live)*24<<10+mib, "bench", true)
+	for i := range c.blocks {
+		c.blocks[i] = c.alloc(c.size())
+	}
+	// Drawn before, so that the random numbers are not measured.
+	for range 1 << 18 {
+		c.turns, c.sizes = append(c.turns, c.random.Intn(live)), append(c.sizes, c.size())
+	}
+	for range 4 * live {
+		c.pair()
+	}
+	return c
+}
+
+func (c *churn) size() int64 {
+	n := int64(256) << c.random.Intn(8)
+	return n + c.random.Int63n(n)
+}
+
+func (c *churn) alloc(size int64) heap.Block {
+	p := c.h.Place("bench", size, 0)
+	if p.Kind != heap.InSegment {
+		panic("bench-heap: the arena is too small")
+	}
+	b, err := c.h.Alloc(p.Segment, size, 0)
+	if err != nil {
+		panic("bench-heap: " + err.Error())
+	}
+	return b
+}
+
+// pair frees a block and allocates another.
+func (c *churn) pair() {
+	i := c.turns[c.at%len(c.turns)]
+	c.h.Free(c.blocks[i])
+	c.blocks[i] = c.alloc(c.sizes[c.at%len(c.sizes)])
+	c.at++
+}
+
+func measureSpeed(live, pairs int) speed {
+	c := newChurn(live)
+	none := make([]int64, 1000)
+	for i := range none {
+		from := time.Now()
+		none[i] = int64(time.Since(from))
+	}
+	slices.Sort(none)
+	clock := none[len(none)/2] // what looking at the clock costs itself
+	frees, allocs, both := make([]int64, pairs), make([]int64, pairs), make([]int64, pairs)
+	for n := range pairs {
+		i, size := c.turns[c.at%len(c.turns)], c.sizes[c.at%len(c.sizes)]
+		c.at++
+		from := time.Now()
+		c.h.Free(c.blocks[i])
+		between := time.Now()
+		c.blocks[i] = c.alloc(size)
+		end := time.Now()
+		frees[n], allocs[n] = int64(between.Sub(from))-clock, int64(end.Sub(between))-clock
+		both[n] = frees[n] + allocs[n]
+	}
+	s := speed{Live: live}
+	for _, f := range []struct {
+		of       []int64
+		p50, p99 *int64
+	}{{frees, &s.FreeP50, &s.FreeP99}, {allocs, &s.AllocP50, &s.AllocP99}, {both, &s.PairP50, &s.PairP99}} {
+		slices.Sort(f.of)
+		*f.p50, *f.p99 = f.of[len(f.of)/2], f.of[len(f.of)*99/100]
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	from := time.Now()
+	for range pairs {
+		c.pair()
+	}
+	s.PairMean = float64(time.Since(from)) / float64(pairs)
+	runtime.ReadMemStats(&after)
+	s.HeapAllocs = float64(after.Mallocs-before.Mallocs) / float64(pairs)
+	return s
+}
+
+// measureFootprint fills a heap with blocks with a gap between any two.
+func measureFootprint(blocks int) footprint {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	h := heap.New(heap.Config{MaxSegmentBytes: 1 << 36, OwnSegmentBytes: 1 << 36})
+	h.Add(1, int64(blocks)*1024, "bench", true)
+	for i := range int64(blocks) {
+		if err := h.Restore(heap.Block{Segment: 1, Offset: 1024 * i, Bytes: 512}); err != nil {
+			panic("bench-heap: " + err.Error())
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	used := after.HeapAlloc - before.HeapAlloc
+	runtime.KeepAlive(h)
+	return footprint{blocks, float64(used) / float64(blocks)}
+}
+
+func (r *report) speeds(out io.Writer, pairs int) {
+	fmt.Fprintf(out, "\nTime of a call in ns, with so many live blocks of 256 bytes to 64 KiB in one arena (allocate: Place and Alloc)\n\n")
+	fmt.Fprintf(out, "| live blocks | allocate p50 / p99 | free p50 / p99 | both p50 / p99 | both, mean | Go allocations |\n|---:|---:|---:|---:|---:|---:|\n")
+	for _, live := range []int{100, 1000, 10_000, 60_000} {
+		s := measureSpeed(live, pairs)
+		r.Speed = append(r.Speed, s)
+		fmt.Fprintf(out, "| %d | %d / %d | %d / %d | %d / %d | %.0f | %.2f |\n", live, s.AllocP50, s.AllocP99, s.FreeP50, s.FreeP99, s.PairP50, s.PairP99, s.PairMean, s.HeapAllocs)
+	}
+	r.Million = measureFootprint(1_000_000)
+	fmt.Fprintf(out, "\nA million blocks with a gap after each: %.0f bytes of the Go heap a block\n", r.Million.Bytes)
+}
