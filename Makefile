@@ -55,6 +55,10 @@ cuda-test: need-go ## pack the tests of the GPU driver into bin/cuda.test.gz, to
 	CGO_ENABLED=0 go test -c -trimpath -ldflags '-s -w' -o bin/cuda.test ./device/cuda
 	gzip -9 -f -k bin/cuda.test
 
+.PHONY: gpu-check
+gpu-check: need-go ## pack what measures a GPU host without a network into bin/gpu-check; there, run its script gpu-check
+	PYTHON=$(PYTHON) scripts/gpucheck/pack.sh bin/gpu-check
+
 test: need-go need-cc python javascript tools promtool fmt-check vet lint invariants python-client unit ## everything that CI runs; installs what it needs into .venv and .tools
 
 # The last step of `make test`, so that its output ends with go test's own summary. Some tests

@@ -24,6 +24,7 @@ import (
 	"github.com/isobar-project/isobar/cmd/bus-test/internal/conform"
 	"github.com/isobar-project/isobar/cmd/bus-test/internal/consumer"
 	"github.com/isobar-project/isobar/cmd/bus-test/internal/embedded"
+	"github.com/isobar-project/isobar/cmd/bus-test/internal/grants"
 	"github.com/isobar-project/isobar/cmd/bus-test/internal/soak"
 	"github.com/isobar-project/isobar/vault"
 )
@@ -34,6 +35,8 @@ type grammar struct {
 	Soak  soakCommand  `cmd:"" help:"Put a node under random load, beside a model of what must be true."`
 
 	Conform conformCommand `cmd:"" help:"Check a node against the wire contract, command by command, and what its commands do."`
+
+	Grants grantsCommand `cmd:"" help:"Measure what one grant of a device costs beside a raw echo (one JSON object)."`
 
 	PressureLab labCommand `cmd:"" name:"pressure-lab" help:"Have a foreign process grow against a full warm tier in a control group (root)."`
 
@@ -145,6 +148,22 @@ func (c *conformCommand) Run(p *program) error {
 		err = fmt.Errorf("%d of %d checks failed", r.Failed, r.Passed+r.Failed)
 	}
 	return err
+}
+
+type grantsCommand struct {
+	NATSURL string `name:"nats-url" required:"" placeholder:"URL" help:"The server of the node, which must be idle."`
+	Device  string `required:"" placeholder:"ID" help:"Where to allocate."`
+	Size    int64  `default:"67108864" placeholder:"BYTES" help:"What each grant has (64 MiB)."`
+	Count   int    `default:"1000" help:"How many grants."`
+}
+
+// Run measures.
+func (c *grantsCommand) Run(p *program) error {
+	report, err := grants.Run(p.ctx, grants.Options{NATSURL: c.NATSURL, Device: c.Device, SizeBytes: c.Size, Count: c.Count})
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(p.out).Encode(report)
 }
 
 type nodeCommand struct {

@@ -182,3 +182,26 @@ func leftovers(t *testing.T) []string {
 	}
 	return out
 }
+
+func TestGrantsBesideEcho(t *testing.T) {
+	n := nodetest.Start(t)
+	code, out, errs := start(t, "grants", "--nats-url", n.Info().URL, "--device", "gpu-0", "--size", "4194304", "--count", "20")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	var r map[string]struct {
+		Count int     `json:"count"`
+		P50us float64 `json:"p50_us"`
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	for _, key := range []string{"echo", "allocate", "deallocate"} {
+		if r[key].Count != 20 || r[key].P50us <= 0 {
+			t.Errorf("%s: %+v", key, r[key])
+		}
+	}
+	if code, _, errs := start(t, "grants", "--nats-url", n.Info().URL, "--device", "gpu-9"); code != 1 || !strings.Contains(errs, "INVALID_DEVICE") {
+		t.Errorf("on a device that is not there: exit code %d: %s", code, errs)
+	}
+}

@@ -77,6 +77,9 @@ var house = map[string]room{
 	// What runs a node elsewhere, held to what the program does.
 	"deploy": {tests: []string{"..."}},
 
+	// Programs in Python that are tried with a node and the fake driver.
+	"scripts/gpucheck": {tests: []string{"..."}},
+
 	"internal/rules": {},
 }
 

@@ -1,0 +1,1 @@
+"""Measures Isobar on a GPU host: see README.md beside this folder."""

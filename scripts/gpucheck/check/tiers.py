@@ -1,0 +1,63 @@
+"""RAM tier to VRAM and back, beside the pinned copy."""
+
+from __future__ import annotations
+
+import time
+
+from . import raw
+from .report import median
+from .world import World
+
+
+def run(w: World) -> None:
+    """Promotes and demotes one model, and copies as much by hand in between."""
+    shape, path = w.sizes.model, w.file(w.sizes.model)
+    node = w.node(ram=w.sizes.ram)
+    c = node.commands()
+    pinned = raw.pinned(w)
+    load = {"name": "tiered", "path": str(path), "device_id": "gpu-0", "wait_ms": 60_000}
+    up: list[float] = []
+    up_said: list[float] = []
+    down: list[float] = []
+    down_first: list[float] = []
+    for n in range(w.sizes.rounds + 1):
+        # Up: loaded with a RAM copy, dropped from VRAM alone, and loaded again from the copy.
+        c.call("load_model", **load)
+        c.call("unload_model", name="tiered", device_id="gpu-0", to="ram")
+        _tier(c, "ram")
+        began = time.perf_counter()
+        reply = c.call("load_model", **load)
+        seconds = time.perf_counter() - began
+        if reply.get("source_tier") != "ram":
+            raise RuntimeError(f"it was loaded from {reply.get('source_tier')!r}, not from RAM")
+        c.call("unload_model", name="tiered")
+        # Down: loaded without a RAM copy, and demoted.
+        c.call("load_model", keep_warm=False, **load)
+        began = time.perf_counter()
+        c.call("unload_model", name="tiered", device_id="gpu-0", to="ram", wait_ms=60_000)
+        demoted = time.perf_counter() - began
+        _tier(c, "ram")
+        c.call("unload_model", name="tiered")
+        if n == 0:
+            down_first.append(shape.size / demoted / 1e9)
+            continue
+        pinned.sample()
+        up.append(shape.size / seconds / 1e9)
+        up_said.append(reply.get("throughput_bytes_per_second", 0) / 1e9)
+        down.append(shape.size / demoted / 1e9)
+        w.say(f"round {n}: up {up[-1]:.1f} (the node says {up_said[-1]:.1f}), down {down[-1]:.1f} GB/s")
+    for name, rates in (("up, GB/s", up), ("up as the node says, GB/s", up_said), ("down, GB/s", down), ("down, the first, GB/s", down_first)):
+        w.findings.raw(name, rates)
+    for k, samples in pinned.samples.items():
+        w.findings.raw(f"pinned {k}, GB/s", samples)
+    w.findings.line("promote_over_pinned", median(up) / pinned.best("h2d"), len(up))
+    w.findings.line("demote_over_pinned", median(down) / pinned.best("d2h"), len(down))
+    w.findings.line("demote_over_link", median(down) / pinned.best("d2h"), len(down))
+
+
+def _tier(c: object, tier: str) -> None:
+    """The model lies there, and nowhere else."""
+    model = c.call("get_model_info", name="tiered")["models"][0]  # type: ignore[attr-defined]
+    tiers = [r["tier"] for r in model.get("residency") or ()]
+    if tiers != [tier]:
+        raise RuntimeError(f"the model lies in {tiers}, not in {tier} alone")
