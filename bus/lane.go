@@ -19,6 +19,8 @@ type lane struct {
 	link Link
 	// keepNewest: of each subject the last event is not dropped.
 	keepNewest bool
+	// here: who adds an event sends it, and all that waits, if nobody is sending.
+	here bool
 
 	mu       sync.Mutex
 	subjects map[string]*topic
@@ -31,6 +33,10 @@ type lane struct {
 	sent     uint64
 	dropped  uint64
 	closing  bool
+	// sending is true while somebody sends, whose group and buf are.
+	sending bool
+	group   []entry
+	buf     []byte
 
 	wake chan struct{}
 	stop chan struct{}
@@ -57,8 +63,8 @@ type entry struct {
 	counted bool
 }
 
-func newLane(o *Outbox, link Link, keepNewest bool) *lane {
-	return &lane{o: o, link: link, keepNewest: keepNewest, subjects: make(map[string]*topic),
+func newLane(o *Outbox, link Link, keepNewest, here bool) *lane {
+	return &lane{o: o, link: link, keepNewest: keepNewest, here: here, subjects: make(map[string]*topic),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 }
 
@@ -68,12 +74,22 @@ func (l *lane) stats() OutboxStats {
 	return OutboxStats{Published: l.sent, Dropped: l.dropped, Waiting: uint64(l.weight)}
 }
 
-// add takes one event. It is the only part of the lane that callers of Publish run.
+// add takes one event. With drain it is all of the lane that callers of Publish run.
 func (l *lane) add(e schemas.Event) {
+	if !l.put(e) {
+		return
+	}
+	if !l.drain() || l.over() {
+		l.signal() // the lane's own goroutine waits: for the connection, or for the end
+	}
+}
+
+// put queues one event, and tells whether its caller is now the one that sends.
+func (l *lane) put(e schemas.Event) (sends bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closing {
-		return
+		return false
 	}
 	s := l.subjects[e.Subject]
 	if s == nil {
@@ -82,7 +98,7 @@ func (l *lane) add(e schemas.Event) {
 	}
 	if items, ok := batchItems(e.Data); ok {
 		l.join(s, items)
-		return
+		return false
 	}
 	counted := e.Event != schemas.EventPressureReminder
 	if counted {
@@ -93,7 +109,20 @@ func (l *lane) add(e schemas.Event) {
 	}
 	e.Sequence = s.seq
 	l.push(entry{topic: s, event: e, weight: 1, counted: counted})
+	if l.here {
+		return l.begin()
+	}
 	l.signal()
+	return false
+}
+
+// begin makes the caller the one that sends, unless somebody is. The lock is held.
+func (l *lane) begin() bool {
+	if l.sending {
+		return false
+	}
+	l.sending = true
+	return true
 }
 
 // join adds items to the subject's open batch, and closes the batch when it is
@@ -207,11 +236,16 @@ func (l *lane) signal() {
 	}
 }
 
-// take removes up to drainChunk entries, gaps first: what is lost is older than
-// what waits.
-func (l *lane) take(into []entry) []entry {
+// take moves up to drainChunk entries to the group, gaps first: what is lost is older than
+// what waits. If there are none it ends the caller's sending.
+func (l *lane) take() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.empty() {
+		l.sending = false
+		return false
+	}
+	into := l.group[:0]
 	for _, s := range l.gapped {
 		into = append(into, entry{topic: s, counted: true, event: schemas.Event{
 			Event: schemas.EventGap, Subject: s.subject, EventID: l.o.nextID(), Sequence: s.lost.To, Node: l.o.cfg.Node,
@@ -238,7 +272,8 @@ func (l *lane) take(into []entry) []entry {
 		clear(l.queue[rest:])
 		l.queue, l.head = l.queue[:rest], 0
 	}
-	return into
+	l.group = into
+	return true
 }
 
 // putBack returns entries that the server may not have got to the front.
@@ -259,19 +294,12 @@ func (l *lane) run() {
 	defer close(l.done)
 	status, unwatch := l.link.Watch()
 	defer unwatch()
-	var group []entry
-	var buf []byte
 	for {
-		for l.link.Connected() {
-			group = l.take(group[:0])
-			if len(group) == 0 {
-				break
-			}
-			var ok bool
-			if buf, ok = l.send(group, buf); !ok {
-				break
-			}
-			clear(group)
+		l.mu.Lock()
+		sends := l.begin()
+		l.mu.Unlock()
+		if sends {
+			l.drain()
 		}
 		if l.over() {
 			return
@@ -285,24 +313,46 @@ func (l *lane) run() {
 	}
 }
 
-// send publishes a group. It reports false, with everything put back, when the
+// drain sends until nothing waits; false: the connection went away before. Only who began
+// to send may call it, and has ended when it returns.
+func (l *lane) drain() bool {
+	for l.link.Connected() {
+		if !l.take() {
+			return true
+		}
+		if !l.send() {
+			break
+		}
+		clear(l.group)
+	}
+	l.mu.Lock()
+	l.sending = false
+	l.mu.Unlock()
+	return false
+}
+
+// empty tells whether nothing waits. The lock is held.
+func (l *lane) empty() bool { return len(l.queue) == l.head && len(l.gapped) == 0 }
+
+// send publishes the group. It reports false, with everything put back, when the
 // connection went away before the server confirmed.
-func (l *lane) send(group []entry, buf []byte) ([]byte, bool) {
+func (l *lane) send() bool {
+	group := l.group
 	weight := 0
 	for i := range group {
 		e := &group[i]
-		err := l.publish(&e.event, &buf)
+		err := l.publish(&e.event)
 		if unpublishable(err) {
 			l.o.cfg.Log.Error("an event that cannot be published is replaced by a gap", "subject", e.event.Subject, "event", e.event.Event, "error", err)
 			l.mu.Lock()
 			l.dropped += uint64(e.weight)
 			l.mu.Unlock()
 			e.event.Event, e.event.Data, e.weight = schemas.EventGap, schemas.Gap{From: e.event.Sequence, To: e.event.Sequence}, 0
-			err = l.publish(&e.event, &buf)
+			err = l.publish(&e.event)
 		}
 		if err != nil {
 			l.putBack(group)
-			return buf, false
+			return false
 		}
 		weight += e.weight
 	}
@@ -318,7 +368,7 @@ func (l *lane) send(group []entry, buf []byte) ([]byte, bool) {
 				pause.Stop()
 			}
 			l.signal()
-			return buf, false
+			return false
 		}
 	}
 	l.mu.Lock()
@@ -330,10 +380,10 @@ func (l *lane) send(group []entry, buf []byte) ([]byte, bool) {
 			l.o.cfg.Left(now.Sub(happened(&group[i].event)))
 		}
 	}
-	if cap(buf) > 1<<16 {
-		buf = nil
+	if cap(l.buf) > 1<<16 {
+		l.buf = nil
 	}
-	return buf, true
+	return true
 }
 
 // happened is when the first of what an event tells of took place.
@@ -344,9 +394,9 @@ func happened(e *schemas.Event) time.Time {
 	return e.Timestamp
 }
 
-func (l *lane) publish(e *schemas.Event, buf *[]byte) error {
-	*buf = codec.EncodeEvent((*buf)[:0], e)
-	return l.link.Publish(e.Subject, "", nats.Header{nats.MsgIdHdr: []string{e.EventID}}, *buf)
+func (l *lane) publish(e *schemas.Event) error {
+	l.buf = codec.EncodeEvent(l.buf[:0], e)
+	return l.link.Publish(e.Subject, "", nats.Header{nats.MsgIdHdr: []string{e.EventID}}, l.buf)
 }
 
 // unpublishable errors are the event's fault: trying again does not help.
@@ -373,5 +423,5 @@ func (l *lane) abandon() { close(l.stop) }
 func (l *lane) over() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.closing && (len(l.queue) == l.head && len(l.gapped) == 0 || l.link.Closed())
+	return l.closing && !l.sending && (l.empty() || l.link.Closed())
 }

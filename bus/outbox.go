@@ -37,7 +37,8 @@ type OutboxConfig struct {
 	// is never behind a batch. They may be the same connection.
 	History, Pressure Link
 	// Confirm waits for the server's word after each group of events, so that what
-	// a broken connection swallowed is sent again. Not needed in process.
+	// a broken connection swallowed is sent again. Not needed in process, where who
+	// publishes pressure sends it too, which saves a hand-over.
 	Confirm bool
 	// Tenants, each with an account of its own, hear of what concerns them on subjects of
 	// their own, beside the subject that all events go to.
@@ -101,8 +102,8 @@ func NewOutbox(c OutboxConfig) *Outbox {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	o := &Outbox{cfg: c, idPrefix: c.BootID + "-"}
-	o.history = newLane(o, c.History, false)
-	o.pressure = newLane(o, c.Pressure, true)
+	o.history = newLane(o, c.History, false, false)
+	o.pressure = newLane(o, c.Pressure, true, !c.Confirm)
 	go o.history.run()
 	go o.pressure.run()
 	o.scheduleBeat()
