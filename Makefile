@@ -109,6 +109,10 @@ bench: bus-test ## measure a node of its own against the raw echo of the same NA
 bench-heap: need-go ## replay traces of allocations and of model requests through the heap: tables, then one JSON object (TRACES=folder)
 	@go run ./cmd/bench-heap $(if $(TRACES),-traces '$(TRACES)') $(BENCH_ARGS)
 
+.PHONY: bench-eviction
+bench-eviction: need-go ## replay a trace of model requests with every eviction policy: tables, then one JSON object (TRACES=folder)
+	@go run ./cmd/bench-eviction $(if $(TRACES),-traces '$(TRACES)') $(BENCH_ARGS)
+
 soak: bus-test ## random load against a model of what must be true, for MINUTES (10)
 	bin/bus-test soak --minutes $(MINUTES) $(SOAK_ARGS)
 

@@ -2,9 +2,10 @@ package replay
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
+	"math"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/isobar-project/isobar/eviction"
@@ -87,19 +88,40 @@ func TestAFolderWithoutTraceSaysSo(t *testing.T) {
 	}
 }
 
-// BenchmarkScores reports each policy's mean score over the assignments, as
-// policy:costs:capacity.
-func BenchmarkScores(b *testing.B) {
-	trace, _ := published(b)
-	for range b.N {
-		for _, cost := range []string{Measured, Bandwidth} {
-			rows, err := trace.Table(cost, eviction.Names())
-			if err != nil {
-				b.Fatal(err)
-			}
-			for _, r := range rows {
-				b.ReportMetric(r.Score, fmt.Sprintf("%s:%s:%.0f%%", r.Policy, r.Cost, 100*r.Fraction))
-			}
+// A score is the mean of the assignments' scores, and a perturbed trace is nearly the same.
+func TestScoresAreMeansOverTheAssignments(t *testing.T) {
+	trace := Synthetic(3, 2000)
+	cells := trace.Cells("gdsf")
+	if len(cells) != 6 || len(trace.Assignments) != 5 {
+		t.Fatalf("%d cells of %d assignments", len(cells), len(trace.Assignments))
+	}
+	for _, c := range cells {
+		row, err := trace.Score(c)
+		if err != nil {
+			t.Fatal(err)
 		}
+		sum, worst := 0., 0.
+		for _, s := range row.Scores {
+			sum, worst = sum+s, max(worst, s)
+		}
+		if len(row.Scores) != 5 || math.Abs(row.Score-sum/5) > 1e-9 || row.Worst != worst {
+			t.Errorf("%+v", row)
+		}
+	}
+}
+
+func TestPerturbedLeavesOutAFewRequests(t *testing.T) {
+	trace := Synthetic(3, 10000)
+	a, b, again := trace.Perturbed(1, .01), trace.Perturbed(2, .01), trace.Perturbed(1, .01)
+	for _, p := range []*Trace{a, b} {
+		if n := len(p.Requests); n < 9850 || n > 9950 {
+			t.Errorf("%d of 10000 requests are left", n)
+		}
+	}
+	if !slices.EqualFunc(a.Requests, again.Requests, slices.Equal) || slices.EqualFunc(a.Requests, b.Requests, slices.Equal) {
+		t.Error("the seed does not decide what is left out")
+	}
+	if len(trace.Requests) != 10000 {
+		t.Error("the trace itself was changed")
 	}
 }

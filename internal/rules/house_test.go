@@ -71,8 +71,9 @@ var house = map[string]room{
 		"weights/weightstest", // makes the models that it loads
 		"vault"},              // soak compares what the vault holds with what the node says
 		tests: []string{"..."}},
-	"cmd/bench-heap": {imports: []string{"heap", "heap/replay", "eviction/replay"}},
-	"examples":       {imports: []string{"bus/client", "dataplane/client", "schemas"}, tests: []string{"node/nodetest"}},
+	"cmd/bench-eviction": {imports: []string{"eviction", "eviction/replay"}},
+	"cmd/bench-heap":     {imports: []string{"heap", "heap/replay", "eviction/replay"}},
+	"examples":           {imports: []string{"bus/client", "dataplane/client", "schemas"}, tests: []string{"node/nodetest"}},
 
 	// What runs a node elsewhere, held to what the program does.
 	"deploy": {tests: []string{"..."}},

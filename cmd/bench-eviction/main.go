@@ -1,0 +1,150 @@
+// Command bench-eviction replays a trace of model requests with every eviction policy and
+// says how many seconds each reloads, as a multiple of what no schedule can undercut. It
+// prints tables and then one JSON object. `make bench-eviction` runs it.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/isobar-project/isobar/eviction"
+	"github.com/isobar-project/isobar/eviction/replay"
+)
+
+func main() {
+	traces := flag.String("traces", "", "folder of the trace; empty: ../shared/traces, or a synthetic trace where that is absent")
+	quick := flag.Bool("quick", false, "measure the default policy alone")
+	asJSON := flag.Bool("json", false, "print the JSON object alone")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "bench-eviction takes no arguments beside its flags")
+		os.Exit(2)
+	}
+	tables := io.Writer(os.Stdout)
+	if *asJSON {
+		tables = io.Discard
+	}
+	trace, from, err := read(*traces)
+	var r *report
+	if err == nil {
+		r, err = measure(trace, *quick)
+	}
+	if err == nil {
+		r.Trace = from
+		r.print(tables)
+		err = json.NewEncoder(os.Stdout).Encode(r)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "bench-eviction: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+const (
+	// defaultTraces is where the published trace lies, from the project's root.
+	defaultTraces = "../shared/traces"
+	synthetic     = "synthetic"
+	// perturbed is how many copies of the trace lack dropped of its requests.
+	perturbed = 3
+	dropped   = .01
+)
+
+// read reads the trace of a folder; of none, the published one if it is there.
+func read(dir string) (t *replay.Trace, from string, err error) {
+	from = dir
+	if dir == "" {
+		from = defaultTraces
+	}
+	t, err = replay.Read(from)
+	if errors.Is(err, fs.ErrNotExist) && dir == "" {
+		return replay.Synthetic(1, 20000), synthetic, nil
+	}
+	return t, from, err
+}
+
+// report is what the program prints as JSON.
+type report struct {
+	Trace string `json:"trace"`
+	// Scores are seconds of reloading over the lower bound; the first policy is the default.
+	Scores []score `json:"scores"`
+}
+
+// score is a row with its spread over the perturbed copies, where that was measured.
+type score struct {
+	replay.Row
+	Least float64 `json:"perturbed_least,omitempty"`
+	Most  float64 `json:"perturbed_most,omitempty"`
+}
+
+// measure replays the trace with the default policy, its perturbed copies too, and with
+// the others unless it is to be quick.
+func measure(t *replay.Trace, quick bool) (*report, error) {
+	names := eviction.Names()
+	if quick {
+		names = names[:1]
+	}
+	var cells []replay.Cell
+	for _, n := range names {
+		cells = append(cells, t.Cells(n)...)
+	}
+	traces := []*replay.Trace{t}
+	for i := range perturbed {
+		traces = append(traces, t.Perturbed(int64(i+1), dropped))
+	}
+	// The first rows are the default policy's: those are replayed on the copies as well.
+	own := len(t.Cells(names[0]))
+	rows := make([]replay.Row, len(cells)+perturbed*own)
+	err := each(len(rows), func(i int) (err error) {
+		trace, cell := 0, i
+		if i >= len(cells) {
+			trace, cell = 1+(i-len(cells))/own, (i-len(cells))%own
+		}
+		rows[i], err = traces[trace].Score(cells[cell])
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := &report{}
+	for i, row := range rows[:len(cells)] {
+		s := score{Row: row}
+		for k := 0; i < own && k < perturbed; k++ {
+			copied := rows[len(cells)+k*own+i].Score
+			if k == 0 {
+				s.Least = copied
+			}
+			s.Least, s.Most = min(s.Least, copied), max(s.Most, copied)
+		}
+		r.Scores = append(r.Scores, s)
+	}
+	return r, nil
+}
+
+// each calls f(0) to f(n-1), as many at a time as there are processors.
+func each(n int, f func(i int) error) error {
+	var (
+		wait sync.WaitGroup
+		next = make(chan int)
+		errs = make([]error, n)
+	)
+	for range runtime.GOMAXPROCS(0) {
+		wait.Go(func() {
+			for i := range next {
+				errs[i] = f(i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wait.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/isobar-project/isobar/eviction"
+	"github.com/isobar-project/isobar/eviction/replay"
+)
+
+func TestTheReportHasEveryPolicyAndCapacity(t *testing.T) {
+	r, err := measure(replay.Synthetic(5, 600), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Trace = synthetic
+	if want := len(eviction.Names()) * 6; len(r.Scores) != want {
+		t.Fatalf("%d scores, want %d", len(r.Scores), want)
+	}
+	for i, s := range r.Scores {
+		if s.Score < 1 || s.Worst < s.Score || len(s.Scores) != 5 {
+			t.Errorf("%+v", s)
+		}
+		if own := i < 6; own != (s.Policy == eviction.DefaultName) || own != (s.Most > 0) || s.Least > s.Most {
+			t.Errorf("%+v", s)
+		}
+	}
+	var out bytes.Buffer
+	r.print(&out)
+	for _, want := range []string{"synthetic", "measured costs", "bandwidth costs", "\ncost ", "\nlru ", "cost, perturbed", "10 %", "25 %", "50 %"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	if _, err := json.Marshal(r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAFolderThatIsNamedMustHoldATrace(t *testing.T) {
+	if _, _, err := read(t.TempDir()); err == nil {
+		t.Fatal("no error")
+	}
+}
