@@ -22,6 +22,10 @@ const chunkBytes = 16 << 20
 // stageBytes is the buffer by way of which bytes go from one driver to another.
 const stageBytes = 4 << 20
 
+// bridgeBytes is how much one driver copies of another's at a time: some milliseconds at the
+// speed of a link, and a cancel is heard meanwhile.
+const bridgeBytes = 256 << 20
+
 // progressEvery is the least time between two reports of one copy: ten a second.
 const progressEvery = 100 * time.Millisecond
 
@@ -47,10 +51,10 @@ func pieces(blocks []heap.Block, segments []device.Segment, offset, n int64) (ou
 	return out
 }
 
-// chunk is the work of one turn.
+// chunk is the work of one turn. It may end early when ctx does.
 type chunk struct {
 	bytes int64
-	do    func() error
+	do    func(ctx context.Context) error
 }
 
 // clearChunks fill pieces with a value.
@@ -58,7 +62,7 @@ func clearChunks(d device.Driver, ps []piece, value byte) (out []chunk) {
 	for _, p := range ps {
 		for at := int64(0); at < p.n; at += chunkBytes {
 			n := min(chunkBytes, p.n-at)
-			out = append(out, chunk{n, func() error { return d.Clear(p.segment, p.off+at, n, value) }})
+			out = append(out, chunk{n, func(context.Context) error { return d.Clear(p.segment, p.off+at, n, value) }})
 		}
 	}
 	return out
@@ -66,31 +70,62 @@ func clearChunks(d device.Driver, ps []piece, value byte) (out []chunk) {
 
 // copyChunks copy as many bytes from one list of pieces to another, inside one driver.
 func copyChunks(d device.Driver, to, from []piece) []chunk {
-	return zip(to, from, chunkBytes, func(t, f piece) error { return d.Copy(t.segment, t.off, f.segment, f.off, t.n) })
+	return zip(to, from, chunkBytes, func(_ context.Context, t, f piece) error { return d.Copy(t.segment, t.off, f.segment, f.off, t.n) })
 }
 
-// ferryChunks copy between two drivers, by way of one buffer: the chunks of a copy never run
-// at once.
+// ferryChunks copy between two drivers: by the one that copies from or to the other's segments
+// by itself, else by way of one buffer. The chunks of a copy never run at once.
 func ferryChunks(target device.Driver, to []piece, source device.Driver, from []piece) []chunk {
 	var buf []byte
-	return zip(to, from, stageBytes, func(t, f piece) error {
+	byBuffer := func(_ context.Context, t, f piece) error {
 		if buf == nil {
 			buf = make([]byte, stageBytes)
 		}
-		if err := source.Read(f.segment, f.off, buf[:f.n]); err != nil {
-			return err
+		for at := int64(0); at < t.n; at += stageBytes {
+			b := buf[:min(stageBytes, t.n-at)]
+			if err := source.Read(f.segment, f.off+at, b); err != nil {
+				return err
+			}
+			if err := target.Write(t.segment, t.off+at, b); err != nil {
+				return err
+			}
 		}
-		return target.Write(t.segment, t.off, buf[:t.n])
+		return nil
+	}
+	move := bridge(target, to, source, from)
+	if move == nil {
+		return zip(to, from, stageBytes, byBuffer)
+	}
+	return zip(to, from, bridgeBytes, func(ctx context.Context, t, f piece) error {
+		err := move(ctx, t.segment, t.off, f.segment, f.off, t.n)
+		if errors.Is(err, device.ErrUnsupported) {
+			return byBuffer(ctx, t, f)
+		}
+		return err
 	})
 }
 
+// bridge finds the driver that copies by itself, nil if neither does.
+func bridge(target device.Driver, to []piece, source device.Driver, from []piece) func(ctx context.Context, dst device.Segment, dstOff int64, src device.Segment, srcOff, n int64) error {
+	spans := func(b device.Bridge, ps []piece) bool {
+		return !slices.ContainsFunc(ps, func(p piece) bool { return !b.Bridges(p.segment) })
+	}
+	if b, ok := target.(device.Bridge); ok && spans(b, from) {
+		return b.Pull
+	}
+	if b, ok := source.(device.Bridge); ok && spans(b, to) {
+		return b.Push
+	}
+	return nil
+}
+
 // zip cuts two lists of pieces of the same sum into pairs of the same size, none over most.
-func zip(to, from []piece, most int64, do func(t, f piece) error) (out []chunk) {
+func zip(to, from []piece, most int64, do func(ctx context.Context, t, f piece) error) (out []chunk) {
 	to, from = slices.Clone(to), slices.Clone(from)
 	for len(to) > 0 && len(from) > 0 {
 		n := min(to[0].n, from[0].n, most)
 		t, f := piece{to[0].segment, to[0].off, n}, piece{from[0].segment, from[0].off, n}
-		out = append(out, chunk{n, func() error { return do(t, f) }})
+		out = append(out, chunk{n, func(ctx context.Context) error { return do(ctx, t, f) }})
 		to, from = after(to, n), after(from, n)
 	}
 	return out
@@ -184,7 +219,11 @@ func (t *task) do(c chunk) error {
 		t.device.house.cfg.Blocking(1)
 		defer t.device.house.cfg.Blocking(-1)
 	}
-	return c.do()
+	err := c.do(t.ctx)
+	if err != nil && t.ctx.Err() != nil {
+		return context.Cause(t.ctx)
+	}
+	return err
 }
 
 // interrupt stops what is under way on a grant whose release has begun.

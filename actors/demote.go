@@ -4,6 +4,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/catalog"
 	"github.com/isobar-project/isobar/device"
@@ -164,6 +166,27 @@ func wholes(segments []device.Segment, sizes []int64) []piece {
 		out[i] = piece{segments[i], 0, n}
 	}
 	return out
+}
+
+// willReturn tells the driver of a device that a model's copy on another was made of its own,
+// and may well come back: it can make that fast meanwhile.
+func (h *House) willReturn(origin, now *deviceActor, grant uuid.UUID) {
+	if origin == nil || now == nil {
+		return
+	}
+	b, ok := origin.driver.(device.Bridge)
+	if !ok {
+		return
+	}
+	now.lend(grant, func(l lent) {
+		now.work.copies.put(func() {
+			for _, s := range l.segments {
+				if b.Bridges(s) {
+					b.Expect(s)
+				}
+			}
+		})
+	})
 }
 
 // fed tells how far a copy has come. It may be called from any goroutine, and may be dropped

@@ -327,6 +327,9 @@ func (p *poolActor) sealed(grant uuid.UUID, fail error) {
 		p.core.SealDone(cp, err, p.house.now())
 		p.house.cfg.Crash("model.commit.after")
 		p.flush()
+		if err == nil && cp.Origin != "" {
+			p.house.willReturn(p.house.byID[cp.Origin], p.house.byID[cp.Device], grant)
+		}
 	})
 }
 

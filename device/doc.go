@@ -36,6 +36,12 @@
 // references; the bytes are back in the machine when the last other holder is
 // gone too, which Released proves beforehand.
 //
+// # Between drivers
+//
+// Bytes of one driver reach another by Read and Write, by way of a buffer of the caller; or a
+// driver that is a Bridge copies them by itself. It gets at main memory by the segment's being
+// a Lender.
+//
 // # Failure
 //
 // A Create or Import that fails leaves nothing behind. Errors wrap the sentinels

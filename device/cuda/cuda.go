@@ -30,6 +30,12 @@ type Config struct {
 	// ChunkBytes is the size of a pinned chunk; 0 means 4 MiB. CopyThreads × 2 × ChunkBytes of
 	// main memory are pinned at most. A cancelled fill stops within CopyThreads chunks.
 	ChunkBytes int
+	// RegisterBytes is how much main memory is kept registered with the GPU at most, models that
+	// were or will be copied from there; 0 means half of the machine's, negative none.
+	RegisterBytes int64
+	// IDs names the GPUs of the node by ordinal, "" where it does not use one; nil means gpu-0,
+	// gpu-1 and so on. Those that reach this one's memory are Info.Peers.
+	IDs []string
 	// UnmapTimeout is how long Destroy waits for the driver to give memory back before it
 	// reports that it hangs; 0 means 10 s.
 	UnmapTimeout time.Duration
@@ -57,6 +63,12 @@ func (c *Config) check() error {
 	if c.ChunkBytes == 0 {
 		c.ChunkBytes = 4 << 20
 	}
+	switch {
+	case c.RegisterBytes == 0:
+		c.RegisterBytes = halfOfMemory()
+	case c.RegisterBytes < 0:
+		c.RegisterBytes = 0
+	}
 	if c.UnmapTimeout == 0 {
 		c.UnmapTimeout = 10 * time.Second
 	}
@@ -82,6 +94,7 @@ type Driver struct {
 
 	control *thread
 	lanes   *lanes
+	warm    *warm
 	watch   *watch
 	state   state
 
@@ -98,6 +111,7 @@ type Driver struct {
 var (
 	_ device.Driver      = (*Driver)(nil)
 	_ device.ProcessUser = (*Driver)(nil)
+	_ device.Bridge      = (*Driver)(nil)
 )
 
 // New takes a GPU into use: it makes the process's context there, which takes about 0.2 s and
@@ -135,13 +149,16 @@ func (r *Runtime) New(c Config) (*Driver, error) {
 		GranularityBytes: granularity,
 		NUMANode:         gpu.NUMANode,
 	}
+	if d.info.Peers, err = r.peers(dev, &c); err != nil {
+		return nil, fmt.Errorf("cuda: %s: %w", c.ID, err)
+	}
 	if d.ctx, err = r.cu.Retain(dev); err != nil {
 		return nil, fmt.Errorf("cuda: %s: no context: %w", c.ID, err)
 	}
 	if d.control, err = startThread(d.cu, d.ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cuda: %s: %w", c.ID, err), r.cu.GiveBack(dev))
 	}
-	d.lanes = newLanes(d)
+	d.lanes, d.warm = newLanes(d), newWarm(d)
 	d.watch = newWatch(r, gpu.UUID, c.Clock)
 	return d, nil
 }
@@ -215,6 +232,7 @@ func (d *Driver) Close() error {
 	}
 	group.Wait()
 	err := errors.Join(errs...)
+	d.warm.close()
 	err = errors.Join(err, d.lanes.close())
 	d.control.stop()
 	d.watch.close()

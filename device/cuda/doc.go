@@ -41,6 +41,19 @@
 //
 // The context is the process's primary one, so that several drivers of a GPU share it.
 //
+// # Between devices
+//
+// The driver is a device.Bridge. Main memory that has to be read or written by the processor
+// goes through the pinned chunks on all lanes: a chunk is on its way while the one before is
+// read, or its pages made and written. Sealed weights that were pulled once, or are expected to
+// be, are registered with the driver in the background, up to Config.RegisterBytes, and copied
+// from then on without the processor. Nothing else is: a hole that is punched into registered
+// memory leaves the GPU with the old bytes for ever, and only what is sealed cannot be punched.
+// The segment's own driver recalls what is registered before it destroys the segment.
+//
+// GPUs copy between each other directly where they reach each other's memory (Info.Peers): then
+// the first copy lets either GPU at the other's segment. Else CUDA finds the way.
+//
 // # Figures
 //
 // Sample's use is NVML's: everything in use of the GPU less what the driver reserves for

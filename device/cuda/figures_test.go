@@ -23,10 +23,26 @@ type figures struct {
 	segs   []int64 // of segments that are made and given back
 	bulk   int64   // of copies
 	rounds int
+	raw    map[string]float64 // bytes a second of what CUDA itself reaches
 }
 
-// row is one line of the table: the median of some rounds and the longest.
-func (f *figures) row(what string, bytes int64, rounds int, do func(i int) error) {
+// row is one line of the table: the median of some rounds and the longest. It returns the
+// median's rate.
+func (f *figures) row(what string, bytes int64, rounds int, do func(i int) error) float64 {
+	f.t.Helper()
+	rate, line := f.measure(what, bytes, rounds, do)
+	f.print(line)
+	return rate
+}
+
+// than is row, with the share of what CUDA itself reaches.
+func (f *figures) than(raw, what string, bytes int64, do func(i int) error) {
+	f.t.Helper()
+	rate, line := f.measure(what, bytes, f.rounds, do)
+	f.print(fmt.Sprintf("%s %6.1f %% of %s", line, 100*rate/f.raw[raw], raw))
+}
+
+func (f *figures) measure(what string, bytes int64, rounds int, do func(i int) error) (float64, string) {
 	f.t.Helper()
 	var took []time.Duration
 	for i := range rounds {
@@ -38,9 +54,15 @@ func (f *figures) row(what string, bytes int64, rounds int, do func(i int) error
 	}
 	slices.Sort(took)
 	line := fmt.Sprintf("%-44s %12v p50 %12v max", what, took[len(took)/2], took[len(took)-1])
+	rate := float64(bytes) / took[len(took)/2].Seconds()
 	if bytes > 0 {
-		line += fmt.Sprintf(" %9.1f GB/s", float64(bytes)/took[len(took)/2].Seconds()/1e9)
+		line += fmt.Sprintf(" %9.1f GB/s", rate/1e9)
 	}
+	return rate, line
+}
+
+func (f *figures) print(line string) {
+	f.t.Helper()
 	if theLane().real {
 		fmt.Println(line)
 	} else {
@@ -52,7 +74,7 @@ func (f *figures) row(what string, bytes int64, rounds int, do func(i int) error
 // ISOBAR_CUDA=real.
 func TestFigures(t *testing.T) {
 	c := cuda.Config{ID: "gpu-0"}
-	f := &figures{t: t, segs: []int64{2 << 20, 16 << 20}, bulk: 32 << 20, rounds: 2}
+	f := &figures{t: t, segs: []int64{2 << 20, 16 << 20}, bulk: 16 << 20, rounds: 2, raw: map[string]float64{}}
 	if theLane().real {
 		f.segs, f.bulk, f.rounds = []int64{2 << 20, 64 << 20, 1 << 30, 8 << 30}, 4<<30, 5
 	}
@@ -71,7 +93,12 @@ func TestFigures(t *testing.T) {
 		fmt.Printf("%-44s %12v\n", "taken into use", time.Since(began))
 	}
 	f.life()
+	f.rawRows()
 	f.bytes()
+	f.tiers()
+	if len(gpus) > 1 {
+		f.peer()
+	}
 	f.views()
 }
 
@@ -107,8 +134,8 @@ func (f *figures) bytes() {
 		f.t.Fatal(err)
 	}
 	label := fmt.Sprintf(" %d MiB", f.bulk>>20)
-	f.row("clear"+label, f.bulk, f.rounds, func(int) error { return f.d.Clear(a, 0, f.bulk, 7) })
-	f.row("copy on the device"+label, f.bulk, f.rounds, func(int) error { return f.d.Copy(b, 0, a, 0, f.bulk) })
+	f.than("raw set", "clear"+label, f.bulk, func(int) error { return f.d.Clear(a, 0, f.bulk, 7) })
+	f.than("raw on the device", "copy on the device"+label, f.bulk, func(int) error { return f.d.Copy(b, 0, a, 0, f.bulk) })
 	host := make([]byte, f.bulk)
 	f.row("write"+label, f.bulk, f.rounds, func(int) error { return f.d.Write(a, 0, host) })
 	f.row("read"+label, f.bulk, f.rounds, func(int) error { return f.d.Read(a, 0, host) })
@@ -121,7 +148,7 @@ func (f *figures) bytes() {
 	if _, err := file.Write(host); err != nil {
 		f.t.Fatal(err)
 	}
-	f.row("fill from the page cache"+label, f.bulk, f.rounds, func(int) error {
+	f.than("raw pinned to device", "fill from the page cache"+label, f.bulk, func(int) error {
 		_, err := f.d.Fill(context.Background(), a, 0, file, 0, f.bulk)
 		return err
 	})

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/device/cuda/internal/api"
@@ -31,74 +30,22 @@ func (d *Driver) Fill(ctx context.Context, ds device.Segment, off int64, f *os.F
 	if n == 0 {
 		return 0, nil
 	}
-	w := &filling{ctx: ctx, file: f, fileOff: fileOff, to: s.pointer(off), n: n, step: int64(d.c.ChunkBytes), crowded: d.lanes.crowded}
-	first, err := d.lanes.take()
-	if err != nil {
-		return 0, d.told("fill", err)
-	}
-	run := func(l *lane, extra bool) {
-		defer d.lanes.put(l)
-		_ = l.thread.do(func() error { w.run(l, extra); return nil }) // w has the error
-	}
-	var group sync.WaitGroup
-	for pieces := (n - 1) / w.step; pieces > 0; pieces-- {
-		l := d.lanes.spare()
-		if l == nil {
-			break
-		}
-		group.Go(func() { run(l, true) })
-	}
-	run(first, false)
-	group.Wait()
-	var failed *api.Error
-	switch {
-	case w.err == nil:
-		return n, nil
-	case errors.As(w.err, &failed):
-		return min(w.failed, w.next), d.told("fill", w.err)
-	default:
-		return min(w.failed, w.next), fmt.Errorf("fill: %w", w.err)
-	}
+	return d.fill(ctx, "fill", s, off, f, fileOff, n)
+}
+
+// fill reads a file, or main memory that looks like one, into a segment on all lanes that are
+// to be had.
+func (d *Driver) fill(ctx context.Context, what string, s *Segment, off int64, f *os.File, fileOff, n int64) (int64, error) {
+	w := &filling{spread: d.spread(ctx, n), file: f, fileOff: fileOff, to: s.pointer(off)}
+	return d.run(what, &w.spread, w.run)
 }
 
 // filling is one Fill under way on several lanes.
 type filling struct {
+	spread
 	file    *os.File
 	fileOff int64
 	to      api.Pointer
-	n, step int64
-	crowded func() bool
-
-	mu     sync.Mutex
-	ctx    context.Context // looked at under mu alone
-	next   int64           // where the next piece begins
-	failed int64           // the first byte that is not there; of meaning with err
-	err    error
-}
-
-// take gives the next piece; an extra lane goes where others wait for it.
-func (w *filling) take(extra bool) (at, n int64, ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err != nil || w.next == w.n || extra && w.crowded() {
-		return 0, 0, false
-	}
-	if err := w.ctx.Err(); err != nil {
-		w.err, w.failed = err, w.next
-		return 0, 0, false
-	}
-	at, n = w.next, min(w.step, w.n-w.next)
-	w.next += n
-	return at, n, true
-}
-
-// fail notes the first byte that is missing, and why.
-func (w *filling) fail(at int64, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err == nil || at < w.failed {
-		w.err, w.failed = err, at
-	}
 }
 
 // run does pieces until there are no more. It runs on the lane's thread.
@@ -130,10 +77,5 @@ func (w *filling) run(l *lane, extra bool) {
 			break
 		}
 	}
-	for i := range l.chunks {
-		c := &l.chunks[i]
-		if err := l.settle(c); err != nil {
-			w.fail(c.at, err)
-		}
-	}
+	w.settle(l)
 }

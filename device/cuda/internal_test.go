@@ -15,7 +15,7 @@ import (
 // Pieces fail in any order; what counts as filled ends at the first byte that is not there.
 func TestFillEndsAtTheFirstGap(t *testing.T) {
 	first, second := errors.New("first"), errors.New("second")
-	w := &filling{next: 16}
+	w := &spread{next: 16}
 	w.fail(8, second)
 	w.fail(4, first)
 	w.fail(12, second)

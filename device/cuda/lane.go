@@ -29,7 +29,7 @@ type chunk struct {
 	host  []byte
 	event api.Event
 	busy  bool
-	at    int64 // what its owner keeps with it
+	at, n int64 // what its owner keeps with it
 }
 
 // newLane starts one, or leaves nothing.

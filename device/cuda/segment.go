@@ -28,6 +28,9 @@ type Segment struct {
 	// use is held shared by whatever works on the memory, and alone where it ends.
 	use  sync.RWMutex
 	dead bool // guarded by use
+
+	opened sync.Mutex
+	peers  map[api.Device]bool // whether other GPUs were let at it, guarded by opened
 }
 
 // Bytes implements device.Segment.

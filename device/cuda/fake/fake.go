@@ -61,6 +61,7 @@ type Library struct {
 	process   func(device, pid int32, bytes int64)
 	errors    func(device int32, count int64)
 	xid       func(device, xid int32)
+	linked    func(on int32)
 	live      func(kind int32) int32
 }
 
@@ -73,7 +74,7 @@ func Open(path string) (l *Library, err error) {
 	l = &Library{}
 	for name, f := range map[string]any{
 		"isobarFakeConfigure": &l.configure, "isobarFakeFail": &l.fail, "isobarFakeHold": &l.hold, "isobarFakeLose": &l.lose,
-		"isobarFakeProcess": &l.process, "isobarFakeErrors": &l.errors, "isobarFakeXid": &l.xid, "isobarFakeLive": &l.live,
+		"isobarFakeProcess": &l.process, "isobarFakeErrors": &l.errors, "isobarFakeXid": &l.xid, "isobarFakeLinked": &l.linked, "isobarFakeLive": &l.live,
 	} {
 		addr, err := purego.Dlsym(h, name)
 		if err != nil {
@@ -117,6 +118,15 @@ func (l *Library) Errors(device, count int) { l.errors(int32(device), int64(coun
 
 // Xid reports a critical error.
 func (l *Library) Xid(device, xid int) { l.xid(int32(device), int32(xid)) }
+
+// Linked says whether the devices reach each other's memory, as they do at first.
+func (l *Library) Linked(on bool) {
+	n := int32(0)
+	if on {
+		n = 1
+	}
+	l.linked(n)
+}
 
 // Live is what this process has not given back.
 type Live struct{ Memory, Ranges, Streams, Events, Pinned, Contexts int }

@@ -28,6 +28,8 @@ type Segment struct {
 	// meet such work: the lease, sealing, closing the descriptor.
 	use  sync.RWMutex
 	dead bool // guarded by use
+
+	entrusted entrusted // loans that Destroy recalls
 }
 
 // Bytes implements device.Segment.

@@ -42,6 +42,7 @@ type Store struct {
 	c     Config
 	lease lease
 	pager *pager
+	lends bool // whether segments can be lent
 
 	resident atomic.Int64 // sum over live segments
 	buffers  sync.Pool    // of *[]byte, smallBytes each
@@ -68,7 +69,7 @@ func NewStore(c Config) (*Store, error) {
 	if !c.Sparse {
 		p = newPager(filepath.Join(c.Root, "sys"), c.Huge)
 	}
-	return &Store{c: c, lease: l, pager: p, live: map[fileID]*Segment{}}, nil
+	return &Store{c: c, lease: l, pager: p, lends: !c.Sparse && populates(), live: map[fileID]*Segment{}}, nil
 }
 
 // HugeNote is empty when segments of at least a huge page's size get huge pages;
@@ -366,6 +367,7 @@ func (st *Store) Destroy(ds device.Segment) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("destroy: %w", err)
 	}
+	s.entrusted.recall()
 	s.use.Lock()
 	defer s.use.Unlock()
 	if s.dead {

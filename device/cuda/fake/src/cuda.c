@@ -16,7 +16,8 @@
 typedef int CUresult;
 enum {
 	OK = 0, INVALID_VALUE = 1, NO_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
-	OPERATING_SYSTEM = 304, INVALID_HANDLE = 400, ILLEGAL_ADDRESS = 700, LAUNCH_FAILED = 719,
+	OPERATING_SYSTEM = 304, INVALID_HANDLE = 400, ILLEGAL_ADDRESS = 700, ALREADY_REGISTERED = 712, NOT_REGISTERED = 713,
+	LAUNCH_FAILED = 719, NOT_SUPPORTED = 801,
 };
 
 // Results after which a context answers nothing else.
@@ -78,11 +79,19 @@ struct mapping {
 	uintptr_t at;
 	int64_t bytes;
 	struct memory *memory;
-	int access; // 0 none, 1 read, 3 read and write
+	int access[MAX_DEVICES]; // 0 none, 1 read, 3 read and write
 	struct mapping *next;
 };
 static struct range *ranges;
 static struct mapping *mappings;
+
+// Main memory that is registered.
+struct pinned {
+	uintptr_t at;
+	size_t bytes;
+	struct pinned *next;
+};
+static struct pinned *pins;
 static int live_memory, live_ranges, live_streams, live_events, live_pinned;
 
 struct op {
@@ -158,7 +167,22 @@ CUresult cuDeviceGetAttribute(int *v, int attribute, int d)
 {
 	(void)d;
 	ENTER(0);
-	*v = attribute == 102 || attribute == 103 ? 1 : 0;
+	*v = attribute == 102 || attribute == 103 || attribute == 113 ? 1 : 0;
+	return OK;
+}
+
+static int linked = 1; // whether the devices reach each other's memory
+
+void isobarFakeLinked(int on) { linked = on; }
+
+static int peers(int device, int other) { return device == other || linked; }
+
+CUresult cuDeviceCanAccessPeer(int *can, int device, int other)
+{
+	ENTER(0);
+	if (device < 0 || device >= fake_devices || other < 0 || other >= fake_devices)
+		return INVALID_DEVICE;
+	*can = device != other && linked;
 	return OK;
 }
 
@@ -414,14 +438,21 @@ CUresult cuMemUnmap(uintptr_t at, size_t bytes)
 CUresult cuMemSetAccess(uintptr_t at, size_t bytes, const struct access *a, size_t count)
 {
 	ENTER(1);
-	if (count != 1 || a->place.type != 1 || (a->flags != 1 && a->flags != 3))
-		return INVALID_VALUE;
-	int code = OK;
+	int code = count > 0 ? OK : INVALID_VALUE;
 	size_t whole = 0;
+	for (size_t i = 0; !code && i < count; i++)
+		if (a[i].place.type != 1 || a[i].place.id < 0 || a[i].place.id >= fake_devices || (a[i].flags != 1 && a[i].flags != 3))
+			code = INVALID_VALUE;
+	if (code)
+		return code;
 	fake_lock();
 	for (struct mapping *m = mappings; m; m = m->next)
-		if (m->at >= at && m->at + m->bytes <= at + bytes)
+		if (m->at >= at && m->at + m->bytes <= at + bytes) {
 			whole += m->bytes;
+			for (size_t i = 0; i < count; i++)
+				if (!peers(a[i].place.id, m->memory->device))
+					code = NOT_SUPPORTED;
+		}
 	if (!bytes || whole != bytes)
 		code = INVALID_VALUE;
 	// The host may always read and write here: a device's access is checked where it copies.
@@ -429,50 +460,93 @@ CUresult cuMemSetAccess(uintptr_t at, size_t bytes, const struct access *a, size
 		code = OPERATING_SYSTEM;
 	for (struct mapping *m = mappings; m && !code; m = m->next)
 		if (m->at >= at && m->at + m->bytes <= at + bytes)
-			m->access = a->flags;
+			for (size_t i = 0; i < count; i++)
+				m->access[a[i].place.id] = a[i].flags;
 	fake_unlock();
 	return code;
 }
 
+// Pages are had for writing unless it is said that they are for reading alone: memory that the
+// process may only read is then refused, as it is by a real driver.
 CUresult cuMemHostRegister_v2(void *p, size_t bytes, unsigned flags)
 {
-	(void)flags;
+	enum { READ_ONLY = 8, PAGE = 4096 };
 	ENTER(1);
 	if (!p || !bytes)
 		return INVALID_VALUE;
-	__atomic_add_fetch(&live_pinned, 1, __ATOMIC_SEQ_CST);
-	return OK;
+	uintptr_t at = (uintptr_t)p, first = at & ~(uintptr_t)(PAGE - 1), last = (at + bytes + PAGE - 1) & ~(uintptr_t)(PAGE - 1);
+	int code = OK;
+	fake_lock();
+	for (struct pinned *o = pins; o && !code; o = o->next)
+		if (at < o->at + o->bytes && o->at < at + bytes)
+			code = ALREADY_REGISTERED;
+	if (!code && madvise((void *)first, last - first, flags & READ_ONLY ? MADV_POPULATE_READ : MADV_POPULATE_WRITE))
+		code = errno == ENOMEM ? NO_MEMORY : INVALID_VALUE;
+	if (!code) {
+		struct pinned *n = malloc(sizeof *n);
+		*n = (struct pinned){at, bytes, pins};
+		pins = n;
+		live_pinned++;
+	}
+	fake_unlock();
+	return code;
 }
 
 CUresult cuMemHostUnregister(void *p)
 {
-	(void)p;
 	ENTER(1);
-	__atomic_add_fetch(&live_pinned, -1, __ATOMIC_SEQ_CST);
-	return OK;
+	int code = NOT_REGISTERED;
+	fake_lock();
+	for (struct pinned **o = &pins; *o; o = &(*o)->next)
+		if ((*o)->at == (uintptr_t)p) {
+			struct pinned *gone = *o;
+			*o = gone->next;
+			free(gone);
+			live_pinned--;
+			code = OK;
+			break;
+		}
+	fake_unlock();
+	return code;
+}
+
+// What main memory is to a copy: 0 pageable, 1 registered, -1 neither the one nor the other,
+// which a copy must not span.
+static int pinned_of(uintptr_t at, size_t bytes)
+{
+	int kind = 0;
+	fake_lock();
+	for (struct pinned *o = pins; o; o = o->next)
+		if (at < o->at + o->bytes && o->at < at + bytes)
+			kind = at >= o->at && bytes <= o->bytes && at - o->at <= o->bytes - bytes ? 1 : -1;
+	fake_unlock();
+	return kind;
 }
 
 // Whether the device may, with the lock held.
-static int reaches(uintptr_t at, size_t bytes, int need)
+static int reaches(int device, uintptr_t at, size_t bytes, int need)
 {
 	size_t left = bytes;
 	for (struct mapping *m = mappings; m; m = m->next) {
 		uintptr_t from = at > m->at ? at : m->at, to = at + bytes < m->at + m->bytes ? at + bytes : m->at + m->bytes;
-		if (from < to && (m->access & need) == need)
+		if (from < to && (m->access[device] & need) == need)
 			left -= to - from;
 	}
 	return left == 0;
 }
 
+// Memory that work touches: where, and whose access counts.
+struct touch { uintptr_t at; int device; };
+
 // Puts work behind what the stream has. Work on memory that the device does not reach ends the
 // context when it is done, as it does on a GPU.
-static int give(struct stream *s, struct op op, uintptr_t write, uintptr_t read)
+static int give(struct stream *s, struct op op, struct touch write, struct touch read)
 {
 	struct op *o = malloc(sizeof *o);
 	*o = op;
 	o->next = NULL;
 	fake_lock();
-	if ((write && !reaches(write, op.bytes, 3)) || (read && !reaches(read, op.bytes, 1)))
+	if ((write.at && !reaches(write.device, write.at, op.bytes, 3)) || (read.at && !reaches(read.device, read.at, op.bytes, 1)))
 		o->kind = 'x';
 	*s->last = o;
 	s->last = &o->next;
@@ -481,28 +555,51 @@ static int give(struct stream *s, struct op op, uintptr_t write, uintptr_t read)
 	return OK;
 }
 
+static int run(struct stream *s, uint64_t until);
+
+// A copy from or to main memory. What is registered is copied in the stream's time; what is not
+// is through when the call returns, and slow on a real GPU.
+static int host_copy(struct stream *s, struct op op, uintptr_t host, struct touch write, struct touch read)
+{
+	int kind = pinned_of(host, op.bytes);
+	if (kind < 0)
+		return INVALID_VALUE;
+	int code = give(s, op, write, read);
+	return code || kind ? code : run(s, s->given);
+}
+
 CUresult cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, struct stream *s)
 {
 	ENTER(1);
-	return give(s, (struct op){.kind = 'c', .to = (char *)to, .from = from, .bytes = bytes}, to, 0);
+	return host_copy(s, (struct op){.kind = 'c', .to = (char *)to, .from = from, .bytes = bytes}, (uintptr_t)from, (struct touch){to, s->device}, (struct touch){0});
 }
 
 CUresult cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, struct stream *s)
 {
 	ENTER(1);
-	return give(s, (struct op){.kind = 'c', .to = to, .from = (char *)from, .bytes = bytes}, 0, from);
+	return host_copy(s, (struct op){.kind = 'c', .to = to, .from = (char *)from, .bytes = bytes}, (uintptr_t)to, (struct touch){0}, (struct touch){from, s->device});
 }
 
 CUresult cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, struct stream *s)
 {
 	ENTER(1);
-	return give(s, (struct op){.kind = 'c', .to = (char *)to, .from = (char *)from, .bytes = bytes}, to, from);
+	return give(s, (struct op){.kind = 'c', .to = (char *)to, .from = (char *)from, .bytes = bytes}, (struct touch){to, s->device}, (struct touch){from, s->device});
+}
+
+// Between two contexts: each reaches its own side.
+CUresult cuMemcpyPeerAsync(uintptr_t to, void *to_context, uintptr_t from, void *from_context, size_t bytes, struct stream *s)
+{
+	ENTER(1);
+	int a = context_of(to_context), b = context_of(from_context);
+	if (a < 0 || a >= fake_devices || b < 0 || b >= fake_devices || !contexts[a] || !contexts[b])
+		return INVALID_CONTEXT;
+	return give(s, (struct op){.kind = 'c', .to = (char *)to, .from = (char *)from, .bytes = bytes}, (struct touch){to, a}, (struct touch){from, b});
 }
 
 CUresult cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, struct stream *s)
 {
 	ENTER(1);
-	return give(s, (struct op){.kind = 's', .to = (char *)to, .value = value, .bytes = bytes}, to, 0);
+	return give(s, (struct op){.kind = 's', .to = (char *)to, .value = value, .bytes = bytes}, (struct touch){to, s->device}, (struct touch){0});
 }
 
 static void carry_out(struct stream *s, struct op *o)

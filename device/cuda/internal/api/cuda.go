@@ -34,6 +34,8 @@ const (
 	PCIDomain     Attribute = 50
 	HasVMM        Attribute = 102
 	HasPosixFiles Attribute = 103
+	// HasReadOnlyPins is that memory can be registered which the process may only read.
+	HasReadOnlyPins Attribute = 113
 )
 
 // CUDA is libcuda. Its methods may be called from any goroutine that is locked to a thread
@@ -44,10 +46,10 @@ type CUDA struct {
 	Fake bool
 
 	init, version, count, device, name, uuid, total, attribute                               entry
-	retain, giveBack, setCurrent, info                                                       entry
+	retain, giveBack, setCurrent, info, canAccess                                            entry
 	granularity, create, export, importing, release                                          entry
 	reserve, free, mapping, unmap, access                                                    entry
-	register, unregister, toDevice, toHost, onDevice, set                                    entry
+	register, unregister, toDevice, toHost, onDevice, between, set                           entry
 	streamCreate, streamSync, streamDestroy, eventCreate, eventRecord, eventWait, eventClose entry
 }
 
@@ -68,6 +70,7 @@ func LoadCUDA(name string) (*CUDA, error) {
 		{to: &c.uuid, name: "cuDeviceGetUuid_v2", or: "cuDeviceGetUuid"},
 		{to: &c.total, name: "cuDeviceTotalMem_v2"},
 		{to: &c.attribute, name: "cuDeviceGetAttribute"},
+		{to: &c.canAccess, name: "cuDeviceCanAccessPeer"},
 		{to: &c.retain, name: "cuDevicePrimaryCtxRetain"},
 		{to: &c.giveBack, name: "cuDevicePrimaryCtxRelease_v2", or: "cuDevicePrimaryCtxRelease"},
 		{to: &c.setCurrent, name: "cuCtxSetCurrent"},
@@ -87,6 +90,7 @@ func LoadCUDA(name string) (*CUDA, error) {
 		{to: &c.toDevice, name: "cuMemcpyHtoDAsync_v2"},
 		{to: &c.toHost, name: "cuMemcpyDtoHAsync_v2"},
 		{to: &c.onDevice, name: "cuMemcpyDtoDAsync_v2"},
+		{to: &c.between, name: "cuMemcpyPeerAsync"},
 		{to: &c.set, name: "cuMemsetD8Async"},
 		{to: &c.streamCreate, name: "cuStreamCreate"},
 		{to: &c.streamSync, name: "cuStreamSynchronize"},
@@ -151,6 +155,13 @@ func (c *CUDA) Attribute(d Device, a Attribute) (int, error) {
 	var v int32
 	err := c.attribute.result(c.attribute.call(uintptr(unsafe.Pointer(&v)), uintptr(a), uintptr(d)))
 	return int(v), err
+}
+
+// CanAccess tells whether a device reaches another's memory directly.
+func (c *CUDA) CanAccess(d, other Device) (bool, error) {
+	var can int32
+	err := c.canAccess.result(c.canAccess.call(uintptr(unsafe.Pointer(&can)), uintptr(d), uintptr(other)))
+	return can != 0, err
 }
 
 // Retain makes or shares the process's primary context on the device. About 140 ms the

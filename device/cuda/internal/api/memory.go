@@ -33,6 +33,7 @@ const (
 	blockingEvent     = 1 // CU_EVENT_BLOCKING_SYNC
 	untimedEvent      = 2 // CU_EVENT_DISABLE_TIMING
 	portableMemory    = 1 // CU_MEMHOSTREGISTER_PORTABLE
+	readOnlyMemory    = 8 // CU_MEMHOSTREGISTER_READ_ONLY
 )
 
 func shareable(d Device) properties {
@@ -110,12 +111,18 @@ func (c *CUDA) Register(b []byte) error {
 	return c.register.result(c.register.call(uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), portableMemory))
 }
 
-// Unregister undoes Register.
+// RegisterReadOnly is Register for memory that the process may only read, and that the device
+// only reads: Attribute HasReadOnlyPins says whether that is to be had.
+func (c *CUDA) RegisterReadOnly(b []byte) error {
+	return c.register.result(c.register.call(uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), portableMemory|readOnlyMemory))
+}
+
+// Unregister undoes either.
 func (c *CUDA) Unregister(b []byte) error {
 	return c.unregister.result(c.unregister.call(uintptr(unsafe.Pointer(&b[0]))))
 }
 
-// ToDevice copies b to p, in the stream's time: b is registered memory.
+// ToDevice copies b to p, in the stream's time: b is registered memory, of one registration.
 func (c *CUDA) ToDevice(p Pointer, b []byte, s Stream) error {
 	return c.toDevice.result(c.toDevice.call(uintptr(p), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), uintptr(s)))
 }
@@ -128,6 +135,12 @@ func (c *CUDA) ToHost(b []byte, p Pointer, s Stream) error {
 // OnDevice copies n bytes from one address to another, in the stream's time.
 func (c *CUDA) OnDevice(to, from Pointer, n int64, s Stream) error {
 	return c.onDevice.result(c.onDevice.call(uintptr(to), uintptr(from), uintptr(n), uintptr(s)))
+}
+
+// Between copies n bytes from one device to another, in the stream's time, whether or not they
+// reach each other.
+func (c *CUDA) Between(to Pointer, toContext Context, from Pointer, fromContext Context, n int64, s Stream) error {
+	return c.between.result(c.between.call(uintptr(to), uintptr(toContext), uintptr(from), uintptr(fromContext), uintptr(n), uintptr(s)))
 }
 
 // Set fills n bytes with a value, in the stream's time.

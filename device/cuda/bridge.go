@@ -1,0 +1,183 @@
+//go:build linux
+
+package cuda
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/cuda/internal/api"
+)
+
+// Bridges implements device.Bridge: main memory that can be lent, and other GPUs.
+func (d *Driver) Bridges(ds device.Segment) bool {
+	switch s := ds.(type) {
+	case *Segment:
+		return s != nil && s.d != d && s.d.cu == d.cu
+	case device.Lender:
+		return s.Lends()
+	}
+	return false
+}
+
+// Pull implements device.Bridge. Sealed weights in main memory are registered after they were
+// pulled once, and from then on copied without the processor; else the lanes read them, as Fill
+// reads a file.
+func (d *Driver) Pull(ctx context.Context, dst device.Segment, dstOff int64, src device.Segment, srcOff, n int64) error {
+	const what = "pull"
+	if !d.Bridges(src) {
+		return fmt.Errorf("%s: %w", what, device.ErrForeign)
+	}
+	to, done, err := d.writable(what, dst)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := errors.Join(to.rangeOK(what+" to", dstOff, n), rangeOK(what+" from", src.Bytes(), srcOff, n)); err != nil || n == 0 {
+		return err
+	}
+	if from, ok := src.(*Segment); ok {
+		return d.fromPeer(ctx, to, dstOff, from, srcOff, n)
+	}
+	if p := d.warm.use(src); p != nil {
+		defer p.done()
+		return d.fromWarm(ctx, to.pointer(dstOff), p, srcOff, n)
+	}
+	_, err = d.fill(ctx, what, to, dstOff, src.File(), srcOff, n)
+	if err == nil {
+		d.Expect(src)
+	}
+	return err
+}
+
+// Push implements device.Bridge: a chunk arrives in pinned memory while the pages of the one
+// before are made and written.
+func (d *Driver) Push(ctx context.Context, dst device.Segment, dstOff int64, src device.Segment, srcOff, n int64) error {
+	const what = "push"
+	if !d.Bridges(dst) {
+		return fmt.Errorf("%s: %w", what, device.ErrForeign)
+	}
+	if to, ok := dst.(*Segment); ok {
+		return to.d.Pull(ctx, dst, dstOff, src, srcOff, n)
+	}
+	from, done, err := d.begin(what, src)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := errors.Join(from.rangeOK(what+" from", srcOff, n), rangeOK(what+" to", dst.Bytes(), dstOff, n)); err != nil || n == 0 {
+		return err
+	}
+	loan, err := dst.(device.Lender).Lend(dstOff, n, device.ReadWrite)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	defer loan.Return()
+	w := &spilling{spread: d.spread(ctx, n), loan: loan, to: loan.Bytes(), from: from.pointer(srcOff)}
+	_, err = d.run(what, &w.spread, w.run)
+	return err
+}
+
+// spilling is one Push into main memory under way on several lanes.
+type spilling struct {
+	spread
+	loan device.Loan
+	to   []byte
+	from api.Pointer
+}
+
+// run does pieces until there are no more. It runs on the lane's thread.
+func (w *spilling) run(l *lane, extra bool) {
+	var before *chunk
+	for {
+		at, n, ok := w.take(extra)
+		if !ok {
+			break
+		}
+		c, err := l.chunk()
+		if err == nil {
+			c.at, c.n = at, n
+			if err = l.cu.ToHost(c.host[:n], w.from+api.Pointer(at), l.stream); err == nil {
+				err = l.sent(c)
+			}
+		}
+		if err == nil {
+			err = w.loan.Ready(at, n) // while the bytes are on their way
+		}
+		if err != nil {
+			w.fail(at, err)
+			break
+		}
+		if before != nil && !w.land(l, before) {
+			before = nil
+			break
+		}
+		before = c
+	}
+	if before != nil {
+		w.land(l, before)
+	}
+	w.settle(l)
+}
+
+// land writes a chunk where it belongs, once it has arrived.
+func (w *spilling) land(l *lane, c *chunk) bool {
+	if err := l.settle(c); err != nil {
+		w.fail(c.at, err)
+		return false
+	}
+	copy(w.to[c.at:][:c.n], c.host)
+	return true
+}
+
+// directBytes is how much of a copy that needs no processor is given to the stream at a time;
+// two such parts are under way. It takes the link half a millisecond.
+const directBytes = 32 << 20
+
+// fromWarm copies registered memory to an address.
+func (d *Driver) fromWarm(ctx context.Context, to api.Pointer, p *pinned, off, n int64) error {
+	return d.stream(ctx, "pull", n, func(l *lane, at, n int64) (int64, error) {
+		part := p.part(off+at, min(n, directBytes))
+		return int64(len(part)), d.cu.ToDevice(to+api.Pointer(at), part, l.stream)
+	})
+}
+
+// stream has one lane give work for n bytes to its stream, part by part, with two under way.
+// give says how many bytes of what is left it took.
+func (d *Driver) stream(ctx context.Context, what string, n int64, give func(l *lane, at, n int64) (int64, error)) error {
+	var stopped error
+	err := d.lanes.with(func(l *lane) error {
+		for at := int64(0); at < n; {
+			if stopped = ctx.Err(); stopped != nil {
+				break
+			}
+			c, err := l.chunk()
+			var took int64
+			if err == nil {
+				took, err = give(l, at, n-at)
+			}
+			if err == nil {
+				err = l.sent(c)
+			}
+			if err != nil {
+				return errors.Join(err, l.drain())
+			}
+			at += took
+		}
+		return l.drain()
+	})
+	if err == nil && stopped != nil {
+		return fmt.Errorf("%s: %w", what, stopped)
+	}
+	return d.told(what, err)
+}
+
+// rangeOK checks that n bytes from off lie inside a segment of another driver.
+func rangeOK(what string, bytes, off, n int64) error {
+	if off < 0 || n < 0 || off > bytes || n > bytes-off {
+		return fmt.Errorf("%s %d bytes at %d in a segment of %d: %w", what, n, off, bytes, device.ErrRange)
+	}
+	return nil
+}

@@ -1,0 +1,18 @@
+//go:build linux
+
+package cuda
+
+import "github.com/isobar-project/isobar/device/cuda/internal/api"
+
+// AwaitWarm waits until nothing is being registered in the background.
+func (d *Driver) AwaitWarm() { d.warm.wait() }
+
+// Raw is what a test needs to call CUDA beside the driver: the entry points, the context, and
+// the address of a segment of d.
+func (d *Driver) Raw(s interface{ Bytes() int64 }) (*api.CUDA, api.Context, api.Pointer) {
+	at := api.Pointer(0)
+	if own, ok := s.(*Segment); ok {
+		at = own.at
+	}
+	return d.cu, d.ctx, at
+}

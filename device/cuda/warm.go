@@ -1,0 +1,280 @@
+//go:build linux
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/cuda/internal/api"
+)
+
+// pinBytes is how much is registered by one call: some milliseconds of the driver's time, in
+// which other calls of it may wait. A copy must not span two registrations.
+const pinBytes = 64 << 20
+
+// warm is main memory that is kept registered, so that it is copied at the link's speed and
+// without the processor: sealed weights of other drivers. Nothing else is, since a hole that is
+// punched into registered memory leaves the GPU with the old bytes for ever, and only what is
+// sealed cannot be punched.
+//
+// Registering runs in the background, one segment after the other, and ends at the limit: what
+// is registered stays so as long as the segment lives. A segment that is destroyed is let go of
+// first, on the thread that destroys it; that waits for copies under way, and for the GPU.
+type warm struct {
+	d     *Driver
+	limit int64
+
+	mu     sync.Mutex
+	held   map[device.Segment]*pinned // waiting, registered, or refused by the driver
+	bytes  int64                      // what is registered or will be
+	queue  []*pinned
+	idle   chan struct{} // closed when the background work ends; nil: there is none
+	closed bool
+}
+
+// pinned is one segment of them.
+type pinned struct {
+	w       *warm
+	segment device.Segment
+
+	// use is held shared by copies, and alone by what changes the rest.
+	use        sync.RWMutex
+	loan       device.Loan
+	registered int64 // bytes from the beginning
+	refused    bool
+	gone       bool
+}
+
+// newWarm says what the device and the configuration allow.
+func newWarm(d *Driver) *warm {
+	w := &warm{d: d, limit: d.c.RegisterBytes, held: map[device.Segment]*pinned{}}
+	if has, err := d.cu.Attribute(d.dev, api.HasReadOnlyPins); err != nil || has == 0 {
+		w.limit = 0 // sealed memory can be mapped for reading alone
+	}
+	return w
+}
+
+// halfOfMemory is how much is registered at most where the configuration does not say.
+func halfOfMemory() int64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0
+	}
+	return int64(info.Totalram) * int64(info.Unit) / 2
+}
+
+// use gives a segment that is registered whole, until done is called; else nil. It does not
+// wait.
+func (w *warm) use(s device.Segment) *pinned {
+	w.mu.Lock()
+	p := w.held[s]
+	w.mu.Unlock()
+	if p == nil || !p.use.TryRLock() {
+		return nil
+	}
+	if p.registered < s.Bytes() || p.gone {
+		p.use.RUnlock()
+		return nil
+	}
+	return p
+}
+
+func (p *pinned) done() { p.use.RUnlock() }
+
+// part is memory from off on, n bytes or up to the end of its registration.
+func (p *pinned) part(off, n int64) []byte {
+	return p.loan.Bytes()[off:][:min(n, pinBytes-off%pinBytes)]
+}
+
+// expect has a segment registered in the background, if there is room.
+func (w *warm) expect(s device.Lender) {
+	if !s.Weights() || !s.Sealed() {
+		return
+	}
+	p := &pinned{w: w, segment: s}
+	w.mu.Lock()
+	if w.closed || w.held[s] != nil || s.Bytes() > w.limit-w.bytes {
+		w.mu.Unlock()
+		return
+	}
+	p.use.Lock() // a recall waits until the loan is there
+	w.held[s] = p
+	w.bytes += s.Bytes()
+	w.mu.Unlock()
+	loan, err := s.Entrust(p.release)
+	p.loan, p.gone = loan, err != nil
+	p.use.Unlock()
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case err != nil:
+		w.forget(p)
+	case w.held[s] == p: // not let go of already
+		w.queue = append(w.queue, p)
+		if w.idle == nil {
+			w.idle = make(chan struct{})
+			go w.work(w.idle)
+		}
+	}
+}
+
+// forget is called with mu held.
+func (w *warm) forget(p *pinned) {
+	if w.held[p.segment] != p {
+		return
+	}
+	delete(w.held, p.segment)
+	if !p.refused {
+		w.bytes -= p.segment.Bytes()
+	}
+}
+
+// work registers what is queued.
+func (w *warm) work(idle chan struct{}) {
+	defer close(idle)
+	for {
+		w.mu.Lock()
+		if len(w.queue) == 0 || w.closed {
+			w.queue, w.idle = nil, nil
+			w.mu.Unlock()
+			return
+		}
+		p := w.queue[0]
+		w.queue = w.queue[1:]
+		w.mu.Unlock()
+		err := onThread(w.d.cu, w.d.ctx, func() error {
+			for more := true; more; {
+				var err error
+				if more, err = p.register(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			p.refuse(err)
+		}
+	}
+}
+
+// register registers the next part; more says whether that was not the last.
+func (p *pinned) register() (more bool, err error) {
+	p.use.Lock()
+	defer p.use.Unlock()
+	if p.gone || p.registered == p.segment.Bytes() {
+		return false, nil
+	}
+	part := p.part(p.registered, p.segment.Bytes()-p.registered)
+	if err := p.w.d.cu.RegisterReadOnly(part); err != nil {
+		return false, err
+	}
+	p.registered += int64(len(part))
+	return p.registered < p.segment.Bytes(), nil
+}
+
+// refuse notes that the driver does not register a segment: it is not tried again.
+func (p *pinned) refuse(err error) {
+	_ = p.w.d.fault(err)
+	p.use.Lock()
+	defer p.use.Unlock()
+	if p.gone {
+		return
+	}
+	p.unregister()
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	p.refused = true
+	p.w.bytes -= p.segment.Bytes()
+}
+
+// release lets go of a segment: it unregisters its memory and unmaps it. Who comes second
+// waits for the first.
+func (p *pinned) release() {
+	p.use.Lock()
+	defer p.use.Unlock()
+	if p.gone {
+		return
+	}
+	p.gone = true
+	if p.unregister() {
+		p.loan.Return()
+	}
+	p.w.mu.Lock()
+	defer p.w.mu.Unlock()
+	p.w.forget(p)
+}
+
+// unregister undoes register, with use held. Where the driver does not let go the memory stays
+// mapped, lest other memory come to lie there; but a lost device asks for none any more.
+func (p *pinned) unregister() bool {
+	d := p.w.d
+	err := onThread(d.cu, d.ctx, func() error {
+		var err error
+		for off := int64(0); off < p.registered; {
+			part := p.part(off, p.registered-off)
+			err = errors.Join(err, d.cu.Unregister(part))
+			off += int64(len(part))
+		}
+		return err
+	})
+	p.registered = 0
+	if err = d.fault(err); err == nil || errors.Is(err, device.ErrLost) {
+		return true
+	}
+	d.state.set("warm", device.Degraded, fmt.Sprintf("main memory that was registered with the GPU is not let go of (%v): restart the node to have it back", err))
+	return false
+}
+
+// close lets go of everything, once nothing is copied any more.
+func (w *warm) close() {
+	w.mu.Lock()
+	w.closed = true
+	idle := w.idle
+	w.mu.Unlock()
+	if idle != nil {
+		<-idle
+	}
+	w.mu.Lock()
+	var list []*pinned
+	for _, p := range w.held {
+		list = append(list, p)
+	}
+	w.mu.Unlock()
+	for _, p := range list {
+		p.release()
+	}
+}
+
+// wait waits until nothing is being registered.
+func (w *warm) wait() {
+	w.mu.Lock()
+	idle := w.idle
+	w.mu.Unlock()
+	if idle != nil {
+		<-idle
+	}
+}
+
+// Expect implements device.Bridge: it has the segment registered.
+func (d *Driver) Expect(src device.Segment) {
+	s, ok := src.(device.Lender)
+	if !ok || !s.Lends() || d.enter() != nil {
+		return
+	}
+	defer d.leave()
+	d.warm.expect(s)
+}
+
+// RegisteredBytes is main memory of other drivers that is registered with the GPU, or is about
+// to be.
+func (d *Driver) RegisteredBytes() int64 {
+	d.warm.mu.Lock()
+	defer d.warm.mu.Unlock()
+	return d.warm.bytes
+}
