@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import gpu
 import pytest
 
 import isobar
@@ -87,6 +88,14 @@ def program() -> Iterator[Path]:
     built = folder / "isobar"
     subprocess.run(["go", "build", "-o", built, "./cmd/node"], cwd=REPOSITORY, check=True, env={**os.environ, "CGO_ENABLED": "0"})
     yield built
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def fake_library() -> Iterator[Path]:
+    """The driver of GPUs that are not there."""
+    folder = Path(tempfile.mkdtemp(prefix="isobar"))
+    yield gpu.build(folder)
     shutil.rmtree(folder)
 
 

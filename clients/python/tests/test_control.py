@@ -9,9 +9,10 @@ import pickle
 import socket
 import threading
 
-import isobar
 import pytest
 from conftest import PATIENCE, REPOSITORY, MiB, Node
+
+import isobar
 from isobar import _client, _sync, errors
 
 

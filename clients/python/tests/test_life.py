@@ -12,11 +12,12 @@ import struct
 import threading
 from pathlib import Path
 
-import isobar
 import msgpack
 import numpy
 import pytest
 from conftest import PATIENCE, MiB, Node, wait_for, write_safetensors
+
+import isobar
 from isobar import _events, _wire
 
 

@@ -6,10 +6,11 @@ import importlib.util
 import os
 from pathlib import Path
 
-import isobar
 import numpy
 import pytest
 from conftest import MiB, Node, python, write_safetensors
+
+import isobar
 
 NO_TORCH = "torch is not installed: what the client does with it is not tested"
 has_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason=NO_TORCH)

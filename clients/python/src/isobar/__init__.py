@@ -32,6 +32,8 @@ from .errors import (
     Cancelled,
     Closed,
     Conflict,
+    CUDAError,
+    CUDAOutOfMemory,
     Disconnected,
     Forked,
     InternalError,
@@ -55,6 +57,8 @@ from .errors import (
 __all__ = [
     "Buffer",
     "Busy",
+    "CUDAError",
+    "CUDAOutOfMemory",
     "Cancelled",
     "Client",
     "Closed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -64,6 +65,9 @@ def library(framework: Framework) -> Any:
     """The module, or ImportError that says what to install."""
     if framework not in ("numpy", "torch"):
         raise ValueError(f"framework is numpy or torch, not {framework!r}")
+    found = sys.modules.get(framework)
+    if found is not None and not getattr(found.__spec__, "_initializing", False):
+        return found  # much the quickest, and this is asked for every tensor
     try:
         return importlib.import_module(framework)
     except ImportError as e:
@@ -76,7 +80,13 @@ def default_framework() -> Framework:
 
 
 def view(memory: memoryview, info: TensorInfo, framework: Framework, raw: bool) -> Any:
-    """An array over the tensor's bytes, without a copy.
+    """An array over the tensor's bytes, without a copy; see form."""
+    name, shape = form(info, framework, raw)
+    return of(memory, name, shape, framework)
+
+
+def form(info: TensorInfo, framework: Framework, raw: bool) -> tuple[str, tuple[int, ...]]:
+    """The library's name of the tensor's type, and its shape.
 
     With raw, elements that the library has no type for are unsigned integers of their width, and
     those narrower than a byte (or in blocks) a flat array of bytes.
@@ -84,7 +94,7 @@ def view(memory: memoryview, info: TensorInfo, framework: Framework, raw: bool) 
     width, numpy_name, torch_name, unsigned = _DTYPES.get(info.dtype, (0, "", "", "uint8"))
     lib = library(framework)
     name = numpy_name if framework == "numpy" else torch_name
-    shape: Sequence[int] = info.shape
+    shape = info.shape
     known = bool(name) and hasattr(lib, name) or name == "bool"
     if not known:
         if not raw:
@@ -94,23 +104,29 @@ def view(memory: memoryview, info: TensorInfo, framework: Framework, raw: bool) 
             width = 0
         if width == 0:
             name, shape = "uint8", (info.size_bytes,)
-    if width and _count(info.shape) * width != info.size_bytes:
+    if width and math.prod(info.shape) * width != info.size_bytes:
         raise ProtocolError(f"tensor {info.name!r}: {info.size_bytes} bytes are not {list(info.shape)} of {info.dtype}")
-    return of(memory, name, shape, framework)
+    return name, shape
+
+
+def fit(kind: Any, width: int, shape: Sequence[int] | None, size: int) -> tuple[int, ...]:
+    """The shape of an array of elements of a width over the beginning of size bytes; without one,
+    a flat one over as much of it as whole elements fit in."""
+    count = size // width if shape is None else math.prod(shape)
+    if count * width > size:
+        raise ValueError(f"{list(shape or ())} elements of {kind} do not fit into {size} bytes")
+    return (count,) if shape is None else tuple(shape)
 
 
 def of(memory: memoryview, dtype: Any, shape: Sequence[int] | None, framework: Framework) -> Any:
-    """An array of that type and shape over the beginning of memory; without a shape, a flat one
-    over as much of it as whole elements fit in."""
+    """An array of that type and shape over the beginning of memory; see fit."""
     lib = library(framework)
     if framework == "numpy":
         kind = lib.dtype(dtype)
     else:
         kind = getattr(lib, dtype) if isinstance(dtype, str) else dtype
-    count = memory.nbytes // kind.itemsize if shape is None else _count(shape)
-    if count * kind.itemsize > memory.nbytes:
-        raise ValueError(f"{list(shape or ())} elements of {kind} do not fit into {memory.nbytes} bytes")
-    wanted = (count,) if shape is None else tuple(shape)
+    wanted = fit(kind, kind.itemsize, shape, memory.nbytes)
+    count = math.prod(wanted)
     if count == 0:  # which neither takes from a buffer
         return lib.empty(wanted, dtype=kind)
     if framework == "numpy":
@@ -119,13 +135,6 @@ def of(memory: memoryview, dtype: Any, shape: Sequence[int] | None, framework: F
         # torch has no read-only tensors and warns of each; the documentation says it once.
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         return lib.frombuffer(memory, dtype=kind, count=count).reshape(wanted)
-
-
-def _count(shape: Sequence[int]) -> int:
-    n = 1
-    for d in shape:
-        n *= d
-    return n
 
 
 def _unsupported(info: TensorInfo, framework: Framework) -> str:

@@ -14,14 +14,19 @@ from . import _fork
 from ._control import DEFAULT_URL, Control, OnProgress, Options, Pending, Progress, shielded
 from ._events import Events
 from ._handles import Opening, Revocation, Subscription
+from ._memory import Dropped
 from ._objects import Buffer, Model, Operation, closed, revoked
 from ._pressure import Pressure, PressureWatch, look
+from ._progress import shown, size
 from ._session import Grant, Resumption, Session
 from .errors import Closed, Disconnected, IsobarError, NodeError
 
 log = logging.getLogger("isobar")
 
 Mode = Literal["ro", "rw"]
+
+# How many seconds a command may take before its progress is shown.
+_SHOWN_SOON = 0.2
 
 
 H = TypeVar("H", Buffer, Model)
@@ -152,10 +157,13 @@ class Client:
         self._check()
         return await look(self._control, device)
 
-    async def unload_model(self, name: str, *, device: str | None = None, force: bool = False, deadline: float | None = None) -> dict[str, Any]:
-        """Unloads a model; with force also from those who read it, who have deadline seconds to let go."""
+    async def unload_model(
+        self, name: str, *, device: str | None = None, to: str | None = None, force: bool = False, deadline: float | None = None
+    ) -> dict[str, Any]:
+        """Unloads a model: drops it, or moves it to main memory (to="ram"). With force also from
+        those who read it, who have deadline seconds to let go."""
         return await self.call(
-            "unload_model", {"name": name, "device_id": device, "force": force or None, "deadline_ms": _ms(deadline)}
+            "unload_model", {"name": name, "device_id": device, "to": to, "force": force or None, "deadline_ms": _ms(deadline)}
         )
 
     async def deallocate(self, allocation_id: str, *, force: bool = False, deadline: float | None = None) -> dict[str, Any]:
@@ -180,7 +188,7 @@ class Client:
         alignment: int | None = None,
         clear: bool = False,
         queue: float | None = None,
-        progress: OnProgress | None = None,
+        progress: OnProgress | bool | None = None,
         timeout: float | None = None,
         request_id: str = "",
     ) -> Opening[Buffer]:
@@ -191,6 +199,8 @@ class Client:
         ends with the buffer or this client's session; a persistent one (or one that is state, which
         survives moving) stays until it is deallocated by its id; one with a lease, in seconds, until
         it ends. Where waiting ends early, by timeout or by cancelling, the request is cancelled.
+
+        progress is called with a Progress while it waits; True shows that on standard error.
         """
         data = {
             "size_bytes": size_bytes, "device_id": device, "allocation_type": kind, "purpose": purpose, "class": "state" if state else None,
@@ -200,14 +210,15 @@ class Client:
         return Opening(self._allocate(data, persistent or state or lease is not None, progress, timeout, request_id))
 
     async def _allocate(
-        self, data: dict[str, Any], outlives: bool, progress: OnProgress | None, timeout: float | None, request_id: str
+        self, data: dict[str, Any], outlives: bool, progress: OnProgress | bool | None, timeout: float | None, request_id: str
     ) -> Buffer:
         self._check()
         session = self._only_session()
         if session is not None and not outlives:
             # From the first moment on: mapping would bind it too, but this process may die before.
             data["session_id"] = session.id
-        reply = await self._abandonable("allocate", data, progress, timeout, request_id)
+        with shown(progress, f"{size(data['size_bytes'])} of memory") as told:
+            reply = await self._abandonable("allocate", data, told, timeout, request_id)
         allocation = reply["allocation"]
         try:
             grant = await self._map(reply["handle"], allocation["allocation_id"], writable=True, private=False)
@@ -239,8 +250,9 @@ class Client:
         shared: bool = False,
         pinned: bool = False,
         priority: int = 0,
+        keep_warm: bool | None = None,
         queue: float | None = None,
-        progress: OnProgress | None = None,
+        progress: OnProgress | bool | None = None,
         timeout: float | None = None,
         request_id: str = "",
     ) -> Opening[Model]:
@@ -249,15 +261,20 @@ class Client:
         path is a file in one of the node's model roots, and may be absent for a model that the node
         knows. With offer the file is opened here, with this process's rights, and passed to the
         node. Where waiting ends early, by timeout or by cancelling, this request's load is cancelled.
+
+        keep_warm says whether a model of a GPU has a copy in main memory too (it does unless the
+        node is told otherwise), from which it comes back quickly. progress is called with a
+        Progress while it goes; True shows a bar on standard error.
         """
         data = {
             "name": name, "path": None if path is None else os.fspath(path), "device_id": device, "type": type, "shared": shared or None,
             "pinned": pinned or None, "priority": priority or None, "timeout_seconds": None if queue is None else max(0, round(queue)),
+            "keep_warm": keep_warm,
         }  # fmt: skip
         return Opening(self._load_model(data, offer, progress, timeout, request_id))
 
     async def _load_model(
-        self, data: dict[str, Any], offer: bool, progress: OnProgress | None, timeout: float | None, request_id: str
+        self, data: dict[str, Any], offer: bool, progress: OnProgress | bool | None, timeout: float | None, request_id: str
     ) -> Model:
         self._check()
         if offer:
@@ -265,7 +282,8 @@ class Client:
             session = self._only_session() or await self._session(self._default_socket())
             with path.open("rb") as f:
                 data["file_claim"] = await session.offer(path.name, f.fileno())
-        reply = await self._abandonable("load_model", data, progress, timeout, request_id)
+        with shown(progress, f"model {data['name']}") as told:
+            reply = await self._abandonable("load_model", data, told, timeout, request_id)
         handle = reply["handle"]
         allocation_id = reply["allocation_ids"][0]
         device = next((r["device_id"] for r in reply["model"]["residency"] if r["allocation_id"] == allocation_id), None)
@@ -290,7 +308,7 @@ class Client:
     async def _map(self, handle: Mapping[str, Any], allocation_id: str, *, writable: bool, private: bool) -> Grant:
         """Redeems the claim of a handle on the session of its node."""
         session = await self._session(handle["data_socket"])
-        return await session.map(handle["claim"], allocation_id, writable, private)
+        return await session.map(handle["claim"], allocation_id, handle["kind"], writable, private)
 
     def _hold(self, h: H) -> H:
         self._held.setdefault(h.allocation_id, []).append(h)
@@ -337,13 +355,14 @@ class Client:
     async def _release(self, grant: Grant, then: Callable[[], Awaitable[None]]) -> bool:
         """Unmaps a grant and tells the node; where views are alive, later."""
 
-        async def whole() -> None:
-            await grant.session.unmap(grant)
+        async def whole() -> bool:
+            if not await grant.session.unmap(grant):
+                return False
             await then()
-
-        if grant.drop():
-            await whole()
             return True
+
+        if grant.drop() is not Dropped.VIEWED:
+            return await whole()
         log.info("%s is closed, but views of it are alive: its memory is given back when they are gone", grant.allocation_id)
         self._background(whole())
         return False
@@ -440,7 +459,8 @@ class Client:
         request_id = request_id or str(uuid.uuid4())
         try:
             async with asyncio.timeout(timeout):
-                return await self._control.do(action, data, progress, request_id=request_id)
+                wait = _SHOWN_SOON if progress is not None else None
+                return await self._control.do(action, data, progress, request_id=request_id, wait=wait)
         except (asyncio.CancelledError, TimeoutError):
             if not self._closed:
                 self._background(self._abandon(action, request_id))

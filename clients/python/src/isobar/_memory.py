@@ -1,17 +1,19 @@
 """Grants in this process's memory.
 
 A :class:`Region` is what a kind of memory (the ``kind`` of a handle) makes of the segments of a
-grant. RAM is mapped here; another kind is one more class in :data:`KINDS`.
+grant. RAM is mapped here, a GPU's memory by :mod:`isobar._vram`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import mmap
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
 from . import _arrays
@@ -44,12 +46,46 @@ class Segment:
         return s
 
 
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """What a claim has brought: segments, whose descriptors are the receiver's, and how to map
+    them. private: what this process writes becomes its own, where the memory has that."""
+
+    segments: list[Segment]
+    writable: bool
+    private: bool
+    device_uuid: str = ""
+
+
+class Dropped(Enum):
+    """What has become of a region that was dropped."""
+
+    GONE = "unmapped"
+    GOING = "unmapped soon, without anybody doing anything"
+    VIEWED = "mapped until the last view of it dies"
+
+
+Gone = Callable[[BaseException | None], None]
+
+
 class Region(Protocol):
     """A mapped grant."""
 
     @property
+    def proved(self) -> bool:
+        """Whether the node sees by itself that the memory is unmapped."""
+
+    @property
+    def private(self) -> bool:
+        """Whether what this process writes to read-only memory becomes its own."""
+
+    @property
     def open(self) -> bool:
         """False once dropped."""
+
+    @property
+    def framework(self) -> Framework:
+        """Whose arrays the memory is shown as unless the program chooses."""
 
     def memory(self) -> memoryview:
         """All bytes, one after the other, as a new view."""
@@ -57,12 +93,15 @@ class Region(Protocol):
     def array(self, dtype: Any, shape: tuple[int, ...] | None, framework: Framework) -> Any:
         """The bytes as an array: all, or as many as the shape wants."""
 
-    def tensor(self, info: TensorInfo, framework: Framework, raw: bool) -> Any:
-        """A tensor of a model, as an array."""
+    def tensors(self, infos: Sequence[TensorInfo], framework: Framework, raw: bool) -> list[Any]:
+        """Tensors of a model, as arrays."""
 
-    def drop(self, gone: Callable[[], None]) -> bool:
-        """Lets go of the memory. True if it is unmapped now; else views of it are alive, and gone
-        is called, from any thread, when the last one has died."""
+    def drop(self, gone: Gone) -> Dropped:
+        """Lets go of the memory. Unless it is unmapped now, gone is called, from any thread, when
+        it is; with an error if it stays mapped for as long as the process lives."""
+
+    def forked(self) -> None:
+        """Lets go of the memory in a forked child."""
 
 
 class RAM:
@@ -73,13 +112,15 @@ class RAM:
     holds it, and no descriptor stays open.
     """
 
+    proved = True
+
     def __init__(self, segments: list[Segment], writable: bool, private: bool) -> None:
         """Takes over the descriptors. private: pages that this process writes become its own."""
         self._map: mmap.mmap | None = None
         self._views: list[tuple[int, int]] = []  # where each segment's bytes begin, and how many
         self._readonly = not writable
         # torch has no read-only tensors: what it writes to private pages stays here.
-        self._private = private
+        self.private = private
         try:
             self._lay(segments, mmap.PROT_READ | (mmap.PROT_WRITE if writable or private else 0))
         finally:
@@ -104,7 +145,7 @@ class RAM:
             -1, at, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
         )
         base = ctypes.addressof(ctypes.c_char.from_buffer(range_))
-        flags = _MAP_FIXED | (mmap.MAP_PRIVATE | _MAP_NORESERVE if self._private else mmap.MAP_SHARED)
+        flags = _MAP_FIXED | (mmap.MAP_PRIVATE | _MAP_NORESERVE if self.private else mmap.MAP_SHARED)
         for (where, start, length), s in zip(places, segments, strict=True):
             _mmap_fixed(base + where, length, protection, flags, s.fd, start)
         self._map = range_
@@ -112,6 +153,10 @@ class RAM:
     @property
     def open(self) -> bool:
         return self._map is not None
+
+    @property
+    def framework(self) -> Framework:
+        return _arrays.default_framework()
 
     def _view(self, at: int, size: int, writable: bool) -> memoryview:
         m = self._map
@@ -138,7 +183,10 @@ class RAM:
     def array(self, dtype: Any, shape: tuple[int, ...] | None, framework: Framework) -> Any:
         return _arrays.of(self._whole(self._writable(framework)), dtype, shape, framework)
 
-    def tensor(self, info: TensorInfo, framework: Framework, raw: bool) -> Any:
+    def tensors(self, infos: Sequence[TensorInfo], framework: Framework, raw: bool) -> list[Any]:
+        return [self._tensor(i, framework, raw) for i in infos]
+
+    def _tensor(self, info: TensorInfo, framework: Framework, raw: bool) -> Any:
         if not 0 <= info.segment < len(self._views):
             raise ProtocolError(f"tensor {info.name!r} lies in segment {info.segment} of {len(self._views)}")
         at, size = self._views[info.segment]
@@ -147,18 +195,25 @@ class RAM:
         return _arrays.view(self._view(at + info.offset, info.size_bytes, self._writable(framework)), info, framework, raw)
 
     def _writable(self, framework: Framework) -> bool:
-        return not self._readonly or self._private and framework == "torch"
+        return not self._readonly or self.private and framework == "torch"
 
-    def drop(self, gone: Callable[[], None]) -> bool:
+    def drop(self, gone: Gone) -> Dropped:
         m, self._map = self._map, None
         if m is None:
-            return True
+            return Dropped.GONE
         try:
             m.close()
-            return True
+            return Dropped.GONE
         except BufferError:
-            weakref.finalize(m, gone).atexit = False
-            return False
+            weakref.finalize(m, gone, None).atexit = False
+            return Dropped.VIEWED
+
+    def forked(self) -> None:
+        self.drop(_nothing)
+
+
+def _nothing(_: BaseException | None) -> None:
+    pass
 
 
 class _Libc:
@@ -179,16 +234,25 @@ def _mmap_fixed(address: int, length: int, protection: int, flags: int, fd: int,
         raise OSError(code, f"mmap of {length} bytes: {os.strerror(code)}")
 
 
-Opener = Callable[[list[Segment], bool, bool], Region]
-
-# The kinds of memory that can be mapped: how to map each. A GPU's memory would be another.
-KINDS: dict[str, Opener] = {"memfd": RAM}
+_KINDS = ("memfd", "cuda_vmm")
 
 
-def opener(kind: object) -> Opener:
-    """How to map that kind of handle; UnsupportedMemory if this client cannot."""
-    found = KINDS.get(kind) if isinstance(kind, str) else None
-    if found is None:
-        where = "memory of a GPU" if kind == "cuda_vmm" else "an unknown kind of memory"
-        raise UnsupportedMemory(f"the grant is {where} ({kind!r}); this version of the client maps {', '.join(KINDS)} alone")
-    return found
+async def prepare(kind: object) -> None:
+    """What is to be done before memory of that kind of handle can be mapped; UnsupportedMemory if
+    this process cannot."""
+    if kind not in _KINDS:
+        raise UnsupportedMemory(f"the grant is an unknown kind of memory ({kind!r}); this version of the client maps {', '.join(_KINDS)}")
+    if kind == "cuda_vmm":
+        from . import _vram  # not before there is need of it
+
+        if not _vram.prepared():
+            await asyncio.to_thread(_vram.prepare)
+
+
+async def open_region(kind: object, mapped: Mapped) -> Region:
+    """Maps a grant of a kind that was prepared. The descriptors are closed, whatever happens."""
+    if kind == "cuda_vmm":
+        from . import _vram
+
+        return await _vram.open(mapped)
+    return RAM(mapped.segments, mapped.writable, mapped.private)

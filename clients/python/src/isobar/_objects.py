@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._arrays import Framework, TensorInfo, default_framework, library
+from ._arrays import Framework, TensorInfo, library
 from ._control import OnProgress, Progress
 from ._session import Grant
 from .errors import Closed, IsobarError, Revoked
@@ -73,7 +73,8 @@ class Buffer(_Held):
 
     @property
     def memory(self) -> memoryview:
-        """The bytes, as a new view: writing to it writes to the granted memory."""
+        """The bytes, as a new view: writing to it writes to the granted memory. Of a GPU there is
+        none (UnsupportedMemory): torch shows it."""
         return self._live().region.memory()
 
     def numpy(self, dtype: Any = "uint8", shape: tuple[int, ...] | None = None) -> Any:
@@ -93,8 +94,9 @@ class Buffer(_Held):
 
     async def close(self, force: bool = False) -> bool:
         """Lets go of the memory. True if nothing of it is mapped any more; False while views of
-        it are alive: then the rest happens when the last one dies. force takes the memory from
-        other processes too that map it; without it they are an error (InUse)."""
+        it are alive: then the rest happens when the last one dies. Of a GPU's memory it waits for
+        the GPU's work first. force takes the memory from other processes too that map it; without
+        it they are an error (InUse)."""
         return await self._client._close_buffer(self, force)
 
     async def __aenter__(self) -> Buffer:
@@ -114,7 +116,7 @@ class Model(_Held):
         self.device_id = device_id
         self._reference = reference_id
         self._given: list[dict[str, Any]] = []
-        self._modules: list[tuple[weakref.ref[Any], list[str]]] = []
+        self._modules: list[tuple[weakref.ref[Any], set[str]]] = []
 
     @property
     def tensor_infos(self) -> tuple[TensorInfo, ...]:
@@ -127,14 +129,15 @@ class Model(_Held):
 
         numpy has no type for bfloat16 and 8-bit floats (UnsupportedDtype): raw gives such tensors
         as unsigned integers. numpy arrays are read-only. torch has no read-only tensors: pages
-        that are written to become this process's own, and nobody else sees that.
+        that are written to become this process's own, and nobody else sees that. On a GPU, where
+        only torch has tensors, a write ends this process's CUDA context: clone what is to change.
 
         The dict is emptied when the model is closed or revoked, so that it does not hold the memory.
         """
         grant = self._live()
-        chosen = framework or default_framework()
+        chosen = framework or grant.region.framework
         library(chosen)
-        out = {t.name: grant.region.tensor(t, chosen, raw) for t in grant.tensors}
+        out = dict(zip((t.name for t in grant.tensors), grant.region.tensors(grant.tensors, chosen, raw), strict=True))
         self._given.append(out)
         if self._why is not None:  # since a moment ago, on another thread
             out.clear()
@@ -146,24 +149,39 @@ class Model(_Held):
         grant = self._live()
         for t in grant.tensors:
             if t.name == name:
-                return grant.region.tensor(t, framework or default_framework(), raw)
+                return grant.region.tensors([t], framework or grant.region.framework, raw)[0]
         raise KeyError(name)
 
-    def load_into(self, module: Any, *, strict: bool = True, prefix: str = "") -> Any:
+    def load_into(self, module: Any, *, strict: bool = True, prefix: str = "", share_buffers: bool = False) -> Any:
         """Makes a torch module's parameters and buffers those of the model, without a copy; its own
         are let go. Of tensors whose names begin with prefix, the rest of the name is meant. Returns
         the module.
+
+        On a GPU nothing may write to the model's memory, and modules write to their buffers
+        (running statistics, caches): so buffers are copied there, unless share_buffers is true,
+        as modules want it that keep quantised weights in buffers. What the model does not have of
+        the module and lies in main memory is moved to the GPU.
 
         When the model is closed or revoked, what was assigned is replaced by meta tensors: using
         the module is an error then, and its memory is free.
         """
         grant = self._live()
-        library("torch")
-        state = {
-            t.name[len(prefix) :]: grant.region.tensor(t, "torch", False) for t in grant.tensors if t.name.startswith(prefix)
-        }
+        torch = library("torch")
+        infos = [t for t in grant.tensors if t.name.startswith(prefix)]
+        state = dict(zip((t.name[len(prefix) :] for t in infos), grant.region.tensors(infos, "torch", False), strict=True))
+        names = set(state)
+        if not grant.region.private and not share_buffers:
+            for name in names & {name for name, _ in module.named_buffers()}:
+                state[name] = state[name].clone()
+                names.discard(name)
         module.load_state_dict(state, strict=strict, assign=True)
-        self._modules.append((weakref.ref(module), list(state)))
+        devices = {t.device for t in state.values()}
+        if len(devices) == 1 and (device := devices.pop()).type != "cpu":
+            _move(torch, module, device)
+        self._modules.append((weakref.ref(module), names))
+        if self._why is not None:  # since a moment ago, on another thread
+            _empty(module, names)
+            raise self._why
         return module
 
     def _end(self, why: IsobarError) -> None:
@@ -175,7 +193,7 @@ class Model(_Held):
         for ref, names in modules:
             module = ref()
             if module is not None:
-                _empty(module, set(names))
+                _empty(module, names)
 
     def __repr__(self) -> str:
         return f"<isobar model {self.name!r} {self.size_bytes} bytes on {self.device_id}{', closed' if self.closed else ''}>"
@@ -190,6 +208,18 @@ class Model(_Held):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _move(torch: Any, module: Any, device: Any) -> None:
+    """Moves what a module has in main memory."""
+    with torch.no_grad():
+        for part in module.modules():
+            for p in part.parameters(recurse=False):
+                if p.device.type == "cpu":
+                    p.data = p.data.to(device)
+            for name, b in part._buffers.items():
+                if b is not None and b.device.type == "cpu":
+                    part._buffers[name] = b.to(device)
 
 
 def _empty(module: Any, names: set[str]) -> None:

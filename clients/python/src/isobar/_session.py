@@ -17,7 +17,7 @@ from typing import Any
 
 from . import _fork
 from ._arrays import TensorInfo
-from ._memory import Region, Segment, opener
+from ._memory import Dropped, Mapped, Region, Segment, open_region, prepare
 from ._version import __version__
 from ._wire import Connection, Frame
 from .errors import Closed, Disconnected, IsobarError, NodeError, ProtocolError, node_error
@@ -25,6 +25,7 @@ from .errors import Closed, Disconnected, IsobarError, NodeError, ProtocolError,
 log = logging.getLogger("isobar")
 
 _HELLO_SECONDS = 10.0
+_GOODBYE_SECONDS = 5.0
 _RETRY_FROM, _RETRY_TO = 0.005, 1.0
 
 
@@ -40,29 +41,36 @@ class Grant:
         self.tensors = tensors
         self.gone = asyncio.Event()  # nothing of it is mapped any more
         self.told = False  # the node knows that
-        self._dropped = False
+        self._dropped: Dropped | None = None
+        self._ended = asyncio.Event()  # gone, or never to be
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
 
-    def drop(self) -> bool:
-        """Lets go; True once nothing is mapped. Else gone is set when the last view has died."""
-        if not self._dropped:
-            self._dropped = True
-            if self.region.drop(self._freed):
+    def drop(self) -> Dropped:
+        """Lets go. Unless nothing is mapped now, gone is set when that has come."""
+        if self._dropped is None:
+            self._dropped = self.region.drop(self._end)
+            if self._dropped is Dropped.GONE:
                 self._set_gone()
+        return Dropped.GONE if self.gone.is_set() else self._dropped
+
+    async def dropped(self) -> bool:
+        """Waits until nothing is mapped; False if that will not be."""
+        await self._ended.wait()
         return self.gone.is_set()
 
-    def _freed(self) -> None:
+    def _end(self, error: BaseException | None) -> None:
         if os.getpid() != self._pid:
             return
         try:
-            self._loop.call_soon_threadsafe(self._set_gone)
+            self._loop.call_soon_threadsafe(self._ended.set if error else self._set_gone)
         except RuntimeError:
             pass  # the loop is closed, and the session over
 
     def _set_gone(self) -> None:
         self.session.forget(self)
         self.gone.set()
+        self._ended.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,8 @@ class Session:
         # Mappings by grant: one may be mapped several times, which is one mapping to the node.
         self.held: dict[str, list[Grant]] = {}
         self._coming: Counter[str] = Counter()  # maps that are on their way
+        self._opening: Counter[str] = Counter()  # of these, the node has answered
+        self._landed = asyncio.Condition()  # fewer are
         self._name = name
         self._token = ""
         self._on_revoke = on_revoke
@@ -130,19 +140,20 @@ class Session:
 
     # Requests
 
-    async def map(self, claim: str, allocation_id: str, writable: bool, private: bool) -> Grant:
+    async def map(self, claim: str, allocation_id: str, kind: object, writable: bool, private: bool) -> Grant:
         """Redeems a claim on a grant, maps it, and keeps it until it is unmapped or revoked."""
+        await prepare(kind)
+        answer: dict[str, Any] = {}
         segments: list[Segment] = []
         tensors: list[TensorInfo] = []
-        grants: list[Grant] = []
 
         def take(frame: Frame) -> bool:
             body = frame.body
             _expect(body, "mapped")
             if body.get("allocation_id") != allocation_id:
                 raise ProtocolError(f"a claim on {allocation_id} brought {body.get('allocation_id')}")
-            more = bool(body.get("more"))
-            open_region = opener(body.get("kind"))
+            if body.get("kind") != kind:
+                raise ProtocolError(f"a claim on {kind!r} brought {body.get('kind')!r}")
             for s in body.get("segments") or ():
                 fd = frame.take(s.get("fd"))
                 try:
@@ -151,13 +162,11 @@ class Session:
                     os.close(fd)
                     raise
             tensors.extend(TensorInfo.parse(t) for t in body.get("tensors") or ())
-            if not more:
-                mine = segments.copy()
-                segments.clear()  # the region closes them
-                grant = Grant(self, body, open_region(mine, writable, private), tensors)
-                self.held.setdefault(allocation_id, []).append(grant)
-                grants.append(grant)
-            return not more
+            if not body.get("more"):
+                answer.update(body)
+                self._opening[allocation_id] += 1  # from here on it is held
+                return True
+            return False
 
         self._coming[allocation_id] += 1
         try:
@@ -165,26 +174,59 @@ class Session:
         except BaseException as e:
             for s in segments:
                 os.close(s.fd)
-            self._came(allocation_id)
-            if grants:  # mapped in the moment in which the caller gave up
-                self._background(self.unmap(grants[0]))
-            elif not isinstance(e, (NodeError, asyncio.CancelledError)):
+            await self._came(allocation_id, bool(answer))
+            # An answer that comes later is discarded, and the node told then.
+            if answer or not isinstance(e, (NodeError, asyncio.CancelledError)):
                 self._let_go(allocation_id)
             raise
-        self._came(allocation_id)
-        return grants[0]
+        opening = asyncio.ensure_future(
+            self._open(answer, tensors, Mapped(segments, writable, private, str(answer.get("device_uuid") or "")))
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._background(self._close_again(opening))
+            raise
 
-    def _came(self, allocation_id: str) -> None:
-        self._coming[allocation_id] -= 1
-        if not self._coming[allocation_id]:
-            del self._coming[allocation_id]
+    async def _open(self, answer: dict[str, Any], tensors: list[TensorInfo], mapped: Mapped) -> Grant:
+        allocation_id: str = answer["allocation_id"]
+        grant: Grant | None = None
+        try:
+            grant = Grant(self, answer, await open_region(answer["kind"], mapped), tensors)
+            self.held.setdefault(allocation_id, []).append(grant)
+        finally:
+            await self._came(allocation_id, True)
+            if grant is None:
+                self._let_go(allocation_id)
+        if self._closed is not None:
+            grant.drop()
+            raise self._closed
+        return grant
 
-    async def unmap(self, grant: Grant) -> None:
-        """Lets go, waits for the last view to die, and tells the node."""
-        grant.drop()
-        await grant.gone.wait()
-        if grant.told or self._closed is not None or self._maps(grant.allocation_id):
+    async def _close_again(self, opening: asyncio.Future[Grant]) -> None:
+        """Lets go of what was mapped for nobody."""
+        try:
+            grant = await opening
+        except (IsobarError, OSError):
             return
+        await self.unmap(grant)
+
+    async def _came(self, allocation_id: str, answered: bool) -> None:
+        for counter in (self._coming, self._opening) if answered else (self._coming,):
+            counter[allocation_id] -= 1
+            if not counter[allocation_id]:
+                del counter[allocation_id]
+        async with self._landed:
+            self._landed.notify_all()
+
+    async def unmap(self, grant: Grant) -> bool:
+        """Lets go, waits for the last view to die, and tells the node. False if the memory stays
+        mapped as long as this process lives."""
+        grant.drop()
+        if not await grant.dropped():
+            return False
+        if grant.told or self._closed is not None or self._maps(grant.allocation_id):
+            return True
         grant.told = True
         try:
             await self._ask({"type": "unmap", "allocation_id": grant.allocation_id}, _only("unmapped"))
@@ -193,6 +235,7 @@ class Session:
         except NodeError as e:
             if e.code != "ALLOCATION_NOT_FOUND":  # which has ended meanwhile
                 raise
+        return True
 
     def _maps(self, allocation_id: str) -> bool:
         """Whether something of the grant is mapped, or will be."""
@@ -205,6 +248,9 @@ class Session:
             mine.remove(grant)
         if not mine:
             self.held.pop(grant.allocation_id, None)
+
+    def _holds(self) -> list[str]:
+        return sorted({*self.held, *self._opening})
 
     def _all(self) -> list[Grant]:
         return [g for mine in self.held.values() for g in mine]
@@ -228,18 +274,29 @@ class Session:
 
     async def close(self) -> None:
         """Ends the session and lets go of everything; views that are alive stay valid."""
+        await self._say_goodbye()
         self._shut(Closed("the client is closed"))
         tasks = [t for t in self._tasks if t is not asyncio.current_task()]
         for t in tasks:
             t.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _say_goodbye(self) -> None:
+        """Unmaps what the node does not see unmapped, and says so as long as there is a session."""
+        going = [g for g in self._all() if not g.region.proved and g.drop() is Dropped.GOING]
+        if going and self._conn is not None:
+            work = [asyncio.ensure_future(self.unmap(g)) for g in going]
+            await asyncio.wait(work, timeout=_GOODBYE_SECONDS)
+            for w in work:
+                w.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+
     def forked(self) -> None:
         for conn in (self._conn, self._dialing):
             if conn is not None:
                 _fork.silence(conn.fileno())
         for g in self._all():
-            g.region.drop(_nothing)
+            g.region.forked()
 
     # Connection
 
@@ -276,9 +333,9 @@ class Session:
         hello: dict[str, Any] = {"type": "hello", "id": 0, "client": self._name, "version": __version__}
         if self.id:
             # To hold nothing is a word too.
-            hello |= {"session_id": self.id, "resume_token": self._token, "held": sorted(self.held)}
-        elif self.held:  # of a session that has ended
-            hello["held"] = sorted(self.held)
+            hello |= {"session_id": self.id, "resume_token": self._token, "held": self._holds()}
+        elif self._holds():  # of a session that has ended
+            hello["held"] = self._holds()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending[0] = _Request(take, done)
         try:
@@ -407,11 +464,15 @@ class Session:
     async def _revoked(self, conn: Connection, body: dict[str, Any]) -> None:
         allocation_id = str(body.get("allocation_id"))
         await self._on_revoke(allocation_id, (body.get("deadline_ms") or 0) / 1000, str(body.get("reason") or ""))
-        for grant in list(self.held.get(allocation_id, ())):
-            grant.drop()
-        for grant in list(self.held.get(allocation_id, ())):
-            await grant.gone.wait()
-            grant.told = True
+        while self._maps(allocation_id):
+            mine = list(self.held.get(allocation_id, ()))
+            for grant in mine:
+                grant.drop()
+            for grant in mine:
+                await grant.gone.wait()
+                grant.told = True
+            async with self._landed:
+                await self._landed.wait_for(lambda: allocation_id in self.held or allocation_id not in self._coming)
         if self._conn is not None:  # after a reconnection hello has said it, or another word does no harm
             number = body.get("id") if self._conn is conn else 0
             self._conn.send({"type": "unmapped", "id": number, "allocation_id": allocation_id})
@@ -439,6 +500,3 @@ def _only(kind: str) -> Callable[[Frame], bool]:
 
     return take
 
-
-def _nothing() -> None:
-    pass

@@ -161,7 +161,8 @@ class Buffer(_Held):
 
     @property
     def memory(self) -> memoryview:
-        """The bytes, as a new view: writing to it writes to the granted memory."""
+        """The bytes, as a new view: writing to it writes to the granted memory. Of a GPU there is
+        none (UnsupportedMemory): torch shows it."""
         return self._inner.memory
 
     def numpy(self, dtype: Any = "uint8", shape: tuple[int, ...] | None = None) -> Any:
@@ -177,8 +178,9 @@ class Buffer(_Held):
 
     def close(self, force: bool = False) -> bool:
         """Lets go of the memory. True if nothing of it is mapped any more; False while views of
-        it are alive: then the rest happens when the last one dies. force takes the memory from
-        other processes too that map it; without it they are an error (InUse)."""
+        it are alive: then the rest happens when the last one dies. Of a GPU's memory it waits for
+        the GPU's work first. force takes the memory from other processes too that map it; without
+        it they are an error (InUse)."""
         return self._thread.run(self._inner.close(force))
 
     def __enter__(self) -> Buffer:
@@ -216,7 +218,8 @@ class Model(_Held):
 
         numpy has no type for bfloat16 and 8-bit floats (UnsupportedDtype): raw gives such tensors
         as unsigned integers. numpy arrays are read-only. torch has no read-only tensors: pages
-        that are written to become this process's own, and nobody else sees that.
+        that are written to become this process's own, and nobody else sees that. On a GPU, where
+        only torch has tensors, a write ends this process's CUDA context: clone what is to change.
 
         The dict is emptied when the model is closed or revoked, so that it does not hold the memory.
         """
@@ -226,15 +229,20 @@ class Model(_Held):
         """One tensor; KeyError if the model has none of that name."""
         return self._inner.tensor(name, framework, raw=raw)
 
-    def load_into(self, module: Any, *, strict: bool = True, prefix: str = "") -> Any:
+    def load_into(self, module: Any, *, strict: bool = True, prefix: str = "", share_buffers: bool = False) -> Any:
         """Makes a torch module's parameters and buffers those of the model, without a copy; its own
         are let go. Of tensors whose names begin with prefix, the rest of the name is meant. Returns
         the module.
 
+        On a GPU nothing may write to the model's memory, and modules write to their buffers
+        (running statistics, caches): so buffers are copied there, unless share_buffers is true,
+        as modules want it that keep quantised weights in buffers. What the model does not have of
+        the module and lies in main memory is moved to the GPU.
+
         When the model is closed or revoked, what was assigned is replaced by meta tensors: using
         the module is an error then, and its memory is free.
         """
-        return self._inner.load_into(module, strict=strict, prefix=prefix)
+        return self._inner.load_into(module, strict=strict, prefix=prefix, share_buffers=share_buffers)
 
     def close(self) -> bool:
         """Lets go of the model: the node may evict it when nobody else reads it. Returns what
@@ -337,10 +345,11 @@ class Client:
         return self._thread.run(self._inner.pressure(device))
 
     def unload_model(
-        self, name: str, *, device: str | None = None, force: bool = False, deadline: float | None = None
+        self, name: str, *, device: str | None = None, to: str | None = None, force: bool = False, deadline: float | None = None
     ) -> dict[str, Any]:
-        """Unloads a model; with force also from those who read it, who have deadline seconds to let go."""
-        return self._thread.run(self._inner.unload_model(name, device=device, force=force, deadline=deadline))
+        """Unloads a model: drops it, or moves it to main memory (to="ram"). With force also from
+        those who read it, who have deadline seconds to let go."""
+        return self._thread.run(self._inner.unload_model(name, device=device, to=to, force=force, deadline=deadline))
 
     def deallocate(self, allocation_id: str, *, force: bool = False, deadline: float | None = None) -> dict[str, Any]:
         """Gives a grant back by its id."""
@@ -360,7 +369,7 @@ class Client:
         alignment: int | None = None,
         clear: bool = False,
         queue: float | None = None,
-        progress: OnProgress | None = None,
+        progress: OnProgress | bool | None = None,
         timeout: float | None = None,
         request_id: str = "",
     ) -> Buffer:
@@ -371,6 +380,8 @@ class Client:
         ends with the buffer or this client's session; a persistent one (or one that is state, which
         survives moving) stays until it is deallocated by its id; one with a lease, in seconds, until
         it ends. Where waiting ends early, by timeout or by an interrupt, the request is cancelled.
+
+        progress is called with a Progress while it waits; True shows that on standard error.
         """
 
         async def work() -> _objects.Buffer:
@@ -401,8 +412,9 @@ class Client:
         shared: bool = False,
         pinned: bool = False,
         priority: int = 0,
+        keep_warm: bool | None = None,
         queue: float | None = None,
-        progress: OnProgress | None = None,
+        progress: OnProgress | bool | None = None,
         timeout: float | None = None,
         request_id: str = "",
     ) -> Model:
@@ -411,12 +423,16 @@ class Client:
         path is a file in one of the node's model roots, and may be absent for a model that the node
         knows. With offer the file is opened here, with this process's rights, and passed to the
         node. Where waiting ends early, by timeout or by an interrupt, this request's load is cancelled.
+
+        keep_warm says whether a model of a GPU has a copy in main memory too (it does unless the
+        node is told otherwise), from which it comes back quickly. progress is called with a
+        Progress while it goes; True shows a bar on standard error.
         """
 
         async def work() -> _objects.Model:
             return await self._inner.load_model(
-                name, path, offer=offer, device=device, type=type, shared=shared, pinned=pinned, priority=priority, queue=queue,
-                progress=elsewhere_if(progress), timeout=timeout, request_id=request_id,
+                name, path, offer=offer, device=device, type=type, shared=shared, pinned=pinned, priority=priority,
+                keep_warm=keep_warm, queue=queue, progress=elsewhere_if(progress), timeout=timeout, request_id=request_id,
             )  # fmt: skip
 
         return Model(self._thread, self._thread.run(work()))

@@ -14,6 +14,7 @@ from .errors import Closed
 
 T = TypeVar("T")
 A = TypeVar("A")
+B = TypeVar("B")
 
 
 # Whether this thread runs a callback.
@@ -74,6 +75,6 @@ def elsewhere(callback: Callable[[A], object]) -> Callable[[A], Coroutine[Any, A
     return call
 
 
-def elsewhere_if(callback: OnProgress | None) -> OnProgress | None:
+def elsewhere_if(callback: B) -> OnProgress | B:
     """The same of a callback that there may be."""
-    return None if callback is None else elsewhere(callback)
+    return elsewhere(callback) if callable(callback) else callback

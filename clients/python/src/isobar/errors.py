@@ -108,7 +108,24 @@ class Forked(IsobarError):
 
 
 class UnsupportedMemory(IsobarError):
-    """The grant is of a kind of memory that this client cannot map, a GPU's for example."""
+    """This process cannot map the grant, or not show it so: the error says why, and what to do."""
+
+
+class CUDAError(IsobarError, RuntimeError):
+    """A call of the CUDA driver failed: ``call``, CUDA's ``code`` and its ``name``. After an error
+    that is ``sticky`` this process can use the GPU no more, and has to be started anew."""
+
+    def __init__(self, call: str, code: int, name: str = "", sticky: bool = False) -> None:
+        end = "; this process cannot use the GPU any more: start it anew" if sticky else ""
+        super().__init__(f"{call}: {name or f'CUDA error {code}'}{end}")
+        self.call, self.code, self.name, self.sticky = call, code, name, sticky
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.call, self.code, self.name, self.sticky)
+
+
+class CUDAOutOfMemory(CUDAError, MemoryError):
+    """The CUDA driver has no memory or addresses left to map a grant with. Nothing is mapped."""
 
 
 class UnsupportedDtype(IsobarError, TypeError):

@@ -1,0 +1,186 @@
+"""Grants in the memory of a GPU (handles of the kind cuda_vmm).
+
+Tensors show the memory itself, and hold it. It is unmapped when three things are true: nobody
+wants it any more (:meth:`VRAM.drop`), no tensor of it is alive, and the GPU has done all work
+that this process had given it by then. The node hears ``unmapped`` after that, which is all the
+proof of release that a GPU has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from . import _arrays, _cuda, _dlpack
+from ._arrays import Framework, TensorInfo
+from ._memory import Dropped, Gone, Mapped
+from .errors import Closed, ProtocolError, UnsupportedMemory
+
+log = logging.getLogger("isobar")
+
+
+def prepare() -> None:
+    """Loads the driver; UnsupportedMemory if this process cannot use a GPU. May take 0.1 s."""
+    _cuda.driver()
+
+
+def prepared() -> bool:
+    """Whether prepare has nothing to do."""
+    return _cuda.started()
+
+
+async def open(mapped: Mapped) -> VRAM:
+    """Maps a grant; takes over its descriptors."""
+    try:
+        for n, s in enumerate(mapped.segments):
+            # A handle is mapped whole: what is the grant's in it must not leave a hole between two.
+            if n > 0 and s.offset or n < len(mapped.segments) - 1 and s.offset + s.size_bytes != s.segment_bytes:
+                raise ProtocolError(f"segment {n} of a grant in several is not all the grant's")
+        gpu = _cuda.driver().gpu(mapped.device_uuid)
+        parts = [(s.fd, s.segment_bytes) for s in mapped.segments]
+        range_ = await asyncio.wrap_future(gpu.control.submit(lambda: gpu.map(parts, mapped.writable)))
+    finally:
+        for s in mapped.segments:
+            os.close(s.fd)
+    return VRAM(gpu, range_, mapped)
+
+
+class VRAM:
+    """Segments of a GPU's memory, in one range of its addresses.
+
+    Weights are mapped so that this process cannot write to them: other processes read the same
+    bytes, and a GPU has no private pages. A write is an error that ends this process's CUDA
+    context, and nobody else's.
+    """
+
+    private = False
+    proved = False  # the kernel does not see who maps it: the node goes by what we say
+
+    def __init__(self, gpu: _cuda.GPU, range_: _cuda.Range, mapped: Mapped) -> None:
+        self.views: set[int] = set()
+        self._gpu = gpu
+        self._range = range_
+        self._places: list[tuple[int, int]] = []  # where each segment's bytes begin, and how many
+        at = range_.address
+        for s in mapped.segments:
+            self._places.append((at + s.offset, s.size_bytes))
+            at += s.segment_bytes
+        self._size = sum(n for _, n in self._places)
+        self._pid = os.getpid()
+        # A fake GPU's addresses are this process's own; what shows them as such is for tests.
+        self._host = gpu.driver.fake and os.environ.get("ISOBAR_FAKE_CUDA_VIEWS") == "host"
+        self._device = (_dlpack.CPU, 0) if self._host else (_dlpack.CUDA, gpu.ordinal)
+        self._gone: Gone | None = None
+        self._reaping = False
+
+    @property
+    def open(self) -> bool:
+        return self._gone is None
+
+    @property
+    def framework(self) -> Framework:
+        """numpy does not know GPUs."""
+        return _arrays.default_framework() if self._host else "torch"
+
+    # Views
+
+    def memory(self) -> memoryview:
+        return self._view(self._places[0][0], self._size)
+
+    def array(self, dtype: Any, shape: tuple[int, ...] | None, framework: Framework) -> Any:
+        if framework != "torch":
+            return _arrays.of(self._view(self._places[0][0], self._size), dtype, shape, framework)
+        torch = _arrays.library("torch")
+        kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        return self._shown(torch, [(self._places[0][0], kind, _arrays.fit(kind, kind.itemsize, shape, self._size))])[0]
+
+    def tensors(self, infos: Sequence[TensorInfo], framework: Framework, raw: bool) -> list[Any]:
+        if framework != "torch":
+            return [_arrays.view(self._view(self._place(i), i.size_bytes), i, framework, raw) for i in infos]
+        torch = _arrays.library("torch")
+        wanted = []
+        for i in infos:
+            name, shape = _arrays.form(i, framework, raw)
+            wanted.append((self._place(i), getattr(torch, name), shape))
+        return self._shown(torch, wanted)
+
+    def _place(self, info: TensorInfo) -> int:
+        if not 0 <= info.segment < len(self._places):
+            raise ProtocolError(f"tensor {info.name!r} lies in segment {info.segment} of {len(self._places)}")
+        start, size = self._places[info.segment]
+        if info.offset < 0 or info.size_bytes < 0 or info.offset > size - info.size_bytes:
+            raise ProtocolError(f"tensor {info.name!r} does not fit into segment {info.segment}")
+        return start + info.offset
+
+    def _shown(self, torch: Any, wanted: list[tuple[int, Any, tuple[int, ...]]]) -> list[Any]:
+        for at, dtype, _ in wanted:
+            if at % dtype.itemsize:
+                raise ProtocolError(f"{dtype} at {at % dtype.itemsize} bytes beside a whole element, which no GPU reads")
+        if not self._host and not torch.backends.cuda.is_built():
+            raise UnsupportedMemory("this torch is built without CUDA: install one that is, to use memory of a GPU with it")
+        made = _dlpack.tensors(torch, wanted, self._device, self)
+        # After the tensors are counted, so that nothing is unmapped between the two.
+        if self._gone is not None:
+            raise Closed("the memory is not mapped any more")
+        return made
+
+    def _view(self, at: int, size: int) -> memoryview:
+        if not self._host:
+            raise UnsupportedMemory(
+                f"the memory lies on {self._gpu.name}, where only the GPU reads it: take it as torch tensors, and copy with .cpu()"
+            )
+        shown = (ctypes.c_char * size).from_address(at)
+        key = id(shown)
+        self.views.add(key)
+        weakref.finalize(shown, self._died, key).atexit = False
+        if self._gone is not None:
+            raise Closed("the memory is not mapped any more")
+        view = memoryview(shown).cast("B")
+        return view if self._range.writable else view.toreadonly()
+
+    def _died(self, key: int) -> None:
+        self.views.discard(key)
+        self.seen()
+
+    # End
+
+    def drop(self, gone: Gone) -> Dropped:
+        if self._gone is None:
+            self._gone = gone
+            self.seen()
+        return Dropped.VIEWED if self.views else Dropped.GOING
+
+    def seen(self) -> None:
+        """A view has died, or nobody wants the memory any more."""
+        if self._gone is not None and not self.views and os.getpid() == self._pid:
+            self._gpu.reaper.submit(self._reap).add_done_callback(self._reaped)
+
+    def _reap(self) -> bool:
+        if self.views or self._reaping:
+            return False  # a view came, or this is being done already
+        self._reaping = True  # only the reaper comes here
+        self._gpu.wait()
+        self._range.unmap()
+        return True
+
+    def _reaped(self, work: Future[bool]) -> None:
+        e, gone = work.exception(), self._gone
+        if e is not None:
+            log.error("%d bytes of %s stay mapped until this process ends: %s", self._range.size_bytes, self._gpu.name, e)
+        if gone is not None and (e is not None or work.result()):
+            gone(e)
+
+    def forked(self) -> None:
+        """In a forked child, where CUDA does not work: nothing is unmapped there."""
+        self._gone = self._gone or _nothing
+
+
+def _nothing(_: BaseException | None) -> None:
+    pass
+
