@@ -33,22 +33,28 @@ NFPM        := $(TOOLS)/nfpm-$(NFPM_VERSION)
 .DEFAULT_GOAL := help
 # The steps of `make test` are in order, and the tests measure time.
 .NOTPARALLEL:
-.PHONY: help run build isobar bus-test test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab numa-lab conform package package-check tour tools tools-deploy promtool python python-client javascript clean need-go need-cc
+.PHONY: help run build isobar isobar-cuda bus-test bus-test-cuda test unit fmt fmt-check vet lint invariants fuzz bench soak pressure-lab numa-lab conform package package-check tour tools tools-deploy promtool python python-client javascript clean need-go need-cc
 
 help: ## list the targets
 	@echo "usage: make TARGET"
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: isobar ## build and start a node that drops everything when it ends (RUN_ARGS='--device ram:ram-0=1GiB' …)
+run: isobar isobar-cuda ## build and start a node that drops everything when it ends (RUN_ARGS='--device ram:ram-0=1GiB' …)
 	@exec bin/isobar run --ephemeral $(RUN_ARGS)
 
-build: isobar bus-test ## build bin/isobar and bin/bus-test: static, without a C compiler
+build: isobar isobar-cuda bus-test ## build bin/isobar and bin/bus-test, static, and bin/isobar-cuda with the driver of GPUs; without a C compiler
 
 isobar: need-go
 	$(GO_BUILD) -o bin/isobar ./cmd/node
 
+isobar-cuda: need-go
+	$(GO_BUILD) -tags cuda -o bin/isobar-cuda ./cmd/node
+
 bus-test: need-go
 	$(GO_BUILD) -o bin/bus-test ./cmd/bus-test
+
+bus-test-cuda: need-go ## build bin/bus-test-cuda, whose own nodes can use GPUs
+	$(GO_BUILD) -tags cuda -o bin/bus-test-cuda ./cmd/bus-test
 
 .PHONY: cuda-test
 cuda-test: need-go ## pack the tests of the GPU driver into bin/cuda.test.gz, to be run on a GPU host with ISOBAR_CUDA=real

@@ -53,6 +53,10 @@ type Config struct {
 
 	// Devices are the memory devices, at least one.
 	Devices []DeviceSpec
+	// GPUs says which GPUs of the machine become devices. CUDALibrary and NVMLLibrary are the
+	// names or paths of the driver's libraries, "" for NVIDIA's own.
+	GPUs                     GPUMode
+	CUDALibrary, NVMLLibrary string
 	// ForgetDevices are the ids of devices that are no longer there: what an earlier node
 	// granted on them is let go of instead of kept.
 	ForgetDevices []string
@@ -223,6 +227,8 @@ type DeviceKind string
 const (
 	DeviceRAM DeviceKind = "ram" // main memory, package device/hostram
 	DeviceSim DeviceKind = "sim" // a simulated GPU, package device/sim
+	// DeviceCUDA is a GPU of NVIDIA's, package device/cuda, in programs that have it (HasGPUs).
+	DeviceCUDA DeviceKind = "cuda"
 )
 
 // Type is the type of memory of a device of this kind.
@@ -230,7 +236,7 @@ func (k DeviceKind) Type() device.Type {
 	switch k {
 	case DeviceRAM:
 		return device.RAM
-	case DeviceSim:
+	case DeviceSim, DeviceCUDA:
 		return device.VRAM
 	}
 	return device.Unknown
@@ -241,9 +247,11 @@ type DeviceSpec struct {
 	Kind DeviceKind
 	// ID is the device's name on the wire, one token.
 	ID string
-	// Bytes is its size, a multiple of 2 MiB: of main memory how much the node may use, of a
-	// simulated device how much there is.
+	// Bytes is its size, a multiple of 2 MiB: of main memory and of a GPU how much the node may
+	// use (0: all of a GPU), of a simulated device how much there is.
 	Bytes int64
+	// GPU is the number or the UUID of a GPU; "" is the number at the end of ID.
+	GPU string
 	// Bound has main memory come from one NUMA node, NUMANode.
 	Bound    bool
 	NUMANode int

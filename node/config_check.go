@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -214,6 +215,11 @@ func (l *loader) checkModelRoots(c *Config) (text, fix string) {
 // checkDevices fills in the sizes that were left out, and demands that names differ
 // and that main memory is not promised twice.
 func (l *loader) checkDevices(c *Config) (text, fix string) {
+	if c.namesGPU() && !slices.ContainsFunc(c.Devices, func(d DeviceSpec) bool { return d.Kind != DeviceCUDA }) {
+		if text, fix := l.addMainMemory(c); text != "" {
+			return text, fix
+		}
+	}
 	if len(c.Devices) == 0 {
 		return "there is none", "give at least one: --device ram:ram-0"
 	}
@@ -233,6 +239,25 @@ func (l *loader) checkDevices(c *Config) (text, fix string) {
 		return text, fix
 	}
 	return l.checkMainMemory(c)
+}
+
+// addMainMemory has the devices of main memory that are there by default, beside the GPUs that
+// were named: models that leave a GPU go there.
+func (l *loader) addMainMemory(c *Config) (text, fix string) {
+	texts, _, err := defaultDevices(l.world, c)
+	if err != nil {
+		return err.Error(), "say how much it may be: --device ram:ram-0=4GiB"
+	}
+	var ram []DeviceSpec
+	for _, s := range texts {
+		d, err := ParseDevice(s)
+		if err != nil {
+			return err.Error(), ""
+		}
+		ram = append(ram, d)
+	}
+	c.Devices = append(ram, c.Devices...)
+	return "", ""
 }
 
 func (l *loader) checkMainMemory(c *Config) (text, fix string) {

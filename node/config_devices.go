@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -17,12 +19,14 @@ const deviceQuantum = 2 << 20
 // granularity of segments leave nothing to grant.
 const MinDeviceBytes = 16 << 20
 
-const deviceForm = "KIND:ID[@NODE][=SIZE][,bandwidth=SIZE][,latency=DURATION]"
+const deviceForm = "KIND:ID[@NODE][=SIZE][,bandwidth=SIZE][,latency=DURATION][,gpu=NUMBER|UUID]"
 
 // ParseDevice reads KIND:ID[@NODE][=SIZE], for a simulated device also
 // ,bandwidth=SIZE (a second) and ,latency=DURATION: ram:ram-0=20GiB,
-// sim:gpu-0=24GiB,bandwidth=25GB,latency=10us. ram:ram-1@1=8GiB is memory of NUMA node 1. The size is rounded down to 2 MiB;
-// without one Bytes is 0, which Load fills in for main memory.
+// sim:gpu-0=24GiB,bandwidth=25GB,latency=10us. ram:ram-1@1=8GiB is memory of NUMA node 1;
+// cuda:gpu-0=40GiB are 40 GiB of GPU 0, and cuda:big,gpu=GPU-c0ffee… is a GPU by its UUID. The
+// size is rounded down to 2 MiB; without one Bytes is 0: Load fills it in for main memory, and of
+// a GPU it means all.
 func ParseDevice(s string) (DeviceSpec, error) {
 	parts := strings.Split(strings.TrimSpace(s), ",")
 	head, size, sized := strings.Cut(parts[0], "=")
@@ -32,8 +36,8 @@ func ParseDevice(s string) (DeviceSpec, error) {
 	switch {
 	case !ok:
 		return d, fmt.Errorf("device %q: write it as %s, for example ram:ram-0=20GiB", s, deviceForm)
-	case d.Kind != DeviceRAM && d.Kind != DeviceSim:
-		return d, fmt.Errorf("device %q: the kind %q is unknown: choose ram or sim", s, d.Kind)
+	case d.Kind != DeviceRAM && d.Kind != DeviceSim && d.Kind != DeviceCUDA:
+		return d, fmt.Errorf("device %q: the kind %q is unknown: choose ram, cuda or sim", s, d.Kind)
 	case !schemas.ValidToken(d.ID) || d.ID == schemas.DeviceIDAll:
 		return d, fmt.Errorf("device %q: the id %q must be 1 to 63 lower-case letters, digits and dashes, such as %s-0, and not %q",
 			s, d.ID, d.Kind, schemas.DeviceIDAll)
@@ -66,6 +70,9 @@ func ParseDevice(s string) (DeviceSpec, error) {
 	if d.Kind == DeviceSim && d.Bytes == 0 {
 		return d, fmt.Errorf("device %q: a simulated device needs a size: sim:%s=24GiB", s, d.ID)
 	}
+	if d.Kind == DeviceCUDA && d.GPU == "" && strings.Trim(d.gpu(), "0123456789") != "" {
+		return d, fmt.Errorf("device %q: which GPU is it? Give it a number, as in cuda:gpu-0, or say so: cuda:%s,gpu=0", s, d.ID)
+	}
 	return d, nil
 }
 
@@ -81,6 +88,9 @@ func deviceID(s string) (string, error) {
 func (d *DeviceSpec) option(s string) error {
 	name, value, _ := strings.Cut(s, "=")
 	name = strings.TrimSpace(name)
+	if d.Kind == DeviceCUDA && name == "gpu" {
+		return d.whichGPU(strings.TrimSpace(value))
+	}
 	if d.Kind != DeviceSim {
 		return fmt.Errorf("option %q: only simulated devices have bandwidth and latency", name)
 	}
@@ -103,6 +113,18 @@ func (d *DeviceSpec) option(s string) error {
 	return nil
 }
 
+// whichGPU reads the number or UUID of a GPU.
+func (d *DeviceSpec) whichGPU(s string) error {
+	number, err := strconv.ParseUint(s, 10, 10)
+	if err == nil {
+		s = strconv.FormatUint(number, 10)
+	} else if _, err := uuid.Parse(strings.TrimPrefix(s, "GPU-")); err != nil {
+		return fmt.Errorf("gpu: %q is neither a GPU's number nor its UUID: nvidia-smi -L lists both", s)
+	}
+	d.GPU = s
+	return nil
+}
+
 // String is the form that ParseDevice reads.
 func (d DeviceSpec) String() string {
 	s := string(d.Kind) + ":" + d.ID
@@ -111,6 +133,9 @@ func (d DeviceSpec) String() string {
 	}
 	if d.Bytes != 0 {
 		s += "=" + ExactSize(d.Bytes)
+	}
+	if d.GPU != "" {
+		s += ",gpu=" + d.GPU
 	}
 	if d.BandwidthBytesPerSecond != 0 {
 		s += ",bandwidth=" + ExactSize(d.BandwidthBytesPerSecond)

@@ -19,6 +19,10 @@ const (
 	ConfigEnv = envPrefix + "CONFIG"
 )
 
+// fakeVariables begin with our prefix too: they are read by the library that stands in for a
+// GPU's driver in tests, package device/cuda/fake.
+const fakeVariables = envPrefix + "FAKE_CUDA_"
+
 // otherVariables begin with our prefix and are not settings.
 var otherVariables = []string{
 	ConfigEnv,
@@ -203,7 +207,7 @@ func (l *loader) readEnv() map[string]texts {
 	found := map[string]texts{}
 	for _, entry := range l.world.Environ {
 		name, value, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, envPrefix) || slices.Contains(otherVariables, name) {
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(otherVariables, name) || strings.HasPrefix(name, fakeVariables) {
 			continue
 		}
 		key := strings.ToLower(strings.TrimPrefix(name, envPrefix))

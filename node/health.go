@@ -19,6 +19,7 @@ const (
 	sourceHTTP   = "http/server"
 	sourceTraces = "traces/export"
 	sourceAbsent = "node/absent"
+	sourceGPUs   = "node/gpus"
 )
 
 // warned tells the log and whoever listens of a warning. It is called with the board

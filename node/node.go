@@ -23,8 +23,6 @@ import (
 	"github.com/isobar-project/isobar/dataplane"
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/device/hostmem"
-	"github.com/isobar-project/isobar/device/hostram"
-	"github.com/isobar-project/isobar/device/sim"
 	"github.com/isobar-project/isobar/device/stall"
 	"github.com/isobar-project/isobar/fdwire"
 	"github.com/isobar-project/isobar/health"
@@ -41,6 +39,8 @@ type Hooks struct {
 	Clock clock.Clock
 	// Drivers are used instead of those that Config.Devices names.
 	Drivers []device.Driver
+	// LoadGPUs opens the GPU driver by its two libraries; nil is what the program was built with.
+	LoadGPUs func(cudaLibrary, nvmlLibrary string) (device.Runtime, error)
 	// Tenants serves more than the default tenant, each under its own subjects; see
 	// bus.ServiceConfig.
 	Tenants map[string]string
@@ -73,6 +73,7 @@ type Node struct {
 	keeper  *keeper
 	ledgers *ledgers
 	watcher *fdwire.Watcher
+	gpus    *gpuBank // nil where none are wanted
 	bus     *bus.Bus
 	house   *actors.House
 	data    *dataplane.Server
@@ -113,6 +114,12 @@ func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
 			n.abandon()
 		}
 	}()
+	if w.LoadGPUs == nil {
+		w.LoadGPUs = loadGPUs
+	}
+	if w.Drivers == nil {
+		n.gpus = findGPUs(&n.cfg, w.LoadGPUs, w.Clock)
+	}
 	if err := makeDir(cfg.RuntimeDir, n.othersComeIn()); err != nil {
 		return nil, err
 	}
@@ -128,7 +135,7 @@ func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
 	if err := n.openTraces(); err != nil {
 		return nil, err
 	}
-	n.newFigures(deviceIDs(&cfg, w.Drivers))
+	n.newFigures(n.deviceIDs(w.Drivers))
 	if err := n.openBus(boot, w); err != nil {
 		return nil, err
 	}
@@ -163,13 +170,18 @@ func (n *Node) announce() {
 }
 
 // deviceIDs are the ids of the devices that will be opened.
-func deviceIDs(cfg *Config, drivers []device.Driver) []string {
+func (n *Node) deviceIDs(drivers []device.Driver) []string {
 	var ids []string
 	for _, d := range drivers {
 		ids = append(ids, d.Info().ID)
 	}
 	if drivers == nil {
-		for _, s := range cfg.Devices {
+		for _, s := range n.cfg.Devices {
+			if s.Kind != DeviceCUDA {
+				ids = append(ids, s.ID)
+			}
+		}
+		for _, s := range n.gpus.devices() {
 			ids = append(ids, s.ID)
 		}
 	}
@@ -291,36 +303,29 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 		ResumeGrace: n.cfg.ResumeGrace, KeepAnswers: n.cfg.KeepAnswers, MaxAnswers: n.cfg.MaxAnswers, MaxSessions: n.cfg.MaxSessions,
 		Overdue: n.cfg.RevokeOverdue, EndGrace: n.cfg.RevokeEndGrace, TenantOf: n.cfg.tenantOf(), Tenants: n.cfg.tenantNames(), UIDOf: n.cfg.uidOf(), UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit, Observer: &observer{n}, Warnings: n.board.List,
 	}
-	drivers := w.Drivers
-	specs := n.cfg.Devices
-	if drivers == nil {
-		for _, s := range specs {
-			d, err := openDriver(s, w.Clock)
-			if err != nil {
-				return fmt.Errorf("device %s:%s: %w", s.Kind, s.ID, err)
-			}
-			drivers = append(drivers, d)
-		}
+	devices, err := n.openDevices(w)
+	if err != nil {
+		return err
 	}
-	for i, d := range drivers {
-		spec := DeviceSpec{ID: d.Info().ID, Bytes: d.Info().PhysicalBytes}
-		if i < len(specs) {
-			spec = specs[i]
-		}
-		c.Devices = append(c.Devices, actors.DeviceConfig{Driver: d, Limit: spec.Bytes, Reserve: n.cfg.ReserveBytes, PoolBytes: n.cfg.PoolBytesOf(spec),
+	var ids []string
+	for _, d := range devices {
+		spec := d.spec
+		ids = append(ids, spec.ID)
+		c.Devices = append(c.Devices, actors.DeviceConfig{Driver: d.driver, Limit: spec.Bytes, Reserve: n.reserveOf(d.driver.Info()), PoolBytes: n.cfg.PoolBytesOf(spec.sized(d.driver.Info())),
 			Quotas: n.cfg.quotasOf(spec.ID),
-			Warm:   n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.Info()), CopyWorkers: n.cfg.CopyWorkers,
-			Signals: n.signals(d.Info(), w.Clock), ReliefOff: n.cfg.ReliefOff})
+			Warm:   n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.driver.Info()), CopyWorkers: n.cfg.CopyWorkers,
+			Signals: n.signals(d.driver.Info(), w.Clock), ReliefOff: n.cfg.ReliefOff})
 	}
-	if c.Absent, err = n.ledgers.absent(deviceIDs(&n.cfg, drivers), n.cfg.ForgetDevices); err == nil {
+	if c.Absent, err = n.ledgers.absent(ids, n.cfg.ForgetDevices); err == nil {
 		n.house, err = actors.Open(c)
 	}
 	if err != nil {
-		for _, d := range drivers {
-			d.Close()
+		for _, d := range devices {
+			d.driver.Close()
 		}
 		return err
 	}
+	n.reportGPUs()
 	if err := n.settleAbsent(); err != nil {
 		return err
 	}
@@ -350,16 +355,6 @@ func (n *Node) signals(i device.Info, c clock.Clock) func(func(device.Signal)) (
 		n.log.Info("the kernel's signals of pressure", "device", i.ID, "sources", w.Sources())
 		return func() { _ = w.Close() }, nil // it only reads
 	}
-}
-
-func openDriver(s DeviceSpec, c clock.Clock) (device.Driver, error) {
-	switch s.Kind {
-	case DeviceRAM:
-		return hostram.New(hostram.Config{ID: s.ID, Bind: s.Bound, NUMANode: s.NUMANode, Clock: c})
-	case DeviceSim:
-		return sim.New(sim.Config{ID: s.ID, Bytes: s.Bytes, BandwidthBytesPerSecond: s.BandwidthBytesPerSecond, Latency: s.Latency, Clock: c})
-	}
-	return nil, fmt.Errorf("no driver for devices of kind %q", s.Kind)
 }
 
 // findProcess opens a pidfd of a process that is known by pid and start time.
@@ -421,6 +416,7 @@ func (n *Node) close(dropAll bool) error {
 	if n.watcher != nil {
 		n.watcher.Close()
 	}
+	n.gpus.close()
 	if n.keeper != nil {
 		if dropAll {
 			errs = append(errs, n.keeper.Drop(n.ledgers.ids()...))

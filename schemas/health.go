@@ -41,6 +41,8 @@ const (
 	WarnSpansDropped    WarningCode = "spans_dropped"
 	WarnTwin            WarningCode = "node_name_taken"
 	WarnDeviceMissing   WarningCode = "device_missing"
+	WarnGPUUnavailable  WarningCode = "gpu_unavailable"
+	WarnNoGPU           WarningCode = "no_gpu"
 )
 
 // WarningSpec describes one code.
@@ -58,6 +60,7 @@ var warningSpecs = []WarningSpec{
 	{WarnTwin, SeverityCritical, "Another node of the same name serves on this NATS: which of the two does a command is chance."},
 	{WarnDeviceFailing, SeverityCritical, "The device answers with errors."},
 	{WarnDeviceMissing, SeverityWarning, "A device of an earlier node is not configured; what was granted on it is kept, and cannot be asked for."},
+	{WarnGPUUnavailable, SeverityWarning, "A GPU that was asked for is not in use; what was granted on it before is kept."},
 	{WarnDeviceDegraded, SeverityWarning, "The device works less well than it should."},
 	{WarnStaleSamples, SeverityWarning, "What others use of the device cannot be read, so that pressure is judged by old figures."},
 	{WarnDrift, SeverityWarning, "The driver holds another number of bytes than the ledger says."},
@@ -70,6 +73,7 @@ var warningSpecs = []WarningSpec{
 	{WarnSpansDropped, SeverityNotice, "The collector of traces took less than was made."},
 	{WarnNoHugePages, SeverityNotice, "Main memory is granted in small pages: first touch and release cost more."},
 	{WarnNoProof, SeverityNotice, "The kernel cannot prove the device's releases; sessions and processes confirm them."},
+	{WarnNoGPU, SeverityNotice, "The machine has no GPU, or none that this node can use."},
 	{WarnDeviceNote, SeverityNotice, "The device has something to say that is no fault."},
 }
 

@@ -158,6 +158,8 @@ func newFixture() *fixture {
 		node:      func(context.Context, node.Config, func(node.Info)) error { return errors.New("no node in this test") },
 		vault:     func(context.Context, vault.RunConfig) error { return errors.New("no vault in this test") },
 		findModel: func([]string) (string, bool) { return "", false },
+		exists:    func(string) bool { return false },
+		become:    func(string, []string) error { return errors.New("no other program in this test") },
 	}
 	return f
 }

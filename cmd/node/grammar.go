@@ -53,6 +53,7 @@ type call struct {
 
 // main runs one command line and returns the exit code.
 func (p *program) main(ctx context.Context, args []string) int {
+	p.args = args
 	var root any
 	var file *string
 	if len(args) > 0 && args[0] == "vault" {

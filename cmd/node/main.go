@@ -37,7 +37,9 @@ func main() {
 		world: node.Machine(), version: buildVersion(version), interrupts: interrupts, exit: os.Exit,
 		now: time.Now, connect: client.Connect, executable: os.Executable,
 		signals: childSignals, adopt: adoptOrphans,
-		node: node.Run, vault: vault.Run, findModel: findModel, machine: doctor.Here, raw: rawInput, screen: screenSize,
+		node: node.Run, vault: vault.Run, findModel: findModel, machine: doctor.Here, raw: rawInput, screen: screenSize, cuda: node.HasGPUs,
+		exists: func(path string) bool { _, err := os.Stat(path); return err == nil },
+		become: func(path string, args []string) error { return unix.Exec(path, args, os.Environ()) },
 	}
 	os.Exit(p.main(context.Background(), os.Args[1:]))
 }
@@ -65,8 +67,14 @@ type program struct {
 	vault      func(ctx context.Context, cfg vault.RunConfig) error
 	findModel  func(roots []string) (path string, ok bool)
 	// raw has keys come one by one until restore is called; screen is the terminal's size.
-	raw     func() (restore func(), err error)
-	screen  func() (width, height int)
+	raw    func() (restore func(), err error)
+	screen func() (width, height int)
+	// args is the command line; cuda is true of the program with the driver of GPUs.
+	args []string
+	cuda bool
+	// exists reports whether there is a file; become replaces this process by another program.
+	exists  func(path string) bool
+	become  func(path string, args []string) error
 	machine func(runtimeDir, stateDir string, sockets []string, streams func(context.Context) (doctor.Streams, error)) *doctor.Machine
 }
 

@@ -47,6 +47,10 @@ func (r *runCommand) Run(k *call) error {
 	if err != nil {
 		return fmt.Errorf("the path of this program, with which the vault is started: %w", err)
 	}
+	if err := k.becomeCUDA(&cfg, exe); err != nil {
+		return err
+	}
+	exe = k.static(exe)
 	cfg.Version = k.version
 	cfg.Log = cfg.Logger(k.err)
 	cfg.VaultCommand = append([]string{exe}, cfg.VaultArgs()...)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/device/cuda/internal/api"
 )
@@ -82,18 +83,18 @@ func (r *Runtime) Close() error {
 	return err
 }
 
+var _ device.Runtime = (*Runtime)(nil)
+
 // GPU is one that this process may use, before anything is done with it.
-type GPU struct {
-	// Ordinal is its number in this process, from 0; CUDA_VISIBLE_DEVICES changes it.
-	Ordinal int
-	// Name is the model, UUID its identity wherever it is plugged in.
-	Name, UUID string
-	// Bytes is what it has for programs.
-	Bytes int64
-	// NUMANode is the node that it is plugged into, -1 where that is not known.
-	NUMANode int
-	// Lacks says why segments cannot be had of it; nil where they can.
-	Lacks error
+type GPU = device.GPU
+
+// Open implements device.Runtime.
+func (r *Runtime) Open(id string, ordinal int, c clock.Clock) (device.Driver, error) {
+	d, err := r.New(Config{ID: id, Ordinal: ordinal, Clock: c})
+	if err != nil {
+		return nil, err // not a nil *Driver in an interface
+	}
+	return d, nil
 }
 
 // GPUs lists what this process may use. No GPU is no error.

@@ -1,0 +1,230 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/schemas"
+)
+
+// GPUMode says which GPUs become devices.
+type GPUMode string
+
+// The modes.
+const (
+	// GPUsAuto takes those that are named among the devices; where no device is named, all.
+	GPUsAuto GPUMode = "auto"
+	// GPUsOn takes every GPU of the machine, beside whatever devices are named.
+	GPUsOn GPUMode = "on"
+	// GPUsOff takes none.
+	GPUsOff GPUMode = "off"
+)
+
+// String is the mode as it is written.
+func (m GPUMode) String() string { return string(m) }
+
+// WantsGPUs reports whether GPUs are looked for.
+func (c *Config) WantsGPUs() bool {
+	return c.GPUs == GPUsOn || c.GPUs == GPUsAuto && (c.origins["devices"].Source == SourceDefault || c.namesGPU())
+}
+
+func (c *Config) namesGPU() bool {
+	return slices.ContainsFunc(c.Devices, func(d DeviceSpec) bool { return d.Kind == DeviceCUDA })
+}
+
+// NVIDIAControl is there wherever NVIDIA's driver is.
+const NVIDIAControl = "/dev/nvidiactl"
+
+// LoadsGPUDriver reports whether a driver was named, as where there is none of NVIDIA's.
+func (c *Config) LoadsGPUDriver() bool { return c.CUDALibrary != "" }
+
+// gpuBank is the machine's GPUs: the driver is loaded, and the GPUs are opened, beside
+// whatever else the start of a node has to do.
+type gpuBank struct {
+	loaded  chan struct{} // closed once runtime, specs and failure stand
+	runtime device.Runtime
+	// specs are the devices that GPUs become; numbers says which GPU each is.
+	specs   []DeviceSpec
+	numbers map[string]int
+	failure error // why there are none, or why those named cannot be had
+
+	opening sync.WaitGroup
+	mu      sync.Mutex
+	open    map[string]device.Driver
+	failed  map[string]error
+}
+
+// findGPUs begins to load the driver and to open the GPUs that the configuration wants; nil
+// where it wants none.
+func findGPUs(cfg *Config, load func(cudaLibrary, nvmlLibrary string) (device.Runtime, error), c clock.Clock) *gpuBank {
+	if !cfg.WantsGPUs() {
+		return nil
+	}
+	b := &gpuBank{loaded: make(chan struct{}), numbers: map[string]int{}, open: map[string]device.Driver{}, failed: map[string]error{}}
+	go func() {
+		defer close(b.loaded)
+		if b.runtime, b.failure = load(cfg.CUDALibrary, cfg.NVMLLibrary); b.failure != nil {
+			return
+		}
+		gpus, err := b.runtime.GPUs()
+		if err != nil {
+			b.failure = err
+			return
+		}
+		b.choose(cfg, gpus)
+		for _, s := range b.specs {
+			b.opening.Go(func() { b.take(s, c) })
+		}
+	}()
+	return b
+}
+
+// choose says which GPUs become which devices.
+func (b *gpuBank) choose(cfg *Config, gpus []device.GPU) {
+	named := cfg.namesGPU()
+	for _, s := range cfg.Devices {
+		if s.Kind != DeviceCUDA {
+			continue
+		}
+		b.specs = append(b.specs, s)
+		i := slices.IndexFunc(gpus, s.means)
+		if i < 0 {
+			b.failed[s.ID] = fmt.Errorf("%w: no GPU here is %s: %s", device.ErrUnsupported, s.gpu(), gpuNames(gpus))
+			continue
+		}
+		b.numbers[s.ID] = gpus[i].Ordinal
+	}
+	if cfg.GPUs != GPUsOn && named {
+		return
+	}
+	for _, g := range gpus {
+		s := DeviceSpec{Kind: DeviceCUDA, ID: "gpu-" + strconv.Itoa(g.Ordinal)}
+		taken := slices.ContainsFunc(cfg.Devices, func(d DeviceSpec) bool { return d.ID == s.ID })
+		for _, n := range b.numbers {
+			taken = taken || n == g.Ordinal
+		}
+		if !taken {
+			b.specs = append(b.specs, s)
+			b.numbers[s.ID] = g.Ordinal
+		}
+	}
+	if len(b.specs) == 0 {
+		b.failure = fmt.Errorf("%w: the driver works and finds no GPU: CUDA_VISIBLE_DEVICES may hide them", device.ErrUnsupported)
+	}
+}
+
+// take opens one GPU.
+func (b *gpuBank) take(s DeviceSpec, c clock.Clock) {
+	number, ok := b.numbers[s.ID]
+	if !ok {
+		return // it has failed already
+	}
+	d, err := b.runtime.Open(s.ID, number, c)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		b.failed[s.ID] = err
+		return
+	}
+	b.open[s.ID] = d
+}
+
+// wait waits until every GPU that can be opened is.
+func (b *gpuBank) wait() {
+	if b == nil {
+		return
+	}
+	<-b.loaded
+	b.opening.Wait()
+}
+
+// devices are the ids of what GPUs become, and how they are configured, once the driver is
+// loaded.
+func (b *gpuBank) devices() []DeviceSpec {
+	if b == nil {
+		return nil
+	}
+	<-b.loaded
+	return b.specs
+}
+
+// close gives up what was not handed to the house.
+func (b *gpuBank) close() {
+	if b == nil {
+		return
+	}
+	b.wait()
+	if b.runtime != nil {
+		_ = b.runtime.Close() // the process ends, or a start has failed for another reason
+	}
+}
+
+// means reports whether a GPU is the one of a device.
+func (d DeviceSpec) means(g device.GPU) bool {
+	want := d.gpu()
+	if n, err := strconv.Atoi(want); err == nil {
+		return g.Ordinal == n
+	}
+	return want != "" && strings.EqualFold(strings.TrimPrefix(g.UUID, "GPU-"), strings.TrimPrefix(want, "GPU-"))
+}
+
+// gpu is the number or UUID of a device's GPU: as configured, or the number that its id ends
+// with.
+func (d DeviceSpec) gpu() string {
+	if d.GPU != "" {
+		return d.GPU
+	}
+	return d.ID[strings.LastIndexByte(d.ID, '-')+1:]
+}
+
+func gpuNames(gpus []device.GPU) string {
+	if len(gpus) == 0 {
+		return "there are none"
+	}
+	var names []string
+	for _, g := range gpus {
+		names = append(names, fmt.Sprintf("%d (%s, %s)", g.Ordinal, g.Name, g.UUID))
+	}
+	return "there are " + strings.Join(names, ", ")
+}
+
+// reportGPUs says why a GPU is not in use, and what to do about it.
+func (n *Node) reportGPUs() {
+	b := n.gpus
+	if b == nil {
+		return
+	}
+	b.wait()
+	var warnings []schemas.HealthWarning
+	if b.failure != nil {
+		code := schemas.WarnNoGPU
+		if n.cfg.namesGPU() || n.cfg.LoadsGPUDriver() || n.cfg.GPUs == GPUsOn {
+			code = schemas.WarnGPUUnavailable
+		}
+		warnings = append(warnings, schemas.HealthWarning{Code: code, Text: "no GPU is in use: " + b.failure.Error(), Fix: gpuFix(b.failure)})
+	}
+	for _, s := range b.specs {
+		if err := b.failed[s.ID]; err != nil {
+			warnings = append(warnings, schemas.HealthWarning{Code: schemas.WarnGPUUnavailable, Subject: s.ID,
+				Text: fmt.Sprintf("%s is not in use: %v", s.ID, err), Fix: gpuFix(err)})
+		}
+	}
+	n.board.Say(sourceGPUs, warnings...)
+}
+
+// gpuFix is what a person can do about a GPU that cannot be used.
+func gpuFix(err error) string {
+	switch {
+	case errors.Is(err, device.ErrLost):
+		return "isobar doctor; nvidia-smi --gpu-reset, or restart the machine, then the node"
+	case errors.Is(err, device.ErrOutOfMemory):
+		return "end what uses the GPU (nvidia-smi names it), then restart the node"
+	}
+	return "isobar doctor says what the machine lacks; --gpus off if it is to have none"
+}

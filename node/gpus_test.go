@@ -1,0 +1,97 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/sim"
+)
+
+// board is a GPU driver of simulated devices.
+type board struct {
+	gpus   []device.GPU
+	broken map[int]error
+}
+
+func (b *board) GPUs() ([]device.GPU, error) { return b.gpus, nil }
+func (b *board) Close() error                { return nil }
+
+func (b *board) Open(id string, ordinal int, c clock.Clock) (device.Driver, error) {
+	if err := b.broken[ordinal]; err != nil {
+		return nil, err
+	}
+	return sim.New(sim.Config{ID: id, Bytes: b.gpus[ordinal].Bytes, Clock: c})
+}
+
+func gpusOf(n int) *board {
+	b := &board{broken: map[int]error{}}
+	for i := range n {
+		b.gpus = append(b.gpus, device.GPU{Ordinal: i, UUID: fmt.Sprintf("GPU-00000000-0000-0000-0000-00000000000%d", i), Bytes: 64 << 20})
+	}
+	return b
+}
+
+// What is configured says which GPUs become which devices.
+func TestGPUsBecomeDevices(t *testing.T) {
+	for name, c := range map[string]struct {
+		flags map[string][]string
+		gpus  int
+		want  []string
+		fails []string
+	}{
+		"every one by default":     {nil, 2, []string{"cuda:gpu-0", "cuda:gpu-1"}, nil},
+		"none of a machine":        {nil, 0, nil, nil},
+		"those that are named":     {map[string][]string{"devices": {"cuda:gpu-1=32MiB"}}, 2, []string{"cuda:gpu-1=32MiB"}, nil},
+		"by UUID":                  {map[string][]string{"devices": {"cuda:big,gpu=00000000-0000-0000-0000-000000000001"}}, 2, []string{"cuda:big,gpu=00000000-0000-0000-0000-000000000001"}, nil},
+		"named, and the others":    {map[string][]string{"devices": {"cuda:big=32MiB,gpu=1"}, "gpus": {"on"}}, 2, []string{"cuda:big=32MiB,gpu=1", "cuda:gpu-0"}, nil},
+		"beside a simulated gpu-0": {map[string][]string{"devices": {"sim:gpu-0=64MiB"}, "gpus": {"on"}}, 2, []string{"cuda:gpu-1"}, nil},
+		"one that is not there":    {map[string][]string{"devices": {"cuda:gpu-7"}}, 2, []string{"cuda:gpu-7"}, []string{"gpu-7"}},
+		"none beside other names":  {map[string][]string{"devices": {"ram:ram-0=1GiB"}}, 2, nil, nil},
+		"none where they are off":  {map[string][]string{"gpus": {"off"}}, 2, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine()
+			cfg, err := Load(&m.World, everything, Given{Flags: c.flags})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(cfg.Devices, func(d DeviceSpec) bool { return d.Kind != DeviceCUDA }) {
+				t.Errorf("no main memory among %v", cfg.Devices)
+			}
+			b := findGPUs(&cfg, func(string, string) (device.Runtime, error) { return gpusOf(c.gpus), nil }, clock.Real())
+			b.wait()
+			var got []string
+			for _, s := range b.devices() {
+				got = append(got, s.String())
+				if fails := slices.Contains(c.fails, s.ID); fails != (b.failed[s.ID] != nil) || fails == (b.open[s.ID] != nil) {
+					t.Errorf("%s: %v", s.ID, b.failed[s.ID])
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("the devices are %q, not %q", got, c.want)
+			}
+			b.close()
+		})
+	}
+}
+
+// One GPU that cannot be opened is no reason for the others not to be.
+func TestABrokenGPUIsLeftOut(t *testing.T) {
+	m := newMachine()
+	cfg, err := Load(&m.World, everything, Given{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gpus := gpusOf(3)
+	gpus.broken[1] = errors.New("it smells")
+	b := findGPUs(&cfg, func(string, string) (device.Runtime, error) { return gpus, nil }, clock.Real())
+	b.wait()
+	if b.open["gpu-0"] == nil || b.open["gpu-1"] != nil || b.open["gpu-2"] == nil || b.failed["gpu-1"] == nil {
+		t.Errorf("open %v, failed %v", b.open, b.failed)
+	}
+	b.close()
+}
