@@ -39,11 +39,13 @@ func (d *Driver) Pull(ctx context.Context, dst device.Segment, dstOff int64, src
 		return err
 	}
 	if from, ok := src.(*Segment); ok {
-		return d.fromPeer(ctx, to, dstOff, from, srcOff, n)
+		_, err = to.write(dstOff, n, all(n, func() error { return d.fromPeer(ctx, to, dstOff, from, srcOff, n) }))
+		return err
 	}
 	if p := d.warm.use(src); p != nil {
 		defer p.done()
-		return d.fromWarm(ctx, to.pointer(dstOff), p, srcOff, n)
+		_, err = to.write(dstOff, n, all(n, func() error { return d.fromWarm(ctx, to.pointer(dstOff), p, srcOff, n) }))
+		return err
 	}
 	_, err = d.fill(ctx, what, to, dstOff, src.File(), srcOff, n)
 	if err == nil {
@@ -68,6 +70,9 @@ func (d *Driver) Push(ctx context.Context, dst device.Segment, dstOff int64, src
 	}
 	defer done()
 	if err := errors.Join(from.rangeOK(what+" from", srcOff, n), rangeOK(what+" to", dst.Bytes(), dstOff, n)); err != nil || n == 0 {
+		return err
+	}
+	if err := d.settle(what, from); err != nil {
 		return err
 	}
 	loan, err := dst.(device.Lender).Lend(dstOff, n, device.ReadWrite)

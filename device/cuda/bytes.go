@@ -40,7 +40,18 @@ func (d *Driver) Clear(ds device.Segment, off, n int64, value byte) error {
 	if err := s.rangeOK("clear", off, n); err != nil {
 		return err
 	}
-	return d.clear(s, off, n, value)
+	_, err = s.write(off, n, all(n, func() error { return d.clear(s, off, n, value) }))
+	return err
+}
+
+// all makes of what writes all of n bytes or fails one that says how many it wrote.
+func all(n int64, do func() error) func() (int64, error) {
+	return func() (int64, error) {
+		if err := do(); err != nil {
+			return 0, err
+		}
+		return n, nil
+	}
 }
 
 func (d *Driver) clear(s *Segment, off, n int64, value byte) error {
@@ -82,12 +93,18 @@ func (d *Driver) Copy(dst device.Segment, dstOff int64, src device.Segment, srcO
 	if n == 0 {
 		return nil
 	}
-	return d.told("copy", d.lanes.with(func(l *lane) error {
-		if err := d.cu.OnDevice(to.pointer(dstOff), from.pointer(srcOff), n, l.stream); err != nil {
-			return err
-		}
-		return l.finish()
+	if err := d.settle("copy", from); err != nil {
+		return err
+	}
+	_, err = to.write(dstOff, n, all(n, func() error {
+		return d.told("copy", d.lanes.with(func(l *lane) error {
+			if err := d.cu.OnDevice(to.pointer(dstOff), from.pointer(srcOff), n, l.stream); err != nil {
+				return err
+			}
+			return l.finish()
+		}))
 	}))
+	return err
 }
 
 // Read implements device.Driver.
@@ -98,6 +115,9 @@ func (d *Driver) Read(ds device.Segment, off int64, b []byte) error {
 	}
 	defer done()
 	if err := s.rangeOK("read", off, int64(len(b))); err != nil || len(b) == 0 {
+		return err
+	}
+	if err := d.settle("read", s); err != nil {
 		return err
 	}
 	return d.told("read", d.lanes.with(func(l *lane) error { return l.read(b, s.pointer(off)) }))
@@ -113,5 +133,8 @@ func (d *Driver) Write(ds device.Segment, off int64, b []byte) error {
 	if err := s.rangeOK("write", off, int64(len(b))); err != nil || len(b) == 0 {
 		return err
 	}
-	return d.told("write", d.lanes.with(func(l *lane) error { return l.write(s.pointer(off), b) }))
+	_, err = s.write(off, int64(len(b)), all(int64(len(b)), func() error {
+		return d.told("write", d.lanes.with(func(l *lane) error { return l.write(s.pointer(off), b) }))
+	}))
+	return err
 }

@@ -37,7 +37,7 @@ func (d *Driver) Fill(ctx context.Context, ds device.Segment, off int64, f *os.F
 // to be had.
 func (d *Driver) fill(ctx context.Context, what string, s *Segment, off int64, f *os.File, fileOff, n int64) (int64, error) {
 	w := &filling{spread: d.spread(ctx, n), file: f, fileOff: fileOff, to: s.pointer(off)}
-	return d.run(what, &w.spread, w.run)
+	return s.write(off, n, func() (int64, error) { return d.run(what, &w.spread, w.run) })
 }
 
 // filling is one Fill under way on several lanes.

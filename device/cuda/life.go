@@ -40,8 +40,9 @@ func (d *Driver) unpromise(bytes int64) {
 	d.bytes -= bytes
 }
 
-// Create implements device.Driver. The memory is zero, weights too: what the driver hands out
-// may hold what another process left.
+// Create implements device.Driver. Scratch is zero: what the driver hands out may hold what
+// another process left. Of weights, what has not been filled is set to zero when they are
+// sealed, or read.
 func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions) (device.Segment, error) {
 	fail := func(err error) (device.Segment, error) {
 		return nil, fmt.Errorf("%s: create segment of %d bytes: %w", d.c.ID, bytes, err)
@@ -71,7 +72,9 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 	if err == nil {
 		err = ctx.Err()
 	}
-	if err == nil {
+	if o.Weights {
+		s.cover.begin(bytes)
+	} else if err == nil {
 		err = d.clear(s, 0, bytes, 0)
 	}
 	if err == nil {
@@ -125,7 +128,8 @@ func (d *Driver) place(s *Segment) error {
 }
 
 // Import implements device.Driver. That the memory is of the size that the record says, is
-// checked by mapping it: more than there is cannot be mapped.
+// checked by mapping it: more than there is cannot be mapped. What of unsealed weights has been
+// written is not known: all of it counts.
 func (d *Driver) Import(f *os.File, bytes int64, o device.ImportOptions) (device.Segment, error) {
 	fail := func(err error) (device.Segment, error) {
 		return nil, fmt.Errorf("%s: import segment of %d bytes: %w", d.c.ID, bytes, err)
@@ -227,6 +231,9 @@ func (d *Driver) Seal(ds device.Segment) error {
 	}
 	if s.Sealed() {
 		return nil
+	}
+	if err := d.settle("seal", s); err != nil {
+		return err
 	}
 	if err := mark(s.file); err != nil {
 		return fmt.Errorf("seal: %w", err)

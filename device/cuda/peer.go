@@ -22,6 +22,9 @@ func (d *Driver) fromPeer(ctx context.Context, to *Segment, toOff int64, from *S
 	if from.dead {
 		return fmt.Errorf("pull: %w", device.ErrDestroyed)
 	}
+	if err := from.d.settle("push", from); err != nil {
+		return err
+	}
 	// Either device may be the one that copies: both get at both.
 	direct := from.openTo(d) && to.openTo(from.d)
 	return d.stream(ctx, "pull", n, func(l *lane, at, n int64) (int64, error) {

@@ -24,6 +24,7 @@ type Segment struct {
 	bytes   int64
 	weights bool
 	sealed  atomic.Bool
+	cover   cover
 
 	// use is held shared by whatever works on the memory, and alone where it ends.
 	use  sync.RWMutex

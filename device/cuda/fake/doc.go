@@ -7,11 +7,11 @@
 // a GPU; addresses of the device are addresses of the process. Rules that a real driver has
 // are held: sizes in whole granules of 2 MiB, mapping whole from offset 0, no export of what
 // was imported, a current context on the thread of every call, and a context that answers
-// nothing after an error of the kinds that end one. Copies wait in their stream until somebody
-// waits for them, so that memory used too early holds the wrong bytes. Main memory is
-// registered once, for writing only where the process may write it; a copy must not span what
-// is registered and what is not. The devices reach each other's memory once access was given,
-// unless a test says otherwise.
+// nothing after an error of the kinds that end one. New memory is not zero. Copies wait in
+// their stream until somebody waits for them, so that memory used too early holds the wrong
+// bytes. Main memory is registered once, for writing only where the process may write it; a
+// copy must not span what is registered and what is not. The devices reach each other's memory
+// once access was given, unless a test says otherwise.
 //
 // Processes that name the same state file share the devices: what each uses counts for all,
 // and NVML charges memory to who held it first, as NVIDIA's does. Memory that only a process

@@ -274,6 +274,16 @@ static void unref(struct memory *m)
 	live_memory--;
 }
 
+// What is left of the memory's last owner: a page at either end of each granule.
+static void litter(int fd, size_t bytes)
+{
+	char page[4096];
+	memset(page, 0xA5, sizeof page);
+	for (size_t at = 0; at < bytes; at += GRANULARITY)
+		if (pwrite(fd, page, sizeof page, at) < 0 || pwrite(fd, page, sizeof page, at + GRANULARITY - sizeof page) < 0)
+			return;
+}
+
 CUresult cuMemCreate(struct memory **handle, size_t bytes, const struct properties *p, unsigned long long flags)
 {
 	ENTER(1);
@@ -291,8 +301,10 @@ CUresult cuMemCreate(struct memory **handle, size_t bytes, const struct properti
 		code = NO_MEMORY;
 	else if (ftruncate(fd, bytes) || fstat(fd, &st) || fake_add(MEMORY, getpid(), p->place.id, st.st_ino, bytes))
 		code = OPERATING_SYSTEM;
-	else
+	else {
 		*handle = memory_of(fd, p->place.id, st.st_ino, bytes, 0);
+		litter(fd, bytes);
+	}
 	fake_unlock();
 	if (code)
 		close(fd);
