@@ -21,9 +21,11 @@ type GPU struct {
 type Runtime interface {
 	// GPUs lists what this process may use. No GPU is no error.
 	GPUs() ([]GPU, error)
-	// Open takes one into use, under the id of its device; several may be opened at once. It
-	// takes some tenths of a second. A nil clock is the real one.
-	Open(id string, ordinal int, c clock.Clock) (Driver, error)
+	// Open takes one into use, under the id of its device; several may be opened at once.
+	// numbers are the ordinals of all GPUs that are to be devices, by their ids: that one's
+	// own, and those that may be its peers. It takes some tenths of a second. A nil clock is
+	// the real one.
+	Open(id string, numbers map[string]int, c clock.Clock) (Driver, error)
 	// Close gives the driver back, once all its devices are closed.
 	Close() error
 }

@@ -121,11 +121,10 @@ func (b *gpuBank) choose(cfg *Config, gpus []device.GPU) {
 
 // take opens one GPU.
 func (b *gpuBank) take(s DeviceSpec, c clock.Clock) {
-	number, ok := b.numbers[s.ID]
-	if !ok {
+	if _, ok := b.numbers[s.ID]; !ok {
 		return // it has failed already
 	}
-	d, err := b.runtime.Open(s.ID, number, c)
+	d, err := b.runtime.Open(s.ID, b.numbers, c)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil {

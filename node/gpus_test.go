@@ -20,7 +20,8 @@ type board struct {
 func (b *board) GPUs() ([]device.GPU, error) { return b.gpus, nil }
 func (b *board) Close() error                { return nil }
 
-func (b *board) Open(id string, ordinal int, c clock.Clock) (device.Driver, error) {
+func (b *board) Open(id string, numbers map[string]int, c clock.Clock) (device.Driver, error) {
+	ordinal := numbers[id]
 	if err := b.broken[ordinal]; err != nil {
 		return nil, err
 	}

@@ -380,10 +380,10 @@ func TestPeersByName(t *testing.T) {
 	var err error
 	r.runtime, err = cuda.Load(cuda.Libraries{CUDA: r.path, NVML: r.path})
 	must(t, err)
-	d, err := r.runtime.New(cuda.Config{ID: "b", Ordinal: 1, IDs: []string{"a", "b", ""}})
+	d, err := r.runtime.New(cuda.Config{ID: "b", Ordinal: 1, Others: map[string]int{"c": 3, "a": 0, "b": 1}})
 	must(t, err)
 	defer d.Close()
-	if got := d.Info().Peers; len(got) != 1 || got[0] != "a" {
+	if got := d.Info().Peers; strings.Join(got, " ") != "a c" {
 		t.Errorf("peers %q", got)
 	}
 }

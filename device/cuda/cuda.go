@@ -33,9 +33,9 @@ type Config struct {
 	// RegisterBytes is how much main memory is kept registered with the GPU at most, models that
 	// were or will be copied from there; 0 means half of the machine's, negative none.
 	RegisterBytes int64
-	// IDs names the GPUs of the node by ordinal, "" where it does not use one; nil means gpu-0,
-	// gpu-1 and so on. Those that reach this one's memory are Info.Peers.
-	IDs []string
+	// Others are the ordinals of the node's GPUs by the ids of their devices; nil means all that
+	// there are, as gpu-0, gpu-1 and so on. Those that reach this one's memory are Info.Peers.
+	Others map[string]int
 	// UnmapTimeout is how long Destroy waits for the driver to give memory back before it
 	// reports that it hangs; 0 means 10 s.
 	UnmapTimeout time.Duration

@@ -5,6 +5,7 @@ package cuda
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/device/cuda/internal/api"
@@ -60,23 +61,23 @@ func (d *Driver) reaches(other api.Device) bool {
 
 // peers names those that reach this GPU's memory directly.
 func (r *Runtime) peers(d api.Device, c *Config) ([]string, error) {
-	n, err := r.cu.Count()
-	if err != nil {
-		return nil, err
+	others := c.Others
+	if others == nil {
+		n, err := r.cu.Count()
+		if err != nil {
+			return nil, err
+		}
+		others = map[string]int{}
+		for i := range n {
+			others[fmt.Sprintf("gpu-%d", i)] = i
+		}
 	}
 	var out []string
-	for i := range n {
-		id := fmt.Sprintf("gpu-%d", i)
-		if c.IDs != nil {
-			id = ""
-			if i < len(c.IDs) {
-				id = c.IDs[i]
-			}
-		}
-		if i == c.Ordinal || id == "" {
+	for id, ordinal := range others {
+		if ordinal == c.Ordinal {
 			continue
 		}
-		other, err := r.cu.Device(i)
+		other, err := r.cu.Device(ordinal)
 		if err != nil {
 			return nil, err
 		}
@@ -84,5 +85,6 @@ func (r *Runtime) peers(d api.Device, c *Config) ([]string, error) {
 			out = append(out, id)
 		}
 	}
+	slices.Sort(out)
 	return out, nil
 }

@@ -89,8 +89,8 @@ var _ device.Runtime = (*Runtime)(nil)
 type GPU = device.GPU
 
 // Open implements device.Runtime.
-func (r *Runtime) Open(id string, ordinal int, c clock.Clock) (device.Driver, error) {
-	d, err := r.New(Config{ID: id, Ordinal: ordinal, Clock: c})
+func (r *Runtime) Open(id string, numbers map[string]int, c clock.Clock) (device.Driver, error) {
+	d, err := r.New(Config{ID: id, Ordinal: numbers[id], Others: numbers, Clock: c})
 	if err != nil {
 		return nil, err // not a nil *Driver in an interface
 	}
