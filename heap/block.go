@@ -3,6 +3,7 @@ package heap
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 var (
@@ -40,7 +41,9 @@ func (h *Heap) Alloc(id SegmentID, size, align int64) (Block, error) {
 	if x == 0 {
 		return Block{}, fmt.Errorf("%w: %d bytes in segment %d", ErrNoRoom, size, id)
 	}
-	return h.grant(x, h.spot(x, n, a), n, size), nil
+	b := h.grant(x, h.spot(x, n, a), n, size)
+	h.changed()
+	return b, nil
 }
 
 // spot is where in the free span x a block of n units at a multiple of a goes: at the
@@ -48,7 +51,7 @@ func (h *Heap) Alloc(id SegmentID, size, align int64) (Block, error) {
 // small ones against what precedes it, and what remains between two large ones stays whole.
 func (h *Heap) spot(x, n, a uint32) uint32 {
 	p := &h.spans.all[x]
-	if n < p.seg.units/largeShare {
+	if n < h.spans.of(x).units/largeShare {
 		return alignUp(p.off, a)
 	}
 	return (p.off + p.n - n) &^ (a - 1)
@@ -65,7 +68,9 @@ func (h *Heap) AllocWhole(id SegmentID, asked int64) (Block, error) {
 	if s.blocks > 0 || asked < 1 || asked > s.bytes {
 		return Block{}, fmt.Errorf("%w: %d bytes as the whole of segment %d", ErrNoRoom, asked, id)
 	}
-	return h.grant(s.root, 0, s.units, asked), nil
+	b := h.grant(s.first, 0, s.units, asked)
+	h.changed()
+	return b, nil
 }
 
 // Restore marks a block that a ledger recorded, at its known place. The blocks
@@ -84,65 +89,80 @@ func (h *Heap) Restore(b Block) error {
 		return fmt.Errorf("%w: %+v in a segment of %d bytes", ErrBadBlock, b, s.bytes)
 	}
 	off, n := uint32(b.Offset/u), uint32(b.Bytes/u)
-	x, _ := h.spans.around(s.root, off)
-	if p := &h.spans.all[x]; p.used || p.off+p.n < off+n {
+	x, at := h.spans.around(s, off)
+	p := &h.spans.all[x]
+	if x == 0 || p.off+p.n < off+n {
 		return fmt.Errorf("%w: %+v overlaps another", ErrBadBlock, b)
 	}
+	before, after := off-p.off, p.off+p.n-(off+n)
+	order := s.ordered
 	h.grant(x, off, n, b.Asked)
+	// What is left of x, before the block and behind it, takes its place in the order.
+	switch {
+	case before == 0 && after == 0:
+		order = slices.Delete(order, at, at+1)
+	case before == 0:
+		order[at] = h.spans.all[x].next
+	case after > 0:
+		block := h.spans.all[x].next
+		order = slices.Insert(order, at+1, h.spans.all[block].next)
+	}
+	s.ordered = order
+	h.changed()
 	return nil
 }
 
 // Free takes a block back. Its room belongs to the segment's owner until the
 // segment is pooled or removed; empty says that no block is left in it.
 func (h *Heap) Free(b Block) (empty bool) {
-	s := h.owned(b.Segment)
 	u := h.cfg.UnitBytes
-	x := uint32(0)
-	var after uint32
-	if b.Offset >= 0 && b.Offset < s.bytes {
-		x, after = h.spans.around(s.root, uint32(b.Offset/u))
+	slot, x := 0, uint32(0)
+	if b.Offset >= 0 && b.Offset/u < maxUnits {
+		slot, x = h.granted.find(&h.spans, b.Segment, uint32(b.Offset/u))
 	}
 	p := &h.spans.all[x]
-	if x == 0 || !p.used || int64(p.off)*u != b.Offset || int64(p.n)*u != b.Bytes {
+	if x == 0 || int64(p.off)*u != b.Offset || int64(p.n)*u != b.Bytes {
 		misuse("no block like %+v to free", b)
 	}
+	s := h.spans.of(x)
+	before, after := p.prev, p.next
+	// Looked at together: memory answers both at once.
+	q, r := &h.spans.all[before], &h.spans.all[after]
+	joinsBefore, joinsAfter := before != 0 && !q.used, after != 0 && !r.used
+	h.granted.remove(slot)
+	s.ordered = nil
 	s.blocks--
 	s.used -= b.Bytes
 	h.sums.used -= b.Bytes
 	h.sums.waste -= p.waste
 	p.used, p.waste = false, 0
-	if after != 0 && !h.spans.all[after].used {
+	if joinsAfter {
 		h.unlinkFree(after)
-		h.spans.erase(byOffset, &s.root, after)
-		p.n += h.spans.all[after].n
-		h.spans.drop(after)
+		h.spans.swallow(x)
 	}
-	if p.off > 0 {
-		before, _ := h.spans.around(s.root, p.off-1)
-		if q := &h.spans.all[before]; !q.used {
-			h.unlinkFree(before)
-			h.spans.erase(byOffset, &s.root, x)
-			q.n += p.n
-			h.spans.drop(x)
-			x = before
-		}
+	if joinsBefore {
+		h.unlinkFree(before)
+		h.spans.swallow(before)
+		x = before
 	}
 	h.linkFree(x)
 	h.changed()
 	return s.blocks == 0
 }
 
-// grant carves a block out of the free span x.
+// grant carves a block out of the free span x. What is before it stays x; what is behind
+// it is new.
 func (h *Heap) grant(x, off, n uint32, asked int64) Block {
-	p := &h.spans.all[x]
-	s := p.seg
 	h.unlinkFree(x)
+	p := &h.spans.all[x]
+	s := h.spans.of(x)
 	head, tail := off-p.off, p.off+p.n-(off+n)
 	if head > 0 {
 		p.n = head
 		h.linkFree(x)
-		x = h.spans.make(s, off, n, true)
-		h.spans.insert(byOffset, &s.root, x)
+		y := h.spans.make(s.place, off, n, true)
+		h.spans.follow(x, y)
+		x = y
 	}
 	b := Block{
 		Segment: s.id,
@@ -151,68 +171,83 @@ func (h *Heap) grant(x, off, n uint32, asked int64) Block {
 		Asked:   asked,
 	}
 	p = &h.spans.all[x]
-	p.off, p.n, p.used, p.waste = off, n, true, b.Bytes-asked
+	p.n, p.used, p.waste = n, true, b.Bytes-asked
 	if tail > 0 {
-		y := h.spans.make(s, off+n, tail, false)
-		h.spans.insert(byOffset, &s.root, y)
+		y := h.spans.make(s.place, off+n, tail, false)
+		h.spans.follow(x, y)
 		h.linkFree(y)
 	}
+	h.granted.add(s.id, off, x)
+	s.ordered = nil
 	s.blocks++
 	s.used += b.Bytes
 	h.sums.used += b.Bytes
 	h.sums.waste += b.Bytes - asked
-	h.changed()
 	return b
+}
+
+// entry is what the index knows of a free span.
+func (h *Heap) entry(x uint32) (entry, *owner) {
+	p, s := &h.spans.all[x], h.spans.of(x)
+	return entry{hi: uint64(p.n)<<32 | uint64(s.rank), lo: uint64(p.off)<<32 | uint64(x)}, s.owner
 }
 
 // linkFree puts a span among its owner's free ones.
 func (h *Heap) linkFree(x uint32) {
-	p := &h.spans.all[x]
-	h.spans.insert(bySize, &p.seg.owner.free, x)
+	e, o := h.entry(x)
+	h.free.insert(&o.free, e)
+	h.found = found{}
 	h.sums.free++
-	if p.n >= h.sums.largest {
-		h.sums.largest, h.sums.stale = p.n, false
+	if n := uint32(e.hi >> 32); n >= h.sums.largest {
+		h.sums.largest, h.sums.stale = n, false
 	}
 }
 
 func (h *Heap) unlinkFree(x uint32) {
-	p := &h.spans.all[x]
-	h.spans.erase(bySize, &p.seg.owner.free, x)
+	e, o := h.entry(x)
+	at := h.found.at
+	if h.found.span != x {
+		at = h.free.where(&o.free, e)
+	}
+	h.free.remove(&o.free, at)
+	h.found = found{}
 	h.sums.free--
-	if p.n == h.sums.largest {
+	if uint32(e.hi>>32) == h.sums.largest {
 		h.sums.stale = true
 	}
 }
 
-// fitFor finds the owner's best free span for n units at a multiple of a.
+// fitFor finds the owner's best free span for n units at a multiple of a; 0 for none.
 func (h *Heap) fitFor(o *owner, n, a uint32) uint32 {
-	x := h.spans.fit(o.free, n)
-	if a == 1 {
-		return x
-	}
-	for tries := 0; x != 0 && tries < nearFits; tries++ {
-		if h.holds(x, n, a) {
-			return x
+	at := h.free.first(&o.free, n)
+	x := h.free.span(at)
+	for tries := 0; x != 0 && a > 1 && !h.holds(x, n, a); {
+		at = h.free.next(&o.free, at)
+		if tries++; tries == nearFits {
+			at = h.free.first(&o.free, n+a-1) // holds it wherever it starts
 		}
-		x = h.spans.next(o.free, x)
+		x = h.free.span(at)
 	}
-	if x == 0 {
-		return 0
-	}
-	return h.spans.fit(o.free, n+a-1) // holds it wherever it starts
+	h.found = found{at: at, span: x, n: n, a: a}
+	return x
 }
 
 // fitIn finds the best free span of one segment for n units at a multiple of a.
 func (h *Heap) fitIn(s *segment, n, a uint32) uint32 {
-	x := h.spans.fit(s.owner.free, n)
-	for tries := 0; x != 0 && tries < nearFits; tries++ {
-		if h.spans.all[x].seg == s && h.holds(x, n, a) {
+	if f := &h.found; f.span != 0 && f.n == n && f.a == a && h.spans.of(f.span) == s {
+		return f.span
+	}
+	o := s.owner
+	at := h.free.first(&o.free, n)
+	for tries := 0; at.chunk != 0 && tries < nearFits; tries++ {
+		if x := h.free.span(at); h.spans.of(x) == s && h.holds(x, n, a) {
+			h.found = found{at: at, span: x, n: n, a: a}
 			return x
 		}
-		x = h.spans.next(s.owner.free, x)
+		at = h.free.next(&o.free, at)
 	}
 	best := uint32(0)
-	h.spans.walk(byOffset, s.root, func(x uint32) bool {
+	h.spans.walk(s.first, func(x uint32) bool {
 		if !h.spans.all[x].used && h.holds(x, n, a) && (best == 0 || h.spans.all[x].n < h.spans.all[best].n) {
 			best = x
 		}

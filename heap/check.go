@@ -7,6 +7,7 @@ import "fmt"
 // all segments and blocks.
 func (h *Heap) Check() error {
 	var want sums
+	blocks := 0
 	refs := map[*owner]int{}
 	free := map[*owner]int{}
 	has := map[*owner]int64{}
@@ -38,6 +39,7 @@ func (h *Heap) Check() error {
 			return err
 		}
 		free[s.owner] += n
+		blocks += s.blocks
 		want.free += n
 	}
 	for name, o := range h.owners {
@@ -51,6 +53,12 @@ func (h *Heap) Check() error {
 	}
 	if len(refs) != 0 {
 		return fmt.Errorf("heap: %d owners with segments are not listed", len(refs))
+	}
+	if blocks != h.granted.n {
+		return fmt.Errorf("heap: %d blocks, the table has %d", blocks, h.granted.n)
+	}
+	if f := h.found; f.span != 0 && (h.spans.all[f.span].used || h.free.span(f.at) != f.span) {
+		return fmt.Errorf("heap: span %d was found where it is not", f.span)
 	}
 	if err := h.checkSizes(shelved, sized); err != nil {
 		return err
@@ -67,7 +75,7 @@ func (h *Heap) Check() error {
 }
 
 func checkPooled(s *segment) error {
-	if s.root != 0 || s.blocks != 0 || s.used != 0 || s.foreign || s.last != nil && !s.dirty {
+	if s.first != 0 || s.ordered != nil || s.blocks != 0 || s.used != 0 || s.foreign || s.last != nil && !s.dirty {
 		return fmt.Errorf("heap: pooled segment %d has spans, blocks or an owner's marks", s.id)
 	}
 	return nil
@@ -79,18 +87,16 @@ func (h *Heap) checkSpans(s *segment, want *sums) (free int, err error) {
 	if s.dirty || s.last != nil || s.aside {
 		return 0, fmt.Errorf("heap: segment %d of %q has marks of a pooled one", s.id, s.owner.name)
 	}
-	at, blocks, used, wasFree := uint32(0), 0, int64(0), false
-	h.spans.walk(byOffset, s.root, func(x uint32) bool {
+	at, blocks, used, wasFree, before := uint32(0), 0, int64(0), false, uint32(0)
+	if h.spans.segs[s.place] != s {
+		return 0, fmt.Errorf("heap: segment %d: another has its place", s.id)
+	}
+	kept := s.ordered
+	h.spans.walk(s.first, func(x uint32) bool {
 		p := &h.spans.all[x]
-		if p.seg != s || p.off != at || p.n == 0 || wasFree && !p.used {
+		if p.seg != s.place || p.prev != before || p.off != at || p.n == 0 || wasFree && !p.used {
 			err = fmt.Errorf("heap: segment %d: wrong span of %d units at %d, expected at %d", s.id, p.n, p.off, at)
 			return false
-		}
-		for _, c := range p.links[byOffset] {
-			if c != 0 && priority(c) > priority(x) {
-				err = fmt.Errorf("heap: segment %d: the tree is not in heap order", s.id)
-				return false
-			}
 		}
 		if bytes := int64(p.n) * h.cfg.UnitBytes; p.used {
 			blocks++
@@ -99,16 +105,24 @@ func (h *Heap) checkSpans(s *segment, want *sums) (free int, err error) {
 			if p.waste < 0 || p.waste >= bytes {
 				err = fmt.Errorf("heap: segment %d: a block wastes %d of %d bytes", s.id, p.waste, bytes)
 			}
+			if _, y := h.granted.find(&h.spans, s.id, p.off); y != x {
+				err = fmt.Errorf("heap: segment %d: the block at %d is span %d, not %d", s.id, p.off, x, y)
+			}
 		} else {
 			free++
+			if s.ordered != nil && (len(kept) == 0 || kept[0] != x) {
+				err = fmt.Errorf("heap: segment %d: the order of its free spans lacks that at %d", s.id, p.off)
+			} else if s.ordered != nil {
+				kept = kept[1:]
+			}
 		}
-		at, wasFree = p.off+p.n, !p.used
+		at, wasFree, before = p.off+p.n, !p.used, x
 		return err == nil
 	})
 	if err != nil {
 		return 0, err
 	}
-	if at != s.units || blocks != s.blocks || used != s.used {
+	if len(kept) != 0 || at != s.units || blocks != s.blocks || used != s.used {
 		return 0, fmt.Errorf("heap: segment %d: spans cover %d of %d units, %d blocks of %d, %d bytes of %d",
 			s.id, at, s.units, blocks, s.blocks, used, s.used)
 	}
@@ -116,27 +130,22 @@ func (h *Heap) checkSpans(s *segment, want *sums) (free int, err error) {
 	return free, nil
 }
 
-func (h *Heap) checkOwner(o *owner, free int) (err error) {
-	prev := uint32(0)
-	h.spans.walk(bySize, o.free, func(x uint32) bool {
-		p := &h.spans.all[x]
-		if p.used || p.seg.owner != o || prev != 0 && !h.spans.less(bySize, prev, x) {
-			err = fmt.Errorf("heap: owner %q: wrong free span at %d of segment %d", o.name, p.off, p.seg.id)
-		}
-		prev = x
-		free--
-		return err == nil
-	})
-	if err == nil && free != 0 {
-		err = fmt.Errorf("heap: owner %q: %d free spans are not listed", o.name, free)
+// checkOwner walks an owner's free spans as the index has them.
+func (h *Heap) checkOwner(o *owner, free int) error {
+	seen, largest, err := h.checkShelf(o)
+	switch {
+	case err != nil:
+		return fmt.Errorf("heap: owner %q: %w", o.name, err)
+	case seen != free || largest != h.free.largest(&o.free):
+		return fmt.Errorf("heap: owner %q: %d free spans up to %d units, the index has %d up to %d", o.name, free, h.free.largest(&o.free), seen, largest)
 	}
 	for i := range o.pooled {
 		l := &o.pooled[i]
-		if err == nil {
-			err = l.check(func(s *segment) bool { return s.last == o && s.bytes == l.bytes })
+		if err := l.check(func(s *segment) bool { return s.last == o && s.bytes == l.bytes }); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 func (h *Heap) checkSizes(shelved, sized map[*bucket]int) error {

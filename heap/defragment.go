@@ -43,7 +43,7 @@ type Limits struct {
 func (h *Heap) PlanDefragment(l Limits) []Vacancy {
 	var names []string
 	for name, o := range h.owners {
-		if o.free != 0 {
+		if o.free.words != 0 {
 			names = append(names, name)
 		}
 	}
@@ -102,14 +102,16 @@ func (h *Heap) donor(s *segment, p *places, l Limits) *donor {
 		return nil
 	}
 	d := &donor{seg: s, places: p}
-	ok := h.spans.walk(byOffset, s.root, func(x uint32) bool {
+	ok := true
+	h.spans.walk(s.first, func(x uint32) bool {
 		sp := &h.spans.all[x]
 		if !sp.used {
 			return true
 		}
 		b := Block{Segment: s.id, Offset: int64(sp.off) * h.cfg.UnitBytes, Bytes: int64(sp.n) * h.cfg.UnitBytes}
 		b.Asked = b.Bytes - sp.waste
-		align, ok := l.Movable(b)
+		var align int64
+		align, ok = l.Movable(b)
 		d.blocks, d.aligns = append(d.blocks, b), append(d.aligns, max(align, h.cfg.UnitBytes))
 		return ok
 	})
@@ -165,7 +167,7 @@ func (h *Heap) newPlaces(segs []*segment, l Limits) *places {
 		if s.blocks == 0 || l.Closed != nil && l.Closed(s.id) {
 			continue
 		}
-		h.spans.walk(byOffset, s.root, func(x uint32) bool {
+		h.spans.walk(s.first, func(x uint32) bool {
 			if sp := &h.spans.all[x]; !sp.used {
 				p.free = append(p.free, place{s, int64(sp.off) * h.cfg.UnitBytes, int64(sp.n) * h.cfg.UnitBytes})
 			}

@@ -39,9 +39,13 @@
 // freeing a block twice, is a defect of the caller, which would sooner or later
 // grant a byte twice: it panics.
 //
-// Cost. Everything on the path of a grant is O(log n) in the blocks of one owner
-// or better, and does not allocate once the heap has reached its size; Idle,
-// Remove and placements of several segments may.
+// Cost. Everything on the path of a grant takes time that hardly depends on how
+// many blocks there are: a block is found by a hash table, its neighbours by
+// links, the best fit in a bin by its size, of which those with many ranges are
+// search trees. It does not allocate once the heap has reached its size; Idle,
+// Remove and placements of several segments may. Restore puts a segment's free
+// ranges in order once, and again after each block that is granted or freed in
+// between. A block takes about 120 bytes with the gap behind it.
 //
 // Concurrency. None: one goroutine at a time.
 //

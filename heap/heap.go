@@ -113,11 +113,24 @@ type Heap struct {
 	segments map[SegmentID]*segment
 	recent   *segment // the one that lookup found last
 	owners   map[string]*owner
+	asked    *owner    // the one that party found last
 	spare    []*owner  // owners without a segment, to be used again
 	sizes    []*bucket // one for each size of a segment there is and each class, ascending
 	dirty    list      // pooled segments to clear, the longest idle first
 	spans    spans
+	free     index // of the free spans
+	granted  table // of the others
+	found    found
 	sums     sums
+}
+
+// found is the free span that Place or Alloc found last, and where it is in the index;
+// what it found it for is asked for again when the placement is carried out. Every change
+// of a span or an owner forgets it.
+type found struct {
+	at   cursor
+	span uint32
+	n, a uint32
 }
 
 // New makes an empty heap. Settings that Validate refuses make it panic.
@@ -132,6 +145,8 @@ func New(cfg Config) *Heap {
 		dirty:    list{kind: byAge},
 	}
 	h.spans.init()
+	h.free.init()
+	h.granted.init()
 	for _, b := range h.cfg.Classes {
 		h.bucket(b).class = true
 	}
@@ -150,12 +165,24 @@ type owner struct {
 	name     string
 	segments int    // it has, or was the last to have
 	bytes    int64  // of the segments it has
-	free     uint32 // root of its free ranges, by size
+	free     shelf  // its free ranges
 	pooled   []list // idle segments that hold its bytes, one list for each size
 }
 
+// party finds an owner, or nil. Who asks often asks again.
+func (h *Heap) party(name string) *owner {
+	if h.asked != nil && h.asked.name == name {
+		return h.asked
+	}
+	o := h.owners[name]
+	if o != nil {
+		h.asked = o
+	}
+	return o
+}
+
 func (h *Heap) owner(name string) *owner {
-	if o := h.owners[name]; o != nil {
+	if o := h.party(name); o != nil {
 		return o
 	}
 	var o *owner
@@ -175,6 +202,9 @@ func (h *Heap) leave(o *owner) {
 		return
 	}
 	delete(h.owners, o.name)
+	if h.asked == o {
+		h.asked = nil
+	}
 	o.name, o.bytes, o.pooled = "", 0, o.pooled[:0]
 	h.spare = append(h.spare, o)
 }

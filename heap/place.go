@@ -48,7 +48,7 @@ type Placement struct {
 // segments) is misuse: the limit is checked before.
 func (h *Heap) Place(owner string, size, align int64) Placement {
 	checkWish(size, align)
-	o := h.owners[owner]
+	o := h.party(owner)
 	if size > h.cfg.MaxSegmentBytes {
 		return h.placeSeveral(o, size)
 	}
@@ -76,7 +76,8 @@ func (h *Heap) placeBlock(o *owner, size, align int64) Placement {
 	if o != nil {
 		if n, a, ok := h.units(size, align); ok {
 			if x := h.fitFor(o, n, a); x != 0 {
-				s := h.spans.all[x].seg
+				s := h.spans.of(x)
+				h.recent = s
 				p.Kind, p.Segment, p.NeedsClear = InSegment, s.id, s.foreign
 				return p
 			}
@@ -137,23 +138,24 @@ func (h *Heap) placeSeveral(o *owner, size int64) Placement {
 // emptyOf finds a segment of size to most bytes that the owner has and no block
 // is in.
 func (h *Heap) emptyOf(o *owner, size, most int64) *segment {
-	if o == nil || o.free == 0 {
+	if o == nil {
 		return nil
 	}
 	n, _, ok := h.units(size, 0)
 	if !ok {
 		return nil
 	}
-	x := h.spans.fit(o.free, n)
-	for tries := 0; x != 0 && tries < nearFits; tries++ {
-		p := &h.spans.all[x]
+	at := h.free.first(&o.free, n)
+	for tries := 0; at.chunk != 0 && tries < nearFits; tries++ {
+		x := h.free.span(at)
+		p, s := &h.spans.all[x], h.spans.of(x)
 		if int64(p.n)*h.cfg.UnitBytes > most {
 			return nil
 		}
-		if p.n == p.seg.units {
-			return p.seg
+		if p.n == s.units {
+			return s
 		}
-		x = h.spans.next(o.free, x)
+		at = h.free.next(&o.free, at)
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package heap
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // segment is a segment of the device.
 type segment struct {
@@ -20,9 +23,12 @@ type segment struct {
 	aside  bool // in the pool, but being worked on
 	picked bool // by the placement being made
 
-	root   uint32 // its spans by offset; 0 in the pool
-	blocks int
-	used   int64
+	place   uint32   // in spans.segs, while it has spans
+	rank    uint32   // its id, as far as the index orders by it
+	first   uint32   // its first span; 0 in the pool
+	ordered []uint32 // see spans.around; nil: not kept
+	blocks  int
+	used    int64
 
 	links [3]link // by the lists it is in
 }
@@ -49,7 +55,7 @@ func (h *Heap) Add(id SegmentID, bytes int64, owner string, clean bool) {
 	if h.lookup(id) != nil {
 		misuse("segment %d is there already", id)
 	}
-	s := &segment{id: id, bytes: bytes, units: uint32(units), bucket: h.bucket(bytes)}
+	s := &segment{id: id, bytes: bytes, units: uint32(units), bucket: h.bucket(bytes), rank: uint32(min(id, math.MaxUint32))}
 	s.bucket.segments++
 	h.segments[id] = s
 	h.sums.bytes += bytes
@@ -183,7 +189,7 @@ func (h *Heap) NeedsClear(id SegmentID, owner string) bool {
 	if s.owner != nil {
 		return s.foreign || s.owner.name != owner
 	}
-	return s.needsClear(h.owners[owner])
+	return s.needsClear(h.party(owner))
 }
 
 // needsClear says whether a pooled segment holds bytes that o must not see.
@@ -210,16 +216,18 @@ func (h *Heap) give(s *segment, o *owner) {
 	s.owner = o
 	o.segments++
 	o.bytes += s.bytes
-	s.root = h.spans.make(s, 0, s.units, false)
-	h.linkFree(s.root)
+	h.spans.enter(s)
+	s.first = h.spans.make(s.place, 0, s.units, false)
+	h.linkFree(s.first)
 }
 
 // ungive undoes give but for the owner's count.
 func (h *Heap) ungive(s *segment) {
-	h.unlinkFree(s.root)
-	h.spans.drop(s.root)
+	h.unlinkFree(s.first)
+	h.spans.drop(s.first)
+	h.spans.exit(s)
 	s.owner.bytes -= s.bytes
-	s.root, s.owner = 0, nil
+	s.first, s.ordered, s.owner = 0, nil, nil
 }
 
 // lookup finds a segment, or nil. The calls of one grant ask for the same one.
@@ -238,14 +246,6 @@ func (h *Heap) segment(id SegmentID) *segment {
 	s := h.lookup(id)
 	if s == nil {
 		misuse("no segment %d", id)
-	}
-	return s
-}
-
-func (h *Heap) owned(id SegmentID) *segment {
-	s := h.segment(id)
-	if s.owner == nil {
-		misuse("segment %d has no owner", id)
 	}
 	return s
 }

@@ -60,11 +60,7 @@ func (h *Heap) OwnerBytes(owner string) int64 {
 
 func (h *Heap) largest() (n uint32) {
 	for _, o := range h.owners {
-		x := o.free
-		for x != 0 && h.spans.all[x].links[bySize][right] != 0 {
-			x = h.spans.all[x].links[bySize][right]
-		}
-		n = max(n, h.spans.all[x].n)
+		n = max(n, h.free.largest(&o.free))
 	}
 	return n
 }

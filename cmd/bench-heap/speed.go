@@ -18,6 +18,8 @@ type speed struct {
 	AllocP99   int64   `json:"allocate_p99_ns"`
 	FreeP50    int64   `json:"free_p50_ns"`
 	FreeP99    int64   `json:"free_p99_ns"`
+	OpP50      int64   `json:"operation_p50_ns"`
+	OpP99      int64   `json:"operation_p99_ns"`
 	PairP50    int64   `json:"pair_p50_ns"`
 	PairP99    int64   `json:"pair_p99_ns"`
 	PairMean   float64 `json:"pair_mean_ns"` // over all, without a clock between
@@ -31,8 +33,9 @@ type footprint struct {
 }
 
 const (
-	pairs = 400_000 // of a free and an allocation that are measured
-	mib   = 1 << 20
+	rounds = 7
+	pairs  = 100_000 // of a free and an allocation that are measured in a round
+	mib    = 1 << 20
 )
 
 // churn is an arena with live blocks of random sizes, 256 bytes to 64 KiB, each factor of
@@ -87,8 +90,19 @@ func (c *churn) pair() {
 	c.at++
 }
 
+// measureSpeed is the least disturbed of some rounds, by its median.
 func measureSpeed(live, pairs int) speed {
 	c := newChurn(live)
+	best := c.round(live, pairs)
+	for range rounds - 1 {
+		if s := c.round(live, pairs); s.PairP50 < best.PairP50 {
+			best = s
+		}
+	}
+	return best
+}
+
+func (c *churn) round(live, pairs int) speed {
 	none := make([]int64, 1000)
 	for i := range none {
 		from := time.Now()
@@ -100,8 +114,9 @@ func measureSpeed(live, pairs int) speed {
 	for n := range pairs {
 		i, size := c.turns[c.at%len(c.turns)], c.sizes[c.at%len(c.sizes)]
 		c.at++
+		block := c.blocks[i] // the caller's own cache misses are not the heap's
 		from := time.Now()
-		c.h.Free(c.blocks[i])
+		c.h.Free(block)
 		between := time.Now()
 		c.blocks[i] = c.alloc(size)
 		end := time.Now()
@@ -112,7 +127,7 @@ func measureSpeed(live, pairs int) speed {
 	for _, f := range []struct {
 		of       []int64
 		p50, p99 *int64
-	}{{frees, &s.FreeP50, &s.FreeP99}, {allocs, &s.AllocP50, &s.AllocP99}, {both, &s.PairP50, &s.PairP99}} {
+	}{{frees, &s.FreeP50, &s.FreeP99}, {allocs, &s.AllocP50, &s.AllocP99}, {both, &s.PairP50, &s.PairP99}, {slices.Concat(frees, allocs), &s.OpP50, &s.OpP99}} {
 		slices.Sort(f.of)
 		*f.p50, *f.p99 = f.of[len(f.of)/2], f.of[len(f.of)*99/100]
 	}
@@ -148,12 +163,12 @@ func measureFootprint(blocks int) footprint {
 }
 
 func (r *report) speeds(out io.Writer, pairs int) {
-	fmt.Fprintf(out, "\nTime of a call in ns, with so many live blocks of 256 bytes to 64 KiB in one arena (allocate: Place and Alloc)\n\n")
-	fmt.Fprintf(out, "| live blocks | allocate p50 / p99 | free p50 / p99 | both p50 / p99 | both, mean | Go allocations |\n|---:|---:|---:|---:|---:|---:|\n")
+	fmt.Fprintf(out, "\nTime of a call in ns, with so many live blocks of 256 bytes to 64 KiB in one arena (allocate: Place and Alloc);\nof %d rounds of %d pairs the one with the least median\n\n", rounds, pairs)
+	fmt.Fprintf(out, "| live blocks | operation p50 / p99 | allocate p50 / p99 | free p50 / p99 | a pair p50 / p99 | a pair, mean | Go allocations |\n|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, live := range []int{100, 1000, 10_000, 60_000} {
 		s := measureSpeed(live, pairs)
 		r.Speed = append(r.Speed, s)
-		fmt.Fprintf(out, "| %d | %d / %d | %d / %d | %d / %d | %.0f | %.2f |\n", live, s.AllocP50, s.AllocP99, s.FreeP50, s.FreeP99, s.PairP50, s.PairP99, s.PairMean, s.HeapAllocs)
+		fmt.Fprintf(out, "| %d | %d / %d | %d / %d | %d / %d | %d / %d | %.0f | %.2f |\n", live, s.OpP50, s.OpP99, s.AllocP50, s.AllocP99, s.FreeP50, s.FreeP99, s.PairP50, s.PairP99, s.PairMean, s.HeapAllocs)
 	}
 	r.Million = measureFootprint(1_000_000)
 	fmt.Fprintf(out, "\nA million blocks with a gap after each: %.0f bytes of the Go heap a block\n", r.Million.Bytes)

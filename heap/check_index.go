@@ -1,0 +1,87 @@
+package heap
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// checkShelf walks an owner's bins: every entry is a free span of the owner and stands in
+// its bin and in order, the chunks are a tree in heap order, and the bits tell the truth.
+func (h *Heap) checkShelf(o *owner) (seen int, largest uint32, err error) {
+	f := &o.free
+	for b := range uint32(bins) {
+		some := f.some[b/64]&(1<<(b%64)) != 0
+		if some != (f.roots[b] != 0) || (f.some[b/64] != 0) != (f.words&(1<<(b/64)) != 0) {
+			return 0, 0, fmt.Errorf("bin %d: its bits are wrong", b)
+		}
+		if !some {
+			continue
+		}
+		c := checkedBin{h: h, o: o, bin: b}
+		c.tree(f.roots[b])
+		if c.err != nil {
+			return 0, 0, fmt.Errorf("bin %d: %w", b, c.err)
+		}
+		seen += c.seen
+		largest = uint32(c.prev.hi >> 32)
+	}
+	if bits.Len64(f.words) > len(f.some) {
+		return 0, 0, fmt.Errorf("bits of bins that there are not")
+	}
+	return seen, largest, nil
+}
+
+// checkedBin is the walk over one bin.
+type checkedBin struct {
+	h    *Heap
+	o    *owner
+	bin  uint32
+	prev entry
+	seen int
+	err  error
+}
+
+func (c *checkedBin) fail(format string, args ...any) {
+	if c.err == nil {
+		c.err = fmt.Errorf(format, args...)
+	}
+}
+
+func (c *checkedBin) tree(at uint32) {
+	if at == 0 || c.err != nil {
+		return
+	}
+	k := &c.h.free.chunks[at]
+	for _, child := range [...]uint32{k.left, k.right} {
+		if child != 0 && priority(child) > priority(at) {
+			c.fail("the tree is not in heap order")
+		}
+	}
+	c.tree(k.left)
+	c.chunk(at)
+	c.tree(k.right)
+}
+
+func (c *checkedBin) chunk(at uint32) {
+	k := &c.h.free.chunks[at]
+	if k.n == 0 || k.n > chunkEntries {
+		c.fail("chunk %d has %d entries", at, k.n)
+		return
+	}
+	for _, e := range k.at[:k.n] {
+		x := e.span()
+		p := &c.h.spans.all[x]
+		want, owner := c.h.entry(x)
+		if p.used || owner != c.o || e != want || binOf(p.n) != c.bin || c.seen > 0 && c.prev.before(e) == 0 {
+			c.fail("chunk %d has %+v for the span of %d units at %d, after %+v", at, e, p.n, p.off, c.prev)
+			return
+		}
+		c.prev = e
+		c.seen++
+	}
+	for _, e := range k.at[k.n:] {
+		if e != (entry{beyond, beyond}) {
+			c.fail("chunk %d: what it does not use is not empty", at)
+		}
+	}
+}
