@@ -77,7 +77,7 @@ func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, map[string]*Co
 		}
 		byKey[key] = cp
 		x := eviction.Candidate{
-			Object: eviction.Object{Key: key, Bytes: cp.Granted, Cost: cp.cost().Seconds()},
+			Object: eviction.Object{Key: key, Bytes: cp.Granted, Cost: cp.cost().Seconds(), Place: cp.Device},
 			Pinned: cp.Model.Pinned, Readers: cp.Readers(), Priority: cp.Model.Priority,
 			LastUsed: cp.UsedAt, Excluded: w.excluded(cp, key), LastVictim: key == w.LastVictim, Group: cp.Model.Tenant,
 		}

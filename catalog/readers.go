@@ -10,7 +10,7 @@ import (
 )
 
 func object(cp *Copy) eviction.Object {
-	return eviction.Object{Key: cp.Key(), Bytes: cp.Granted, Cost: cp.cost().Seconds()}
+	return eviction.Object{Key: cp.Key(), Bytes: cp.Granted, Cost: cp.cost().Seconds(), Place: cp.Device}
 }
 
 // cost is what it would take to have the copy again: less, where main memory has another.

@@ -9,7 +9,7 @@ import (
 )
 
 func Example() {
-	policy := eviction.NewGDSF(eviction.DefaultRemembered)
+	policy := eviction.NewCost(eviction.DefaultRemembered)
 	now := clock.Instant(time.Hour)
 
 	models := []eviction.Candidate{

@@ -8,7 +8,6 @@ import (
 // can choose any of them when room is made. As a Policy it speaks for its default, which
 // is what decides where nobody chose.
 type Panel struct {
-	name    string
 	speaker Policy
 	members map[string]Policy
 	all     []Policy // each once, in a fixed order
@@ -16,12 +15,12 @@ type Panel struct {
 
 var _ Policy = (*Panel)(nil)
 
-// NewPanel makes the panel of all policies. Its default goes by the name "cost": GDSF,
-// the policy that reloads least on the traces of package replay.
+// NewPanel makes the panel of all policies. Its default is Cost, the policy that reloads
+// least on the traces of package replay.
 func NewPanel() *Panel {
-	gdsf := NewGDSF(DefaultRemembered)
-	p := &Panel{name: DefaultName, speaker: gdsf, all: []Policy{gdsf, NewLRU(), NewLFU(), NewFIFO(), NewSize()}}
-	p.members = map[string]Policy{DefaultName: gdsf}
+	speaker := NewCost(DefaultRemembered)
+	p := &Panel{speaker: speaker, all: []Policy{speaker, NewGDSF(DefaultRemembered), NewLRU(), NewLFU(), NewFIFO(), NewSize()}}
+	p.members = make(map[string]Policy, len(p.all))
 	for _, m := range p.all {
 		p.members[m.Name()] = m
 	}
@@ -38,7 +37,7 @@ func (p *Panel) Choose(name string) (Policy, bool) {
 }
 
 // Name implements Policy.
-func (p *Panel) Name() string { return p.name }
+func (p *Panel) Name() string { return p.speaker.Name() }
 
 // Loaded implements Policy.
 func (p *Panel) Loaded(o Object, now clock.Instant) {

@@ -263,14 +263,14 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 // BenchmarkPlan is a plan over 10,000 models for 5 % of their bytes, and for all.
 func BenchmarkPlan(b *testing.B) {
 	random := rand.New(rand.NewSource(1))
-	p := NewGDSF(DefaultRemembered)
+	p, _ := New(DefaultName)
 	var c []Candidate
 	var total int64
 	for i := range 10000 {
 		o := Object{Key: fmt.Sprintf("tenant/model-%d", i), Bytes: 1e8 + random.Int63n(7e9), Cost: 10 * random.Float64()}
-		p.Loaded(o, 0)
+		p.Loaded(o, clock.Instant(i))
 		for range random.Intn(5) {
-			p.Used(o.Key, 0)
+			p.Used(o.Key, clock.Instant(i))
 		}
 		total += o.Bytes
 		c = append(c, Candidate{Object: o, LastUsed: clock.Instant(random.Int63n(int64(time.Minute)))})

@@ -11,6 +11,9 @@ type Object struct {
 	Key   string
 	Bytes int64
 	Cost  float64 // seconds to load it again
+	// Place is where it lies, if there are several: objects of one place compete for the
+	// same bytes.
+	Place string
 }
 
 // Policy values objects. One caller at a time.

@@ -35,28 +35,31 @@ func published(tb testing.TB) (t *Trace, real bool) {
 	return nil, false
 }
 
-// TestTheDefaultPolicyScores holds the default policy to what is recorded for its
-// kind (1.79 at a quarter of the bytes), on one of the assignments.
+// TestTheDefaultPolicyScores holds the default policy, on one of the assignments, to be
+// better than those that it is to replace and not worse than it was.
 func TestTheDefaultPolicyScores(t *testing.T) {
 	trace, real := published(t)
 	for _, b := range trace.Bounds {
 		if b.Fraction != .25 || b.Cost != Measured || b.Seed != trace.Assignments[0].Seed {
 			continue
 		}
-		gdsf, err := trace.Run(b, eviction.NewGDSF(eviction.DefaultRemembered))
-		if err != nil {
-			t.Fatal(err)
+		results := make(map[string]Result)
+		for _, name := range []string{eviction.DefaultName, "gdsf", "lru"} {
+			p, err := eviction.New(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if results[name], err = trace.Run(b, p); err != nil {
+				t.Fatal(err)
+			}
 		}
-		lru, err := trace.Run(b, eviction.NewLRU())
-		if err != nil {
-			t.Fatal(err)
+		t.Logf("seed %s: %+v", b.Seed, results)
+		cost := results[eviction.DefaultName]
+		if cost.Seconds >= results["lru"].Seconds || real && cost.Seconds >= results["gdsf"].Seconds {
+			t.Errorf("the default policy reloads for %.0f s, gdsf for %.0f, lru for %.0f", cost.Seconds, results["gdsf"].Seconds, results["lru"].Seconds)
 		}
-		t.Logf("seed %s: gdsf %+v, lru %+v", b.Seed, gdsf, lru)
-		if gdsf.Seconds >= lru.Seconds {
-			t.Errorf("gdsf reloads for %.0f s, lru for %.0f", gdsf.Seconds, lru.Seconds)
-		}
-		if real && (gdsf.Score > 2 || gdsf.Score < 1 || gdsf.Unserved > 0) {
-			t.Errorf("score %.2f with %d unserved", gdsf.Score, gdsf.Unserved)
+		if real && os.Getenv("TRACES") == "" && (cost.Score > 1.75 || cost.Score < 1 || cost.Unserved > 0) {
+			t.Errorf("score %.2f with %d unserved", cost.Score, cost.Unserved)
 		}
 	}
 }
