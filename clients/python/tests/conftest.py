@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import gpu
@@ -26,8 +26,8 @@ MiB = 1 << 20
 class Node:
     """A node in a process of its own."""
 
-    def __init__(self, program: Path, folder: Path, *options: str) -> None:
-        self.program, self.folder, self.options = program, folder, options
+    def __init__(self, program: Path, folder: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+        self.program, self.folder, self.options, self.env = program, folder, options, dict(env or {})
         self.listen = "127.0.0.1:0"
         self.url = ""
         self.models = folder / "models"
@@ -43,7 +43,7 @@ class Node:
                  "--state-dir", self.folder / "state", "--model-root", self.models, "--no-jetstream", "--http", "off", "--pressure-signals", "off",
                  *self.options],
                 stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, text=True,
-                env={k: v for k, v in os.environ.items() if not k.startswith("ISOBAR_")},
+                env={k: v for k, v in os.environ.items() if not k.startswith("ISOBAR_")} | self.env,
             )  # fmt: skip
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -80,13 +80,16 @@ class Node:
 
 @pytest.fixture(scope="session")
 def program() -> Iterator[Path]:
-    """The node's program: ISOBAR_BIN, or built from these sources."""
+    """The node's program: ISOBAR_BIN, or built from these sources. isobar-cuda lies beside it."""
     if given := os.environ.get("ISOBAR_BIN"):
         yield Path(given)
         return
     folder = Path(tempfile.mkdtemp(prefix="isobar"))
     built = folder / "isobar"
-    subprocess.run(["go", "build", "-o", built, "./cmd/node"], cwd=REPOSITORY, check=True, env={**os.environ, "CGO_ENABLED": "0"})
+    for name, tags in ((built, ""), (folder / "isobar-cuda", "cuda")):
+        subprocess.run(
+            ["go", "build", "-tags", tags, "-o", name, "./cmd/node"], cwd=REPOSITORY, check=True, env={**os.environ, "CGO_ENABLED": "0"}
+        )
     yield built
     shutil.rmtree(folder)
 
@@ -99,11 +102,11 @@ def fake_library() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def _node(program: Path, *options: str) -> Iterator[Node]:
+def _node(program: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Node]:
     # A unix socket's path is short: pytest's own folders are not.
     folder = Path(tempfile.mkdtemp(prefix="isobar"))
     folder.chmod(0o700)
-    n = Node(program, folder, *options)
+    n = Node(program, folder, *options, env=env)
     try:
         yield n
     finally:
@@ -121,7 +124,11 @@ def shared_node(program: Path) -> Iterator[Node]:
 def node(shared_node: Node) -> Iterator[Node]:
     """The shared node; every grant and model is gone again after the test."""
     yield shared_node
-    with shared_node.connect() as c:
+    _empty(shared_node)
+
+
+def _empty(node: Node) -> None:
+    with node.connect() as c:
         c.call("cleanup", {"confirm": True, "force": True})  # all but the persistent
         for a in c.call("get_allocations")["allocations"]:
             c.deallocate(a["allocation_id"], force=True)
@@ -137,6 +144,51 @@ def own_node(program: Path) -> Iterator[Node]:
 def lasting_node(program: Path) -> Iterator[Node]:
     """A node with a vault, which can be killed and started again."""
     yield from _node(program, "--device", "ram:ram-0=64MiB", "--vault-timeout", "20s")
+
+
+def _gpus(folder: Path, library: Path, patch: pytest.MonkeyPatch) -> tuple[dict[str, str], gpu.Fake]:
+    """A host's GPUs: what a node is told of them, and this process's view of them."""
+    mine = folder / "driver.so"  # under a name of its own it is another driver
+    shutil.copy(library, mine)
+    settings = {
+        "ISOBAR_CUDA_LIBRARY": str(mine), "ISOBAR_NVML_LIBRARY": str(mine), "ISOBAR_FAKE_CUDA_STATE": str(folder / "gpus"),
+        "ISOBAR_FAKE_CUDA_DEVICES": "2", "ISOBAR_FAKE_CUDA_BYTES": str(256 * MiB),
+    }  # fmt: skip
+    for name, value in {**settings, "ISOBAR_FAKE_CUDA_VIEWS": "host"}.items():
+        patch.setenv(name, value)
+    return settings, gpu.Fake(mine, 2, 256 * MiB, settings["ISOBAR_FAKE_CUDA_STATE"])
+
+
+@pytest.fixture(scope="module")
+def host(program: Path, fake_library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, gpu.Fake]]:
+    """A node with two GPUs of 256 MiB, for the tests of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        env, fake = _gpus(tmp_path_factory.mktemp("host"), fake_library, patch)
+        for n in _node(program, "--ephemeral", "--device", "ram:ram-0=128MiB", "--gpus", "on", env=env):
+            yield n, fake
+
+
+@pytest.fixture
+def gpu_node(host: tuple[Node, gpu.Fake]) -> Iterator[Node]:
+    """That node; every grant and model is gone again after the test."""
+    yield host[0]
+    _empty(host[0])
+
+
+@pytest.fixture
+def driver(host: tuple[Node, gpu.Fake]) -> gpu.Fake:
+    """The driver as this process sees it, and its controls."""
+    return host[1]
+
+
+@pytest.fixture
+def lasting_gpu_node(
+    program: Path, fake_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Node, gpu.Fake]]:
+    """A node with GPUs and a vault, which can be killed and started again."""
+    env, fake = _gpus(tmp_path, fake_library, monkeypatch)
+    for n in _node(program, "--device", "ram:ram-0=64MiB", "--gpus", "on", "--vault-timeout", "20s", env=env):
+        yield n, fake
 
 
 @pytest.fixture

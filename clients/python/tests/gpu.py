@@ -33,12 +33,11 @@ class _Properties(ctypes.Structure):
 class Fake:
     """The library in this process: its controls, and what a node would do with it."""
 
-    def __init__(self, path: Path, devices: int = 1, size: int = 256 * MiB) -> None:
+    def __init__(self, path: Path, devices: int = 1, size: int = 256 * MiB, state: str = "") -> None:
         self.path = path
         self.lib = ctypes.CDLL(str(path))
         self.lib.isobarFakeConfigure.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_char_p]
-        self.lib.isobarFakeConfigure(devices, size, b"")
-        self._context: ctypes.c_void_p | None = None
+        self.lib.isobarFakeConfigure(devices, size, state.encode())
 
     def uuid(self, ordinal: int = 0) -> str:
         """As the node spells it."""
