@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -58,19 +59,91 @@ type chunk struct {
 }
 
 // clearChunks fill pieces with a value.
-func clearChunks(d device.Driver, ps []piece, value byte) (out []chunk) {
+func clearChunks(d device.Driver, ps []piece, value byte) []chunk {
+	var units []chunk
+	most := chunkOf(d)
 	for _, p := range ps {
-		for at := int64(0); at < p.n; at += chunkBytes {
-			n := min(chunkBytes, p.n-at)
-			out = append(out, chunk{n, func(context.Context) error { return d.Clear(p.segment, p.off+at, n, value) }})
+		for at := int64(0); at < p.n; at += most {
+			n := min(most, p.n-at)
+			units = append(units, chunk{n, func(context.Context) error { return d.Clear(p.segment, p.off+at, n, value) }})
 		}
 	}
-	return out
+	return turns(d, units)
 }
 
 // copyChunks copy as many bytes from one list of pieces to another, inside one driver.
 func copyChunks(d device.Driver, to, from []piece) []chunk {
-	return zip(to, from, chunkBytes, func(_ context.Context, t, f piece) error { return d.Copy(t.segment, t.off, f.segment, f.off, t.n) })
+	return turns(d, zip(to, from, chunkOf(d), func(_ context.Context, t, f piece) error { return d.Copy(t.segment, t.off, f.segment, f.off, t.n) }))
+}
+
+// chunkOf is how much a driver clears or copies at a time.
+func chunkOf(d device.Driver) int64 {
+	if n := d.Info().ChunkBytes; n > 0 {
+		return n
+	}
+	return chunkBytes
+}
+
+// sideBySide is how many of a turn's calls a driver is given at once: it has the next while it
+// waits for one, and others find room.
+const sideBySide = 4
+
+// turns gathers the work of a driver whose chunks are longer than its segments: as much as one
+// chunk is done in one turn, side by side.
+func turns(d device.Driver, units []chunk) (out []chunk) {
+	most := d.Info().ChunkBytes
+	if most == 0 {
+		return units
+	}
+	for len(units) > 0 {
+		n, k := units[0].bytes, 1
+		for k < len(units) && n+units[k].bytes <= most {
+			n += units[k].bytes
+			k++
+		}
+		turn := units[:k]
+		units = units[k:]
+		out = append(out, chunk{n, func(ctx context.Context) error { return together(ctx, turn) }})
+	}
+	return out
+}
+
+// together does chunks some at a time; the first that fails, or the end of ctx, keeps the rest
+// from beginning.
+func together(ctx context.Context, list []chunk) error {
+	var mu sync.Mutex
+	var next int
+	var failed error
+	take := func() (c chunk, ok bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if failed == nil {
+			failed = ctx.Err()
+		}
+		if failed != nil || next == len(list) {
+			return chunk{}, false
+		}
+		next++
+		return list[next-1], true
+	}
+	work := func() {
+		for c, ok := take(); ok; c, ok = take() {
+			if err := c.do(ctx); err != nil {
+				mu.Lock()
+				if failed == nil {
+					failed = err
+				}
+				mu.Unlock()
+			}
+		}
+	}
+	var group sync.WaitGroup
+	for range min(sideBySide, len(list)) - 1 {
+		group.Go(work)
+	}
+	work()
+	group.Wait()
+	return failed
 }
 
 // ferryChunks copy between two drivers: by the one that copies from or to the other's segments

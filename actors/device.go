@@ -121,7 +121,7 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 	if err := d.presetQuotas(); err != nil {
 		return nil, err
 	}
-	d.work = newWorkers(cfg.CopyWorkers)
+	d.work = newWorkers(cfg.CopyWorkers, reapers(d.kind))
 	return d, nil
 }
 

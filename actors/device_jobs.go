@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/device"
@@ -242,16 +243,31 @@ func (d *deviceActor) destroy(job ledger.Job, segs []device.Segment) {
 	if err := d.house.cfg.Keeper.Drop(ids...); err != nil {
 		d.house.log.Error("the vault did not let go", "device", d.id, "error", err)
 	}
-	for i, s := range segs {
-		if err := d.driver.Destroy(s); err != nil {
-			d.house.log.Error("a segment could not be destroyed", "device", d.id, "segment", job.Ranges[i].Segment, "error", err)
-		}
-	}
+	d.destroyAll(job, segs)
 	d.tell(seam.SystemLane, func() {
 		d.sampling.busy--
 		d.core.Destroyed(job.Grant, job.Ranges, d.house.now())
 		d.flush()
 	})
+}
+
+// destroyAll destroys the segments of a job. On a GPU they are destroyed side by side: one that
+// hangs holds up no other. Main memory goes one by one, since the kernel is busy with each.
+func (d *deviceActor) destroyAll(job ledger.Job, segs []device.Segment) {
+	var next atomic.Int64
+	work := func() {
+		for i := next.Add(1) - 1; int(i) < len(segs); i = next.Add(1) - 1 {
+			if err := d.driver.Destroy(segs[i]); err != nil {
+				d.house.log.Error("a segment could not be destroyed", "device", d.id, "segment", job.Ranges[i].Segment, "error", err)
+			}
+		}
+	}
+	var group sync.WaitGroup
+	for range min(reapers(d.kind), len(segs)) - 1 {
+		group.Go(work)
+	}
+	work()
+	group.Wait()
 }
 
 func (d *deviceActor) clear(job ledger.Job, segs []device.Segment) {

@@ -3,11 +3,13 @@ package actors
 import (
 	"runtime"
 	"sync"
+
+	"github.com/isobar-project/isobar/schemas"
 )
 
 // workers are the goroutines of one device that may block: a control goroutine, locked
 // to its OS thread because GPU contexts need that; copy goroutines, which make, clear and
-// fill memory; one that puts into the vault; and a reaper for what may take long and nobody waits for. Work is only
+// fill memory; one that puts into the vault; and reapers for what may take long and nobody waits for. Work is only
 // ever given by the device's actor, which takes credit for the answer, so the queues are
 // bounded by what the device has in flight.
 type workers struct {
@@ -16,16 +18,25 @@ type workers struct {
 	wg                      sync.WaitGroup
 }
 
-func newWorkers(copies int) *workers {
+func newWorkers(copies, reapers int) *workers {
 	w := &workers{}
 	for _, l := range []*line{&w.control, &w.copies, &w.reaper, &w.vault} {
 		l.cond.L = &l.mu
 	}
 	w.start(&w.control, 1, true)
 	w.start(&w.copies, max(1, copies), false)
-	w.start(&w.reaper, 1, false)
+	w.start(&w.reaper, max(1, reapers), false)
 	w.start(&w.vault, 1, false)
 	return w
+}
+
+// reapers is how many segments of a device are destroyed at once. A GPU's driver may hang over
+// one; the kernel is busy with main memory as long as it frees it.
+func reapers(kind schemas.DeviceType) int {
+	if kind == schemas.DeviceTypeRAM {
+		return 1
+	}
+	return 8
 }
 
 func (w *workers) start(l *line, n int, lock bool) {

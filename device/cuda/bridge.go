@@ -47,7 +47,7 @@ func (d *Driver) Pull(ctx context.Context, dst device.Segment, dstOff int64, src
 		_, err = to.write(dstOff, n, all(n, func() error { return d.fromWarm(ctx, to.pointer(dstOff), p, srcOff, n) }))
 		return err
 	}
-	_, err = d.fill(ctx, what, to, dstOff, src.File(), srcOff, n)
+	_, err = d.fill(ctx, what, to, dstOff, memory(src.File()), srcOff, n)
 	if err == nil {
 		d.Expect(src)
 	}

@@ -4,9 +4,7 @@ package cuda
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/isobar-project/isobar/device"
@@ -14,7 +12,8 @@ import (
 )
 
 // Fill implements device.Driver. One call uses every copy thread that nobody else wants; each
-// reads a chunk of the file while the one before is on its way to the GPU.
+// reads a chunk of the file while the one before is on its way to the GPU. What is not in the
+// page cache is read past it.
 func (d *Driver) Fill(ctx context.Context, ds device.Segment, off int64, f *os.File, fileOff, n int64) (int64, error) {
 	s, done, err := d.writable("fill", ds)
 	if err != nil {
@@ -30,21 +29,22 @@ func (d *Driver) Fill(ctx context.Context, ds device.Segment, off int64, f *os.F
 	if n == 0 {
 		return 0, nil
 	}
-	return d.fill(ctx, "fill", s, off, f, fileOff, n)
+	from := newSource(f)
+	defer from.close()
+	return d.fill(ctx, "fill", s, off, from, fileOff, n)
 }
 
-// fill reads a file, or main memory that looks like one, into a segment on all lanes that are
-// to be had.
-func (d *Driver) fill(ctx context.Context, what string, s *Segment, off int64, f *os.File, fileOff, n int64) (int64, error) {
-	w := &filling{spread: d.spread(ctx, n), file: f, fileOff: fileOff, to: s.pointer(off)}
+// fill reads a source into a segment on all lanes that are to be had.
+func (d *Driver) fill(ctx context.Context, what string, s *Segment, off int64, from *source, fromOff, n int64) (int64, error) {
+	w := &filling{spread: d.spread(ctx, n), from: from, fromOff: fromOff, to: s.pointer(off)}
 	return s.write(off, n, func() (int64, error) { return d.run(what, &w.spread, w.run) })
 }
 
 // filling is one Fill under way on several lanes.
 type filling struct {
 	spread
-	file    *os.File
-	fileOff int64
+	from    *source
+	fromOff int64
 	to      api.Pointer
 }
 
@@ -61,19 +61,16 @@ func (w *filling) run(l *lane, extra bool) {
 			w.fail(at, err)
 			break
 		}
-		got, short := w.file.ReadAt(c.host[:n], w.fileOff+at)
-		if got > 0 {
+		b, short := w.from.read(c.room, w.fromOff+at, n)
+		if len(b) > 0 {
 			c.at = at
-			if err := l.push(c, w.to+api.Pointer(at), got); err != nil {
+			if err := l.push(c, w.to+api.Pointer(at), b); err != nil {
 				w.fail(at, err)
 				break
 			}
 		}
-		if int64(got) < n {
-			if errors.Is(short, io.EOF) {
-				short = io.ErrUnexpectedEOF
-			}
-			w.fail(at+int64(got), short)
+		if short != nil {
+			w.fail(at+int64(len(b)), short)
 			break
 		}
 	}

@@ -27,6 +27,7 @@ type lane struct {
 // chunk is pinned memory, and the place in the stream at which it is free again.
 type chunk struct {
 	host  []byte
+	room  []byte // host and a little more, for reads that begin and end at blocks
 	event api.Event
 	busy  bool
 	at, n int64 // what its owner keeps with it
@@ -54,16 +55,18 @@ func (l *lane) open(bytes int) (err error) {
 			return err
 		}
 	}
-	memory, err := unix.Mmap(-1, 0, 2*bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	each := bytes + 2*blockBytes
+	memory, err := unix.Mmap(-1, 0, 2*each, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {
-		return fmt.Errorf("map %d bytes for copies: %w", 2*bytes, err)
+		return fmt.Errorf("map %d bytes for copies: %w", 2*each, err)
 	}
 	if err := l.cu.Register(memory); err != nil {
 		return errors.Join(err, unix.Munmap(memory))
 	}
 	l.memory = memory
 	for i := range l.chunks {
-		l.chunks[i].host = memory[i*bytes:][:bytes:bytes]
+		l.chunks[i].room = memory[i*each:][:each:each]
+		l.chunks[i].host = l.chunks[i].room[:bytes:bytes]
 	}
 	return nil
 }
@@ -142,7 +145,7 @@ func (l *lane) write(to api.Pointer, b []byte) error {
 		c, err := l.chunk()
 		if err == nil {
 			n := copy(c.host, b)
-			err = l.push(c, to, n)
+			err = l.push(c, to, c.host[:n])
 			to, b = to+api.Pointer(n), b[n:]
 		}
 		if err != nil {
@@ -152,9 +155,9 @@ func (l *lane) write(to api.Pointer, b []byte) error {
 	return l.drain()
 }
 
-// push sends the first n bytes of a chunk to an address.
-func (l *lane) push(c *chunk, to api.Pointer, n int) error {
-	if err := l.cu.ToDevice(to, c.host[:n], l.stream); err != nil {
+// push sends bytes that lie in a chunk to an address.
+func (l *lane) push(c *chunk, to api.Pointer, b []byte) error {
+	if err := l.cu.ToDevice(to, b, l.stream); err != nil {
 		return err
 	}
 	return l.sent(c)
