@@ -54,55 +54,77 @@ func (r *ranking) before(a, b *ranked) bool {
 }
 
 // cheapest takes the first to go until they free need bytes or none is left. A
-// plan takes a few of many, so a heap does it: sorting all would be most of the
-// work. It reorders the items and loses none.
+// plan takes a few of many, so they are not sorted: of those looked at so far a heap holds
+// the first that suffice, and most of the others are behind its last.
 func (r *ranking) cheapest(need int64) (chosen []ranked, freed int64) {
-	for i := len(r.items)/2 - 1; i >= 0; i-- {
-		r.sink(i, len(r.items))
+	for i := range r.items {
+		x := &r.items[i]
+		if freed >= need && r.before(&chosen[0], x) {
+			continue
+		}
+		chosen = append(chosen, *x)
+		r.rise(chosen)
+		freed += r.bytes(*x)
+		for n := len(chosen) - 1; freed-r.bytes(chosen[0]) >= need; n-- {
+			freed -= r.bytes(chosen[0])
+			chosen[0] = chosen[n]
+			chosen = chosen[:n]
+			r.sink(chosen)
+		}
 	}
-	for left := len(r.items); left > 0 && freed < need; {
-		first := r.items[0]
-		first.rank = int32(len(chosen) + 1)
-		chosen = append(chosen, first)
-		freed += r.bytes(first)
-		left--
-		r.items[0], r.items[left] = r.items[left], r.items[0]
-		r.sink(0, left)
+	r.sort(chosen)
+	for i := range chosen {
+		chosen[i].rank = int32(i + 1)
 	}
 	return chosen, freed
 }
 
-// sink restores the heap of the first n items, of which only that at i may be
-// out of place.
-func (r *ranking) sink(i, n int) {
-	x := r.items[i]
-	for {
-		child := 2*i + 1
-		if child >= n {
-			break
+// rise restores a heap with the last to go on top, of which only the last item may be out
+// of place.
+func (r *ranking) rise(h []ranked) {
+	for i := len(h) - 1; i > 0; {
+		parent := (i - 1) / 2
+		if !r.before(&h[parent], &h[i]) {
+			return
 		}
-		if child+1 < n && r.before(&r.items[child+1], &r.items[child]) {
+		h[i], h[parent] = h[parent], h[i]
+		i = parent
+	}
+}
+
+// sink is rise where only the top may be out of place.
+func (r *ranking) sink(h []ranked) {
+	for i := 0; ; {
+		child := 2*i + 1
+		if child >= len(h) {
+			return
+		}
+		if child+1 < len(h) && r.before(&h[child], &h[child+1]) {
 			child++
 		}
-		if !r.before(&r.items[child], &x) {
-			break
+		if !r.before(&h[i], &h[child]) {
+			return
 		}
-		r.items[i] = r.items[child]
+		h[i], h[child] = h[child], h[i]
 		i = child
 	}
-	r.items[i] = x
+}
+
+// sort puts candidates into the order of going.
+func (r *ranking) sort(items []ranked) {
+	slices.SortFunc(items, func(a, b ranked) int {
+		if r.before(&a, &b) {
+			return -1
+		}
+		return 1
+	})
 }
 
 // fewest takes at most limit of all: the first to go with which need can still
 // be met by those that follow; the largest if need cannot be met at all.
 func (r *ranking) fewest(need int64, limit int) (chosen []ranked, freed int64) {
 	inOrder := slices.Clone(r.items)
-	slices.SortFunc(inOrder, func(a, b ranked) int {
-		if r.before(&a, &b) {
-			return -1
-		}
-		return 1
-	})
+	r.sort(inOrder)
 	for i := range inOrder {
 		inOrder[i].rank = int32(i + 1)
 	}

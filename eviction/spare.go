@@ -1,7 +1,5 @@
 package eviction
 
-import "slices"
-
 // keepFloors drops from the choice what a group may not lose: of each group that spare
 // names, the first to go stay in it as far as they fit the bytes that it can spare. It
 // returns the keys of those that are dropped.
@@ -9,12 +7,7 @@ func (r *ranking) keepFloors(spare map[string]int64) (kept []string) {
 	if len(spare) == 0 {
 		return nil
 	}
-	slices.SortFunc(r.items, func(a, b ranked) int {
-		if r.before(&a, &b) {
-			return -1
-		}
-		return 1
-	})
+	r.sort(r.items)
 	left := make(map[string]int64, len(spare))
 	for group, bytes := range spare {
 		left[group] = bytes
