@@ -108,7 +108,9 @@ func (c *Cost) Evicted(key string, _ clock.Instant) {
 	if e == nil || e.ghost != nil {
 		return
 	}
-	e.book.went(e.book.requests - e.loaded)
+	if stayed := e.book.requests - e.loaded; stayed > 0 {
+		e.book.went(stayed)
+	}
 	delete(c.worth, key)
 	e.ghost = c.ghosts.PushFront(e)
 	for c.ghosts.Len() > c.bound {

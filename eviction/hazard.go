@@ -108,7 +108,7 @@ func (b *book) returned(e *entry, age int64) {
 // went notes how long an object was there when it was evicted.
 func (b *book) went(requests int64) {
 	const fade = .99
-	b.stays = b.stays*fade + float64(max(1, requests))
+	b.stays = b.stays*fade + float64(requests)
 	b.stayed = b.stayed*fade + 1
 }
 

@@ -74,6 +74,29 @@ type report struct {
 	Trace string `json:"trace"`
 	// Scores are seconds of reloading over the lower bound; the first policy is the default.
 	Scores []score `json:"scores"`
+	// Worse counts the assignments, of all capacities and cost models, on which the default
+	// reloads for longer than LRU.
+	Worse int `json:"worse_than_lru"`
+	// Tiers are runs over two tiers; the first of each cost model is the default's.
+	Tiers []tierRow `json:"two_tiers"`
+}
+
+// tierRow is a run over two tiers: the means over the assignments.
+type tierRow struct {
+	replay.TierCell
+	replay.TierResult
+}
+
+// tierCells are the default's runs over two tiers and what they are compared with: each
+// tier on its own, and the same without a model being in both.
+func tierCells() (out []replay.TierCell) {
+	for _, cost := range []string{replay.Measured, replay.Bandwidth} {
+		out = append(out,
+			replay.TierCell{Policy: eviction.DefaultName, Scheme: replay.Together, Cost: cost},
+			replay.TierCell{Policy: "gdsf", Scheme: replay.Apart, Cost: cost},
+			replay.TierCell{Policy: "gdsf", Scheme: replay.Exclusive, Cost: cost})
+	}
+	return out
 }
 
 // score is a row with its spread over the perturbed copies, where that was measured.
@@ -101,7 +124,16 @@ func measure(t *replay.Trace, quick bool) (*report, error) {
 	// The first rows are the default policy's: those are replayed on the copies as well.
 	own := len(t.Cells(names[0]))
 	rows := make([]replay.Row, len(cells)+perturbed*own)
-	err := each(len(rows), func(i int) (err error) {
+	r := &report{}
+	for _, c := range tierCells() {
+		r.Tiers = append(r.Tiers, tierRow{TierCell: c})
+	}
+	err := each(len(rows)+len(r.Tiers), func(i int) (err error) {
+		if i >= len(rows) {
+			row := &r.Tiers[i-len(rows)]
+			row.TierResult, err = t.ScoreTiers(row.TierCell)
+			return err
+		}
 		trace, cell := 0, i
 		if i >= len(cells) {
 			trace, cell = 1+(i-len(cells))/own, (i-len(cells))%own
@@ -112,7 +144,6 @@ func measure(t *replay.Trace, quick bool) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &report{}
 	for i, row := range rows[:len(cells)] {
 		s := score{Row: row}
 		for k := 0; i < own && k < perturbed; k++ {
@@ -124,7 +155,25 @@ func measure(t *replay.Trace, quick bool) (*report, error) {
 		}
 		r.Scores = append(r.Scores, s)
 	}
+	r.Worse = r.worseThan("lru")
 	return r, nil
+}
+
+// worseThan counts the assignments on which the default policy scores worse than another.
+func (r *report) worseThan(policy string) (n int) {
+	for _, own := range r.Scores {
+		for _, s := range r.Scores {
+			if own.Policy != eviction.DefaultName || s.Policy != policy || s.Cost != own.Cost || s.Fraction != own.Fraction {
+				continue
+			}
+			for i := range own.Scores {
+				if own.Scores[i] > s.Scores[i] {
+					n++
+				}
+			}
+		}
+	}
+	return n
 }
 
 // each calls f(0) to f(n-1), as many at a time as there are processors.

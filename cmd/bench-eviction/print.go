@@ -36,7 +36,27 @@ func (r *report) print(out io.Writer) {
 		r.spread(w, cost)
 		w.Flush()
 	}
+	fmt.Fprintf(out, "\nassignments on which the default is worse than lru: %d\n", r.Worse)
+	r.printTiers(out)
 	fmt.Fprintln(out)
+}
+
+// printTiers writes the table of the runs over two tiers.
+func (r *report) printTiers(out io.Writer) {
+	fmt.Fprintln(out, "\ntwo tiers (device 25 %, main memory 50 %, 50 GB/s between them): seconds of reloading, mean of the assignments")
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "costs\tpolicy\ttiers\tseconds\tof these first loads\tthe default's against it")
+	own := make(map[string]float64, 2)
+	for _, t := range r.Tiers {
+		against := ""
+		if own[t.Cost] == 0 {
+			own[t.Cost] = t.Seconds
+		} else {
+			against = fmt.Sprintf("%+.1f %%", 100*(own[t.Cost]/t.Seconds-1))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f\t%.1f\t%s\n", t.Cost, t.Policy, t.Scheme, t.Seconds, t.First, against)
+	}
+	w.Flush()
 }
 
 // columns names the capacities of a table.

@@ -20,12 +20,7 @@ type Result struct {
 
 // Run replays the trace with capacity, cost model and seed of a bound.
 func (t *Trace) Run(b Bound, p eviction.Policy) (Result, error) {
-	var objects []eviction.Object
-	for _, a := range t.Assignments {
-		if a.Seed == b.Seed {
-			objects = a.Costs[b.Cost]
-		}
-	}
+	objects := t.objects(b)
 	if objects == nil {
 		return Result{}, fmt.Errorf("no assignment %s with cost %s", b.Seed, b.Cost)
 	}
@@ -38,6 +33,17 @@ func (t *Trace) Run(b Bound, p eviction.Policy) (Result, error) {
 	}
 	r.result.Score = r.result.Seconds / b.Seconds
 	return r.result, nil
+}
+
+// objects are the models as a bound's assignment and cost model have them; nil if it has
+// none.
+func (t *Trace) objects(b Bound) (objects []eviction.Object) {
+	for _, a := range t.Assignments {
+		if a.Seed == b.Seed {
+			objects = a.Costs[b.Cost]
+		}
+	}
+	return objects
 }
 
 // run is one device of a given capacity.

@@ -75,3 +75,41 @@ func (t *Trace) Perturbed(seed int64, dropped float64) *Trace {
 	}
 	return &p
 }
+
+// TierCell names a run over two tiers: the device holds a quarter of the bytes of all
+// models, main memory half of them.
+type TierCell struct {
+	Policy string `json:"policy"`
+	Scheme Scheme `json:"scheme"`
+	Cost   string `json:"cost"`
+}
+
+const (
+	deviceFraction = .25
+	mainFraction   = .50
+	busSpeed       = 50e9 // bytes a second
+)
+
+// ScoreTiers is the mean over the assignments.
+func (t *Trace) ScoreTiers(c TierCell) (mean TierResult, err error) {
+	main := make(map[string]int64)
+	for _, b := range t.Bounds {
+		if b.Cost == c.Cost && b.Fraction == mainFraction {
+			main[b.Seed] = b.Capacity
+		}
+	}
+	for _, b := range t.Bounds {
+		if b.Cost != c.Cost || b.Fraction != deviceFraction || t.objects(b) == nil {
+			continue
+		}
+		r, err := t.RunTiers(b, Tiers{Device: b.Capacity, Main: main[b.Seed], BytesPerSecond: busSpeed}, c.Policy, c.Scheme)
+		if err != nil {
+			return TierResult{}, fmt.Errorf("%s, %s, seed %s: %w", c.Policy, c.Scheme, b.Seed, err)
+		}
+		n := float64(len(t.Assignments))
+		mean.Seconds += r.Seconds / n
+		mean.Disk += r.Disk / n
+		mean.First += r.First / n
+	}
+	return mean, nil
+}
