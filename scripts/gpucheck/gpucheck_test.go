@@ -21,9 +21,6 @@ const patience = 8 * time.Minute
 // needsGPU are the lines that nothing but a GPU can have a figure for, by key.
 func needsGPU() []string { return []string{"fastsafetensors_rate", "runai_rate", "driver_suite"} }
 
-// parts are those that are tried; none means all.
-func parts() []string { return []string{"raw"} }
-
 // TestEveryPart runs every part on the fake driver, with sizes that show that it works.
 func TestEveryPart(t *testing.T) {
 	python := os.Getenv("ISOBAR_PYTHON")
@@ -47,7 +44,7 @@ func TestEveryPart(t *testing.T) {
 		}
 	}
 	results := filepath.Join(dir, "results")
-	cmd := exec.CommandContext(ctx, python, append([]string{"-B", "gpu-check", "--tiny", "--fake", library, "--programs", programs, "--out", results}, parts()...)...)
+	cmd := exec.CommandContext(ctx, python, "-B", "gpu-check", "--tiny", "--fake", library, "--programs", programs, "--out", results)
 	client, err := filepath.Abs(filepath.Join("..", "..", "clients", "python", "src"))
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,7 @@ from .children import Child
 from .report import quantile
 from .world import World
 
-_FRESH = 5  # processes whose first attachment is looked at
+_FRESH = 3  # processes whose first attachment is looked at
 
 
 def run(w: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as ct
 import time
+from functools import partial
 
 from .driver import Memory, rate
 from .raw import Bulk
@@ -91,10 +92,10 @@ def _raw_peer(w: World) -> list[float]:
         w.cuda.call("cuCtxEnablePeerAccess", w.cuda.context(0), 0)
         w.cuda.call("cuMemAlloc_v2", ct.byref(there), n)
         w.cuda.use(0)
-        give = lambda: w.cuda.call("cuMemcpyPeerAsync", there, w.cuda.context(1), here, w.cuda.context(0), n, stream)  # noqa: E731
+        give = partial(w.cuda.call, "cuMemcpyPeerAsync", there, w.cuda.context(1), here, w.cuda.context(0), n, stream)
     else:
         first, second = Memory(w.cuda, 0, size), Memory(w.cuda, 0, size)
-        give = lambda: w.cuda.call("cuMemcpyDtoDAsync_v2", second.at, first.at, n, stream)  # noqa: E731
+        give = partial(w.cuda.call, "cuMemcpyDtoDAsync_v2", second.at, first.at, n, stream)
     rate(w.cuda, stream, size, give, 1)
     rates = [rate(w.cuda, stream, size, give, 1) for _ in range(w.sizes.rounds)]
     if peers:

@@ -7,6 +7,7 @@ import ctypes as c
 import mmap
 import os
 import time
+from functools import partial
 from typing import Any
 
 _CHUNK = 1 << 30  # the most that is pinned for a raw copy
@@ -187,16 +188,12 @@ class Pinned:
 
     def sample(self) -> None:
         """Takes one sample of each kind and direction."""
+        n = c.c_size_t(self.size)
         for kind, host in self._hosts.items():
-            n = c.c_size_t(self.size)
-            for direction, call in (("h2d", lambda: self._cuda.call("cuMemcpyHtoDAsync_v2", self._device.at, c.c_void_p(host), n, self._stream)),
-                                    ("d2h", lambda: self._cuda.call("cuMemcpyDtoHAsync_v2", c.c_void_p(host), self._device.at, n, self._stream))):  # fmt: skip
-                began = time.perf_counter()
-                for _ in range(self._repeat):
-                    call()
-                self._cuda.wait(self._stream)
-                rate = self._repeat * self.size / (time.perf_counter() - began) / 1e9
-                self.samples.setdefault(f"{direction}, {kind}", []).append(rate)
+            up = partial(self._cuda.call, "cuMemcpyHtoDAsync_v2", self._device.at, c.c_void_p(host), n, self._stream)
+            down = partial(self._cuda.call, "cuMemcpyDtoHAsync_v2", c.c_void_p(host), self._device.at, n, self._stream)
+            for direction, give in (("h2d", up), ("d2h", down)):
+                self.samples.setdefault(f"{direction}, {kind}", []).append(rate(self._cuda, self._stream, self.size, give, self._repeat))
 
     def best(self, direction: str) -> float:
         """The median of the faster kind, GB/s."""

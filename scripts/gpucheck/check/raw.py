@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+from functools import partial
 
 from .driver import Memory, Pinned, rate
 from .report import median
@@ -49,12 +50,12 @@ class Bulk:
 
     def fill(self) -> None:
         """Sets all of it, once unmeasured."""
-        give = lambda: self._cuda.call("cuMemsetD8Async", self._memory.at, c.c_ubyte(7), c.c_size_t(self.size), self._stream)  # noqa: E731
+        give = partial(self._cuda.call, "cuMemsetD8Async", self._memory.at, c.c_ubyte(7), c.c_size_t(self.size), self._stream)
         self._sample(give)
 
     def copy(self, other: Bulk) -> None:
         """Copies all of another to it."""
-        give = lambda: self._cuda.call("cuMemcpyDtoDAsync_v2", self._memory.at, other._memory.at, c.c_size_t(self.size), self._stream)  # noqa: E731
+        give = partial(self._cuda.call, "cuMemcpyDtoDAsync_v2", self._memory.at, other._memory.at, c.c_size_t(self.size), self._stream)
         self._sample(give)
 
     def _sample(self, give: object) -> None:

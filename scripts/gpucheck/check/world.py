@@ -79,6 +79,8 @@ class World:
         self.sizes = TINY if setting.tiny else FULL
         if setting.fake:
             os.environ |= fake_environment(setting)
+        self._log = setting.out / f"node-{findings.data['part']}.log"
+        self._log.unlink(missing_ok=True)
         self.cuda = driver.CUDA(setting.fake or "libcuda.so.1")
         self.nvml = driver.NVML(setting.fake or "libnvidia-ml.so.1")
         # A unix socket's path is short: it does not lie below what the user named.
@@ -109,9 +111,11 @@ class World:
         devices = [f"cuda:gpu-{i}{sized}" for i in range(gpus)]
         devices.append(f"ram:ram-0={(self.sizes.ram if ram is None else ram) // MiB}MiB")
         folder = Path(tempfile.mkdtemp(prefix="n", dir=self.folder))
-        roots = {str(self.setting.scratch), str(self.setting.big_scratch)}
+        roots = {self.setting.scratch, self.setting.big_scratch}
+        for root in roots:
+            root.mkdir(parents=True, exist_ok=True)
         n = Node(
-            self.setting.programs / "isobar", folder, self.setting.out / f"node-{self.findings.data['part']}.log",
+            self.setting.programs / "isobar", folder, self._log,
             [f"--device={d}" for d in devices] + [f"--model-root={r}" for r in sorted(roots)] + list(options),
         )  # fmt: skip
         self._ends.append(n.stop)
@@ -148,4 +152,5 @@ def fake_environment(setting: Setting) -> dict[str, str]:
         "ISOBAR_FAKE_CUDA_DEVICES": "2",
         "ISOBAR_FAKE_CUDA_BYTES": str(512 * MiB),
         "ISOBAR_FAKE_CUDA_STATE": str(setting.out / "fake-state"),
+        "ISOBAR_FAKE_CUDA_VIEWS": "host",  # the client shows its memory as what it is
     }
