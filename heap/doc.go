@@ -29,6 +29,12 @@
 // more at the end. A freed range joins its free neighbours at once. The state depends on the
 // blocks there are, not on the order in which they came.
 //
+// Defragmentation. [Heap.PlanDefragment] says which segments can be emptied by
+// moving their blocks to others of the owner, [Heap.PlanRoom] how a block can be
+// fit into a segment that has the bytes, but not in one piece. Both change
+// nothing, copy no more than their budget of bytes, and leave alone what may not
+// be moved; the owner of the bytes copies, and tells the heap.
+//
 // Clean memory. The heap knows whose bytes a segment holds. A segment taken by
 // another owner than its last must be cleared before it is handed out, and the
 // heap told by [Heap.MarkClean]; one that goes back to the pool without that is

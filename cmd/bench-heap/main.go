@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	models "github.com/isobar-project/isobar/eviction/replay"
 	"github.com/isobar-project/isobar/heap/replay"
@@ -50,6 +51,7 @@ type report struct {
 	Arenas   []arenaRow   `json:"arenas"`
 	Large    float64      `json:"large"`      // geometric mean of the smallest arenas
 	Odd      float64      `json:"minimalloc"` // the same
+	Curves   []curve      `json:"defragmentation,omitempty"`
 	Speed    []speed      `json:"speed"`
 	Million  footprint    `json:"million_blocks"`
 	Requests string       `json:"requests,omitempty"`
@@ -82,6 +84,7 @@ func measure(traces, requests string, quick bool, out io.Writer) (*report, error
 	if quick {
 		return r, nil
 	}
+	r.curves(all, out)
 	return r, r.taxes(requests, out)
 }
 
@@ -99,6 +102,35 @@ func (r *report) arenas(all []*replay.Allocs, out io.Writer) {
 	r.Large, r.Odd = replay.GeometricMean(groups[replay.GroupLarge]), replay.GeometricMean(groups[replay.GroupMinimalloc])
 	fmt.Fprintf(out, "| geometric mean of the %d large ones | | | %.3f |\n", len(groups[replay.GroupLarge]), r.Large)
 	fmt.Fprintf(out, "| geometric mean of the %d of minimalloc's kind | | | %.3f |\n", len(groups[replay.GroupMinimalloc]), r.Odd)
+}
+
+// curve is what a trace takes in arenas of several sizes, with defragmentation.
+type curve struct {
+	Trace string         `json:"trace"`
+	Moved []replay.Moved `json:"moved"`
+}
+
+// curves measures what defragmentation takes.
+func (r *report) curves(all []*replay.Allocs, out io.Writer) {
+	arenas := replay.CurveArenas()
+	fmt.Fprintf(out, "\nBytes moved for each byte allocated, in arenas of so many times the peak (no: the sizes rounded to 256 bytes are more than the arena)\n\n| trace |")
+	for _, m := range arenas {
+		fmt.Fprintf(out, " %.2f |", m)
+	}
+	fmt.Fprintf(out, "\n|---|%s\n", strings.Repeat("---:|", len(arenas)))
+	for _, a := range all {
+		c := curve{a.Name, a.Curve(arenas)}
+		r.Curves = append(r.Curves, c)
+		fmt.Fprintf(out, "| %s |", c.Trace)
+		for _, m := range c.Moved {
+			if m.PerByte < 0 {
+				fmt.Fprint(out, " no |")
+			} else {
+				fmt.Fprintf(out, " %.3f |", m.PerByte)
+			}
+		}
+		fmt.Fprintln(out)
+	}
 }
 
 // taxes compares segments with counted bytes on the model requests.

@@ -16,12 +16,17 @@ type arena struct {
 const (
 	arenaUnit  = 256 // the node's default
 	arenaOwner = "replay"
+	maxUnits   = 1 << 31 // of a segment; arenas of more than 512 GiB get larger units
 )
 
 // newArena makes an arena of at most so many bytes.
 func newArena(bytes int64, blocks int) *arena {
-	bytes -= bytes % arenaUnit
-	h := heap.New(heap.Config{GranularityBytes: arenaUnit, UnitBytes: arenaUnit, MaxSegmentBytes: bytes, OwnSegmentBytes: bytes + 1, Classes: []int64{arenaUnit}})
+	unit := int64(arenaUnit)
+	for bytes/unit > maxUnits {
+		unit *= 2
+	}
+	bytes -= bytes % unit
+	h := heap.New(heap.Config{GranularityBytes: unit, UnitBytes: unit, MaxSegmentBytes: bytes, OwnSegmentBytes: bytes + 1, Classes: []int64{unit}})
 	h.Add(1, bytes, arenaOwner, true)
 	return &arena{h: h, blocks: make([]heap.Block, blocks)}
 }
