@@ -20,12 +20,18 @@ type Result struct {
 
 // Run replays the trace with capacity, cost model and seed of a bound.
 func (t *Trace) Run(b Bound, p eviction.Policy) (Result, error) {
+	return t.Follow(b, p, func(int, eviction.Plan) {})
+}
+
+// Follow is Run that tells decided of every plan, by the number of its request.
+func (t *Trace) Follow(b Bound, p eviction.Policy, decided func(request int, plan eviction.Plan)) (Result, error) {
 	objects := t.objects(b)
 	if objects == nil {
 		return Result{}, fmt.Errorf("no assignment %s with cost %s", b.Seed, b.Cost)
 	}
 	r := run{objects: objects, policy: p, free: b.Capacity, place: make(map[string]int)}
 	for seq, needs := range t.Requests {
+		r.decided = func(plan eviction.Plan) { decided(seq, plan) }
 		now := clock.Instant(seq) * clock.Instant(time.Second)
 		if err := r.serve(needs, b.Capacity, now); err != nil {
 			return Result{}, fmt.Errorf("request %d: %w", seq, err)
@@ -54,6 +60,7 @@ type run struct {
 	resident []eviction.Candidate
 	place    map[string]int // key → index in resident
 	result   Result
+	decided  func(eviction.Plan)
 }
 
 func (r *run) serve(needs []int, capacity int64, now clock.Instant) error {
@@ -81,6 +88,7 @@ func (r *run) serve(needs []int, capacity int64, now clock.Instant) error {
 		if plan.Shortfall > 0 {
 			return fmt.Errorf("short of %d bytes of %d although all fits", plan.Shortfall, need)
 		}
+		r.decided(plan)
 		for _, v := range plan.Victims {
 			r.evict(v.Key, now)
 		}

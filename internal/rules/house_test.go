@@ -47,7 +47,7 @@ var house = map[string]room{
 		imports: []string{"actors/seam", "schemas", "codec", "clock", "device", "device/proctree", "weights", "heap", "ledger/...",
 			"catalog", "pressure", "eviction", "history", "vault", "dataplane",
 			"fdwire"}, // for fdwire.Peer alone: who a client of the data socket is
-		tests: []string{"device/...", "weights/weightstest"},
+		tests: []string{"device/...", "weights/weightstest", "eviction/replay"},
 	},
 	"bus":        {imports: []string{"actors", "bus/conn", "schemas/...", "codec", "clock"}, tests: []string{"bus/..."}},
 	"bus/conn":   {tests: []string{"bus"}},
