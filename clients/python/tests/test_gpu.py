@@ -209,17 +209,16 @@ def test_cancelled_while_it_is_mapped(connected: isobar.Client, gpu_node: Node, 
 @pytest.mark.parametrize("call", ["cuMemImportFromShareableHandle", "cuMemMap", "cuMemSetAccess", "cuMemAddressReserve"])
 def test_what_cannot_be_mapped_is_given_back(connected: isobar.Client, driver: gpu.Fake, gpu_node: Node, call: str) -> None:
     connected.allocate(MiB, device="gpu-0").close()
-    with connected.events("memory.events.allocation.>") as events:
-        driver.fail(call, 1, gpu.OUT_OF_MEMORY)
-        with pytest.raises(isobar.CUDAOutOfMemory, match=call):
-            connected.allocate(MiB, device="gpu-0")
-        driver.fail(call, 1, 304)
-        with pytest.raises(isobar.CUDAError, match=call):
-            connected.load_model("big", a_model(gpu_node), device="gpu-0")
-        for e in events:
-            if any(i["event"] == "deallocated" for i in e.data.get("items", [])):
-                break
-    assert [a["mapped_by"] for a in granted(connected)] == [[]]  # the model, which nobody reads
+    driver.fail(call, 1, gpu.OUT_OF_MEMORY)
+    with pytest.raises(isobar.CUDAOutOfMemory, match=call):
+        connected.allocate(MiB, device="gpu-0")
+    driver.fail(call, 1, 304)
+    with pytest.raises(isobar.CUDAError, match=call):
+        connected.load_model("big", a_model(gpu_node), device="gpu-0")
+    # It is let go of in the background.
+    while connected.call("get_model_info", {"name": "big"})["models"][0]["readers"] or len(granted(connected)) > 1:
+        pass
+    assert [(a["class"], a["mapped_by"]) for a in granted(connected)] == [("weights", [])]
     assert connected.unload_model("big", device="gpu-0")["confirmed"]
 
 
@@ -238,12 +237,9 @@ with isobar.connect(sys.argv[1], connect_timeout=60) as c:
 
 def test_a_process_without_a_driver(connected: isobar.Client, gpu_node: Node) -> None:
     """It is told what is missing, has nothing of the GPU, and RAM as ever."""
-    with connected.events("memory.events.allocation.>") as events:
-        assert "install NVIDIA's driver" in python(WITHOUT, gpu_node.url)
-        for e in events:
-            if any(i["event"] == "deallocated" and i["device_id"] == "gpu-0" for i in e.data.get("items", [])):
-                break
-    assert granted(connected) == []
+    assert "install NVIDIA's driver" in python(WITHOUT, gpu_node.url)
+    while granted(connected):  # it is given back in the background, or with the process
+        pass
 
 
 HOLDING = """

@@ -481,11 +481,17 @@ class Client:
             await self._undo(op["result"]["allocation_id"])
 
     async def _undo(self, allocation_id: str) -> None:
-        try:
-            await self._control.do("deallocate", {"allocation_id": allocation_id})
-        except NodeError as e:
-            if e.code != "ALLOCATION_NOT_FOUND":
-                log.warning("%s was granted for nobody, and could not be given back: %s", allocation_id, e)
+        for pause in (0.05, 0.5, 0.0):
+            try:
+                await self._control.do("deallocate", {"allocation_id": allocation_id})
+                return
+            except NodeError as e:
+                if e.code == "ALLOCATION_IN_USE" and pause:
+                    await asyncio.sleep(pause)  # a mapping for nobody may be on its way back
+                    continue
+                if e.code != "ALLOCATION_NOT_FOUND":
+                    log.warning("%s was granted for nobody, and could not be given back: %s", allocation_id, e)
+                return
 
     def _background(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(work)

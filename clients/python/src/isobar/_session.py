@@ -196,8 +196,12 @@ class Session:
             self.held.setdefault(allocation_id, []).append(grant)
         finally:
             await self._came(allocation_id, True)
-            if grant is None:
-                self._let_go(allocation_id)
+            if grant is None and self._conn is not None and not self._maps(allocation_id):
+                # Heard before whoever asked gives the memory back.
+                try:
+                    await self._ask({"type": "unmap", "allocation_id": allocation_id}, _only("unmapped"))
+                except (IsobarError, OSError) as e:
+                    log.info("%s could not be mapped, and the node not told: %s", allocation_id, e)
         if self._closed is not None:
             grant.drop()
             raise self._closed
