@@ -273,6 +273,7 @@ func (t *task) step() {
 	h := t.device.house
 	now := h.cfg.Clock.Now()
 	if err != nil || t.next == len(t.chunks) {
+		h.suspect(err)
 		h.transfer.tell(seam.SystemLane, func() {
 			delete(h.transfer.tasks, t)
 			t.cancel(nil)
@@ -327,7 +328,7 @@ func copyError(err error, other schemas.Code) *schemas.Error {
 	case errors.Is(err, context.Canceled):
 		return schemas.Errorf(schemas.CodeDraining, "the node is stopping")
 	}
-	return schemas.Errorf(other, "%v", err)
+	return driverError(err, other)
 }
 
 // rate is bytes a second; 0 where no time has passed.

@@ -1,8 +1,10 @@
 package actors
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -47,12 +49,16 @@ type deviceActor struct {
 	deafen   func() // ends the signals
 	beat     atomic.Pointer[schemas.DeviceBeat]
 	health   device.Health
+	lost     error                     // why nothing can be had of it any more
 	ails     *ailment                  // what the observer was last told
 	state    atomic.Pointer[condition] // of health, for other goroutines
 	vacating *task                     // the segment being emptied
-	origins  []ledger.Origin           // of moves that a predecessor had nearly ended
-	partings []parting                 // unmaps that wait for their descriptors' arrival
-	draining chan Stays                // of a drain under way
+	// inherited are the vault ids of what was taken over, and report tells of it, until settle.
+	inherited []uint64
+	report    ledger.Report
+	origins   []ledger.Origin // of moves that a predecessor had nearly ended
+	partings  []parting       // unmaps that wait for their descriptors' arrival
+	draining  chan Stays      // of a drain under way
 }
 
 // condition is a device's health as others see it.
@@ -83,9 +89,9 @@ type sampling struct {
 // at work: an old figure is worse than one that is off by what is in flight.
 const maxRejected = 20
 
-// openDevice reads the device's region, imports its segments and builds the core.
-// Sealed weights that it still holds are added to models.
-func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*deviceActor, error) {
+// openDevice reads the device's region, imports its segments and builds the core. It runs
+// beside those of other devices, and touches none of what they share: see settle.
+func openDevice(h *House, cfg DeviceConfig, mem []byte, inherited bool) (*deviceActor, error) {
 	info := cfg.Driver.Info()
 	d := &deviceActor{house: h, id: info.ID, tag: tagOf(info.ID), cfg: cfg, info: info, driver: cfg.Driver,
 		kind: schemas.DeviceType(info.Type.String()), live: map[heap.SegmentID]device.Segment{}}
@@ -100,15 +106,11 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 		Device: d.id, Type: string(d.kind), Physical: info.PhysicalBytes, Limit: cfg.Limit, Ceiling: info.PhysicalBytes - cfg.Reserve,
 		Overdue: h.cfg.Overdue, EndGrace: h.cfg.EndGrace,
 		BySessions: !info.ProvesRelease,
-		Heap:       heap.Config{GranularityBytes: info.GranularityBytes}, Warm: cfg.Warm, PoolBytes: cfg.PoolBytes,
+		Heap:       heap.Config{GranularityBytes: info.GranularityBytes}, Warm: warmable(cfg.Warm, info), PoolBytes: cfg.PoolBytes,
 		Rand: random, NewID: func() uuid.UUID { return newID(random, d.tag) },
 	}
-	mem, inherited, err := h.memory("device/" + d.id)
-	if err != nil {
-		return nil, err
-	}
 	if inherited {
-		if err := d.restore(core, mem, models); err != nil {
+		if err := d.restore(core, mem); err != nil {
 			return nil, err
 		}
 	} else {
@@ -121,11 +123,17 @@ func openDevice(h *House, cfg DeviceConfig, models map[uuid.UUID]string) (*devic
 	if err := d.presetQuotas(); err != nil {
 		return nil, err
 	}
-	d.work = newWorkers(cfg.CopyWorkers, reapers(d.kind))
 	return d, nil
 }
 
-func (d *deviceActor) restore(core ledger.DeviceConfig, mem []byte, models map[uuid.UUID]string) error {
+// warmable are the classes that a device can keep ready: whole segments of its driver.
+func warmable(classes []ledger.WarmClass, i device.Info) []ledger.WarmClass {
+	return slices.DeleteFunc(slices.Clone(classes), func(c ledger.WarmClass) bool { return c.Bytes%i.GranularityBytes != 0 })
+}
+
+// restore takes over what a predecessor had of the device. Where the driver finds that the
+// device is lost, that is the error, and everything stays as it was: it is for a later node.
+func (d *deviceActor) restore(core ledger.DeviceConfig, mem []byte) error {
 	image, err := ledger.ReadImage(mem)
 	if err != nil {
 		return fmt.Errorf("its ledger: %w", err)
@@ -142,26 +150,36 @@ func (d *deviceActor) restore(core ledger.DeviceConfig, mem []byte, models map[u
 			continue
 		}
 		seg, err := d.driver.Import(f, s.Bytes, device.ImportOptions{Weights: s.Weights, Sealed: s.Sealed})
+		if errors.Is(err, device.ErrLost) {
+			return err
+		}
 		if err != nil {
 			// It stays with what nobody knows, and is dropped from the vault too.
 			d.house.log.Error("a segment could not be taken over", "device", d.id, "segment", s.ID, "error", err)
 			missing[s.ID] = true
 			continue
 		}
-		delete(d.house.cfg.Inherited, id)
+		d.inherited = append(d.inherited, id)
 		d.live[s.ID] = seg
 	}
-	var rep ledger.Report
-	d.core, rep, err = ledger.Restore(core, image, missing, d.house.now())
-	if err != nil {
-		return err
+	d.core, d.report, err = ledger.Restore(core, image, missing, d.house.now())
+	return err
+}
+
+// settle adds a device that was opened to the house: what it took over, and the sealed weights
+// among it, which are added to models.
+func (d *deviceActor) settle(models map[uuid.UUID]string) {
+	for _, id := range d.inherited {
+		delete(d.house.cfg.Inherited, id)
 	}
-	d.house.noteRestored(d, rep)
-	d.origins = rep.Origins
-	for _, id := range rep.Models {
+	d.inherited = nil
+	d.house.noteRestored(d, d.report)
+	d.origins = d.report.Origins
+	for _, id := range d.report.Models {
 		models[id] = d.id
 	}
-	return nil
+	d.report = ledger.Report{}
+	d.work = newWorkers(d.cfg.CopyWorkers, reapers(d.kind))
 }
 
 // noteRestored adds a device's part to what the take-over kept and lost.
@@ -301,6 +319,11 @@ func (d *deviceActor) sampled(s device.Sample, l *look, err error, epoch uint64,
 	now := d.house.now()
 	stale := err != nil
 	switch {
+	case errors.Is(err, device.ErrLost):
+		d.lose(err)
+		if len(s.Reasons) > 0 {
+			d.feels(device.Lost, s.Reasons)
+		}
 	case err != nil:
 		d.feels(device.Failing, []string{"its figures cannot be read: " + err.Error()})
 		d.house.log.Warn("no sample", "device", d.id, "error", err)
@@ -317,6 +340,9 @@ func (d *deviceActor) sampled(s device.Sample, l *look, err error, epoch uint64,
 	}
 	d.house.monitor.stale(d, stale)
 	d.warn(stale)
+	if d.lost != nil {
+		return // it answers nothing any more
+	}
 	f := d.core.Figures()
 	// What others use counts only once it has filled what the limit leaves over: so much
 	// longer may they grow before it matters.

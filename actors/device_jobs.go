@@ -206,6 +206,9 @@ func (d *deviceActor) created(m made, fail error) {
 	d.tell(seam.SystemLane, func() {
 		d.sampling.busy--
 		now := d.house.now()
+		if errors.Is(fail, device.ErrLost) {
+			d.lose(fail)
+		}
 		if exhausted && sampleErr == nil {
 			d.core.SetOutside(sample.OutsideBytes(), sample.PhysicalBytes-d.cfg.Reserve, now)
 			d.flush()
@@ -279,6 +282,9 @@ func (d *deviceActor) clear(job ledger.Job, segs []device.Segment) {
 		}
 	}
 	d.tell(seam.SystemLane, func() {
+		if errors.Is(fail, device.ErrLost) {
+			d.lose(fail)
+		}
 		if job.Kind == ledger.JobScrub {
 			d.core.Scrubbed(job.Ranges[0].Segment, fail, d.house.now())
 		} else {
@@ -317,7 +323,7 @@ func (d *deviceActor) export(job ledger.Job, segs []device.Segment) {
 	for _, s := range segs {
 		f, err := d.driver.Export(s, mode)
 		if err != nil {
-			fail = err
+			fail = d.suspect(err)
 			closeAll(files)
 			files = nil
 			break
@@ -340,7 +346,7 @@ var errEnded = errors.New("the grant ended meanwhile")
 func (d *deviceActor) seal(job ledger.Job, segs []device.Segment) {
 	var fail error
 	for _, s := range segs {
-		if fail = d.driver.Seal(s); fail != nil {
+		if fail = d.suspect(d.driver.Seal(s)); fail != nil {
 			break
 		}
 	}

@@ -2,9 +2,11 @@ package actors
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -51,7 +53,9 @@ type Config struct {
 	Devices   []DeviceConfig
 	// Absent are the devices that a predecessor had and that are not among Devices.
 	Absent []AbsentDevice
-	Roots  *weights.Roots
+	// LostDevices are those that are configured and cannot be had.
+	LostDevices []LostDevice
+	Roots       *weights.Roots
 	// Policy values models; nil is the default one.
 	Policy eviction.Policy
 	// LoadWorkers read one model at once, Loads models at a time are read.
@@ -103,6 +107,9 @@ type Config struct {
 	// model.commit.before and after, reply.before and after, actor.begin before an actor is
 	// told to begin. A test ends the process there, or lets others go first. nil does nothing.
 	Crash func(point string)
+	// Lost is told, once for each, that a device is lost to this process. It is called on the
+	// device's goroutine and must not block; nil: nobody wants to know.
+	Lost func(device string, why error)
 	// Exit ends the process after a defect in a stateful actor; nil is os.Exit.
 	Exit func(code int)
 }
@@ -203,6 +210,9 @@ func (c *Config) defaults() {
 	if c.Exit == nil {
 		c.Exit = os.Exit
 	}
+	if c.Lost == nil {
+		c.Lost = func(string, error) {}
+	}
 	if c.Signal == nil {
 		c.Signal = signalProcess
 	}
@@ -227,18 +237,8 @@ func Open(cfg Config) (*House, error) {
 	h.transfer = newTransfer(h)
 	h.analytics = newAnalytics(h)
 	models := map[uuid.UUID]string{}
-	for _, dc := range cfg.Devices {
-		d, err := openDevice(h, dc, models)
-		if err != nil {
-			return nil, fmt.Errorf("device %s: %w", dc.Driver.Info().ID, err)
-		}
-		for _, other := range h.devices {
-			if other.tag == d.tag {
-				return nil, fmt.Errorf("devices %s and %s have the same short name: choose another id for one", other.id, d.id)
-			}
-		}
-		h.devices = append(h.devices, d)
-		h.byID[d.id] = d
+	if err := h.openDevices(models); err != nil {
+		return nil, err
 	}
 	if err := h.openAbsent(); err != nil {
 		return nil, err
@@ -255,6 +255,52 @@ func Open(cfg Config) (*House, error) {
 	h.restored.DurationMs = millis(cfg.Clock.Now().Sub(begun))
 	h.start()
 	return h, nil
+}
+
+// openDevices opens all devices, beside each other: importing what a GPU has takes its time. One
+// that turns out to be lost is left out like one that is not configured.
+func (h *House) openDevices(models map[uuid.UUID]string) error {
+	type result struct {
+		d         *deviceActor
+		mem       []byte
+		inherited bool
+		err       error
+	}
+	results := make([]result, len(h.cfg.Devices))
+	for i, dc := range h.cfg.Devices {
+		id := dc.Driver.Info().ID
+		for _, other := range h.cfg.Devices[:i] {
+			if o := other.Driver.Info().ID; tagOf(o) == tagOf(id) {
+				return fmt.Errorf("devices %s and %s have the same short name: choose another id for one", o, id)
+			}
+		}
+		r := &results[i]
+		if r.mem, r.inherited, r.err = h.memory("device/" + id); r.err != nil {
+			return fmt.Errorf("device %s: %w", id, r.err)
+		}
+	}
+	var opening sync.WaitGroup
+	for i, dc := range h.cfg.Devices {
+		r := &results[i]
+		opening.Go(func() { r.d, r.err = openDevice(h, dc, r.mem, r.inherited) })
+	}
+	opening.Wait()
+	for i, r := range results {
+		info := h.cfg.Devices[i].Driver.Info()
+		if errors.Is(r.err, device.ErrLost) {
+			h.log.Error("a device is lost, and what was granted on it is kept", "device", info.ID, "error", r.err)
+			h.cfg.LostDevices = append(h.cfg.LostDevices, LostDevice{ID: info.ID, Type: schemas.DeviceType(info.Type.String()), Why: r.err.Error()})
+			h.cfg.Absent = append(h.cfg.Absent, AbsentDevice{ID: info.ID, Memory: r.mem})
+			continue
+		}
+		if r.err != nil {
+			return fmt.Errorf("device %s: %w", info.ID, r.err)
+		}
+		r.d.settle(models)
+		h.devices = append(h.devices, r.d)
+		h.byID[r.d.id] = r.d
+	}
+	return nil
 }
 
 // memory gives an actor its region, and whether a predecessor has written it. One that a
@@ -364,6 +410,9 @@ func (h *House) Devices() []schemas.Device {
 	out := make([]schemas.Device, len(h.devices))
 	for i, d := range h.devices {
 		out[i] = d.describe()
+	}
+	for _, l := range h.cfg.LostDevices {
+		out = append(out, l.describe())
 	}
 	return out
 }

@@ -94,6 +94,11 @@ func (h *House) deviceOfID(s string) (*deviceActor, uuid.UUID, *schemas.Error) {
 			return d, id, nil
 		}
 	}
+	for _, l := range h.cfg.LostDevices {
+		if tagOf(l.ID) == tag {
+			return nil, id, h.lostDevice(l.ID)
+		}
+	}
 	if name := h.absentOfID(id); name != "" {
 		return nil, id, schemas.Errorf(schemas.CodeAllocationNotFound, "no allocation %s%s", id, missing(name))
 	}
@@ -105,6 +110,9 @@ func (h *House) device(id string) (*deviceActor, *schemas.Error) {
 	bare := strings.TrimPrefix(id, h.cfg.Node+"/")
 	if d, ok := h.byID[bare]; ok {
 		return d, nil
+	}
+	if err := h.lostDevice(bare); err != nil {
+		return nil, err
 	}
 	why := ""
 	if h.absent.names[bare] {

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"fmt"
 	"os"
 	"time"
 
@@ -354,7 +355,7 @@ func (k *dataDesk) Map(session, claim string, mode dataplane.Mode, done func(*da
 func (m *mapping) exported(d *deviceActor, job ledger.Job, files []*os.File, fail error, sent func(failed bool)) {
 	if fail != nil {
 		d.house.log.Error("descriptors could not be made", "device", d.id, "allocation", job.Grant, "error", fail)
-		m.done(nil, schemas.Errorf(schemas.CodeInternalError, "the memory could not be shared: %v", fail))
+		m.done(nil, driverError(fmt.Errorf("the memory could not be shared: %w", fail), schemas.CodeInternalError))
 		sent(true)
 		return
 	}

@@ -138,6 +138,7 @@ func describeModel(m *weights.Model, path string) (*source, catalog.Description)
 
 // loadError is modelError for a load under way, whose memory a drain may have taken.
 func (h *House) loadError(err error) *schemas.Error {
+	h.suspect(err)
 	if h.draining.Load() && (errors.Is(err, errEnded) || errors.Is(err, device.ErrDestroyed)) {
 		return schemas.Errorf(schemas.CodeDraining, "the node is stopping: the memory of the load is released")
 	}
@@ -159,7 +160,7 @@ func modelError(err error) *schemas.Error {
 	case errors.Is(err, errStopped), errors.Is(err, context.Canceled):
 		return schemas.Errorf(schemas.CodeCancelled, "%v", err)
 	}
-	return schemas.Errorf(schemas.CodeInternalError, "%v", err)
+	return driverError(err, schemas.CodeInternalError)
 }
 
 // fill loads a model into a grant's segments, now or when one of the running loads ends.

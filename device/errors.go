@@ -10,6 +10,9 @@ var (
 	ErrOutOfMemory = errors.New("out of device memory")
 	// ErrLost: the device does not answer any more and will not again.
 	ErrLost = errors.New("device lost")
+	// ErrContext, beside ErrLost: what this process had of the device has ended, and the device
+	// may be well. A new process may have it again, with all memory whose descriptors are kept.
+	ErrContext = errors.New("the process's context has ended")
 	// ErrClosed: the driver was closed.
 	ErrClosed = errors.New("driver is closed")
 	// ErrDestroyed: the segment was destroyed.

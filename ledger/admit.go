@@ -159,6 +159,8 @@ func (d *Device) inadmissible(r *Request) *schemas.Error {
 	switch {
 	case d.draining:
 		return draining()
+	case d.lost:
+		return d.gone()
 	case r.Size < 1:
 		return schemas.Errorf(schemas.CodeInvalidRequest, "a request for %d bytes", r.Size).With("field", "size_bytes")
 	case !r.Class.known():

@@ -84,6 +84,8 @@ func (d *Device) Defragment(r DefragmentRequest, now Now) *schemas.Error {
 	switch {
 	case d.draining:
 		return draining()
+	case d.lost:
+		return d.gone()
 	case d.vacant != nil:
 		return schemas.Errorf(schemas.CodeBusy, "%s is being defragmented", d.cfg.Device).With("retry_after_ms", 1000)
 	}

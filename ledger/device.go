@@ -115,6 +115,7 @@ type Device struct {
 	granted   clock.Instant
 	warmAfter clock.Instant // the pool is not filled before
 	draining  bool
+	lost      bool
 	timers    timers
 	vacant    *defragment // under way
 	stats     DeviceStats

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -26,8 +27,13 @@ func (n *Node) settleAbsent() error {
 		if k.Fault != "" {
 			text = fmt.Sprintf("device %s is not configured; all that an earlier node had of it is kept, but its ledger cannot be read: %s", k.Device, k.Fault)
 		}
+		fix := "start the node again with this device among --device, as it was; or let go of it all with --forget-device " + k.Device
+		if slices.ContainsFunc(n.house.Devices(), func(d schemas.Device) bool { return d.DeviceID == k.Device }) {
+			text = strings.Replace(text, "is not configured", "is lost", 1)
+			fix = "mend the device and restart the node; or let go of it all with --device for the others and --forget-device " + k.Device
+		}
 		warnings = append(warnings, schemas.HealthWarning{Code: schemas.WarnDeviceMissing, Subject: k.Device, Text: text,
-			Fix: "start the node again with this device among --device, as it was; or let go of it all with --forget-device " + k.Device})
+			Fix: fix})
 	}
 	n.board.Say(sourceAbsent, warnings...)
 	return nil

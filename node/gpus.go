@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/schemas"
@@ -69,13 +70,9 @@ func findGPUs(cfg *Config, load func(cudaLibrary, nvmlLibrary string) (device.Ru
 	b := &gpuBank{loaded: make(chan struct{}), numbers: map[string]int{}, open: map[string]device.Driver{}, failed: map[string]error{}}
 	go func() {
 		defer close(b.loaded)
-		if b.runtime, b.failure = load(cfg.CUDALibrary, cfg.NVMLLibrary); b.failure != nil {
-			return
-		}
-		gpus, err := b.runtime.GPUs()
-		if err != nil {
-			b.failure = err
-			return
+		var gpus []device.GPU
+		if b.runtime, b.failure = load(cfg.CUDALibrary, cfg.NVMLLibrary); b.failure == nil {
+			gpus, b.failure = b.runtime.GPUs()
 		}
 		b.choose(cfg, gpus)
 		for _, s := range b.specs {
@@ -93,6 +90,10 @@ func (b *gpuBank) choose(cfg *Config, gpus []device.GPU) {
 			continue
 		}
 		b.specs = append(b.specs, s)
+		if b.failure != nil {
+			b.failed[s.ID] = b.failure
+			continue
+		}
 		i := slices.IndexFunc(gpus, s.means)
 		if i < 0 {
 			b.failed[s.ID] = fmt.Errorf("%w: no GPU here is %s: %s", device.ErrUnsupported, s.gpu(), gpuNames(gpus))
@@ -114,7 +115,7 @@ func (b *gpuBank) choose(cfg *Config, gpus []device.GPU) {
 			b.numbers[s.ID] = g.Ordinal
 		}
 	}
-	if len(b.specs) == 0 {
+	if len(b.specs) == 0 && b.failure == nil {
 		b.failure = fmt.Errorf("%w: the driver works and finds no GPU: CUDA_VISIBLE_DEVICES may hide them", device.ErrUnsupported)
 	}
 }
@@ -151,6 +152,16 @@ func (b *gpuBank) devices() []DeviceSpec {
 	}
 	<-b.loaded
 	return b.specs
+}
+
+// lost are the devices whose GPU cannot be had.
+func (b *gpuBank) lost() (out []actors.LostDevice) {
+	for _, s := range b.devices() {
+		if err := b.failed[s.ID]; err != nil {
+			out = append(out, actors.LostDevice{ID: s.ID, Type: schemas.DeviceTypeVRAM, Why: err.Error()})
+		}
+	}
+	return out
 }
 
 // close gives up what was not handed to the house.
@@ -209,7 +220,7 @@ func (n *Node) reportGPUs() {
 		warnings = append(warnings, schemas.HealthWarning{Code: code, Text: "no GPU is in use: " + b.failure.Error(), Fix: gpuFix(b.failure)})
 	}
 	for _, s := range b.specs {
-		if err := b.failed[s.ID]; err != nil {
+		if err := b.failed[s.ID]; err != nil && b.failure == nil {
 			warnings = append(warnings, schemas.HealthWarning{Code: schemas.WarnGPUUnavailable, Subject: s.ID,
 				Text: fmt.Sprintf("%s is not in use: %v", s.ID, err), Fix: gpuFix(err)})
 		}

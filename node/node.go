@@ -74,6 +74,7 @@ type Node struct {
 	ledgers *ledgers
 	watcher *fdwire.Watcher
 	gpus    *gpuBank // nil where none are wanted
+	exit    func(code int)
 	bus     *bus.Bus
 	house   *actors.House
 	data    *dataplane.Server
@@ -114,6 +115,9 @@ func Open(ctx context.Context, cfg Config, w Hooks) (_ *Node, err error) {
 			n.abandon()
 		}
 	}()
+	if n.exit = w.Exit; n.exit == nil {
+		n.exit = os.Exit
+	}
 	if w.LoadGPUs == nil {
 		w.LoadGPUs = loadGPUs
 	}
@@ -301,7 +305,8 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 		Publisher: &metrics.Tap{Node: n.figures, Next: n.bus.Publisher()}, Keeper: n.keeper, KeeperPID: n.keeper.pid, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
 		LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Blocking: n.cfg.Blocking, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
 		ResumeGrace: n.cfg.ResumeGrace, KeepAnswers: n.cfg.KeepAnswers, MaxAnswers: n.cfg.MaxAnswers, MaxSessions: n.cfg.MaxSessions,
-		Overdue: n.cfg.RevokeOverdue, EndGrace: n.cfg.RevokeEndGrace, TenantOf: n.cfg.tenantOf(), Tenants: n.cfg.tenantNames(), UIDOf: n.cfg.uidOf(), UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit, Observer: &observer{n}, Warnings: n.board.List,
+		Overdue: n.cfg.RevokeOverdue, EndGrace: n.cfg.RevokeEndGrace, TenantOf: n.cfg.tenantOf(), Tenants: n.cfg.tenantNames(), UIDOf: n.cfg.uidOf(), UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit,
+		Lost: func(id string, why error) { go n.deviceLost(id, why) }, Observer: &observer{n}, Warnings: n.board.List,
 	}
 	devices, err := n.openDevices(w)
 	if err != nil {
@@ -316,6 +321,7 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 			Warm:   n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.driver.Info()), CopyWorkers: n.cfg.CopyWorkers,
 			Signals: n.signals(d.driver.Info(), w.Clock), ReliefOff: n.cfg.ReliefOff})
 	}
+	c.LostDevices = n.gpus.lost()
 	if c.Absent, err = n.ledgers.absent(ids, n.cfg.ForgetDevices); err == nil {
 		n.house, err = actors.Open(c)
 	}

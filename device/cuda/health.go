@@ -114,7 +114,7 @@ func (d *Driver) fault(err error) error {
 	case errors.As(err, &call) && call.Code == api.OutOfMemory:
 		return fmt.Errorf("%w: %w", device.ErrOutOfMemory, err)
 	case errors.As(err, &call) && call.Code.Sticky():
-		return d.state.lose(call)
+		return d.state.lose(fmt.Errorf("%w: %w", call, device.ErrContext))
 	case errors.As(err, &nvml) && nvml.Code == api.GPULost:
 		return d.state.lose(nvml)
 	}
