@@ -40,6 +40,10 @@
 // heap told by [Heap.MarkClean]; one that goes back to the pool without that is
 // treated as anybody's bytes, never as its taker's own.
 //
+// Warm pools. The pool keeps what it is given. What it gives back while nobody
+// asks for it is the caller's to order: [Wane] says how much is due, so that half
+// of a surplus goes in each half-life, and [Heap.Waning] which segments.
+//
 // Failure. What may come from outside (a wish that does not fit, a block read
 // from a ledger) is an error. A call that contradicts the heap's state, such as
 // freeing a block twice, is a defect of the caller, which would sooner or later
