@@ -69,3 +69,6 @@ func (p *Panel) Removed(key string) {
 
 // Value implements Policy: the default's.
 func (p *Panel) Value(key string, now clock.Instant) float64 { return p.speaker.Value(key, now) }
+
+// worthPerByte says that the default's values are worth per byte.
+func (p *Panel) worthPerByte() {}

@@ -66,7 +66,8 @@ type Plan struct {
 
 // MakePlan picks the cheapest objects that free r.Need − r.Already bytes: in
 // the order of priority and value, until there is enough, sparing then what later
-// choices made needless, the most valuable first. Removing any victim from a plan
+// choices made needless, the most valuable first. Where a few are enough, and the policy's
+// values are worth per byte, it is the cheapest set of the first dozen. Removing any victim from a plan
 // without shortfall leaves too little.
 func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 	need := r.Need - r.Already
@@ -94,6 +95,20 @@ func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 	chosen, freed := order.cheapest(need)
 	if r.MaxVictims > 0 && len(chosen) > r.MaxVictims {
 		chosen, freed = order.fewest(need, r.MaxVictims)
+	} else if _, ok := p.(perByte); ok && freed >= need && r.MaxVictims == 0 {
+		first := chosen
+		chosen = order.cheapestSet(first, need)
+		freed = 0
+		taken := make(map[int32]bool, len(chosen))
+		for _, c := range chosen {
+			freed += order.bytes(c)
+			taken[c.index] = true
+		}
+		for _, c := range first {
+			if !taken[c.index] {
+				plan.Kept = append(plan.Kept, Skipped{r.Candidates[c.index].Key, "spared: others that are worth less together suffice"})
+			}
+		}
 	}
 	needed := make([]ranked, 0, len(chosen)) // the most valuable first
 	for i := len(chosen) - 1; i >= 0; i-- {
