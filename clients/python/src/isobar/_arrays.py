@@ -7,16 +7,14 @@ import math
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .errors import ProtocolError, UnsupportedDtype
 
 Framework = Literal["numpy", "torch"]
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """One tensor of a model: where it lies, and what it is.
 
     ``dtype`` is spelled as in safetensors (F32, BF16, F8_E4M3, …), a GGUF block type as

@@ -288,22 +288,37 @@ class Client:
         allocation_id = reply["allocation_ids"][0]
         device = next((r["device_id"] for r in reply["model"]["residency"] if r["allocation_id"] == allocation_id), None)
         session = await self._session(handle["data_socket"])
-        # From here on the model stays; between loading and this it may have been evicted, which
-        # makes the handle stale: acquiring loads it again.
-        reference = await self.call("acquire_model", {"name": data["name"], "device_id": device, "session_id": session.id})
+        # Once it is acquired the model stays; between loading and that it may have been evicted,
+        # which makes the handle stale: acquiring loads it again.
+        acquiring = asyncio.ensure_future(
+            self.call("acquire_model", {"name": data["name"], "device_id": device, "session_id": session.id})
+        )
+        grant: Grant | None = None
         try:
             try:
                 grant = await self._map(handle, allocation_id, writable=False, private=True)
             except (NodeError, Disconnected) as e:
                 if isinstance(e, NodeError) and e.code != "STALE_HANDLE":
                     raise
+                reference = await asyncio.shield(acquiring)
                 residency = [r for r in reference["model"]["residency"] if device in (None, r["device_id"])]
                 handle = (await self.call("get_handle", {"model_name": data["name"], "device_id": device}))["handle"]
                 grant = await self._map(handle, residency[0]["allocation_id"], writable=False, private=True)
+            reference = await asyncio.shield(acquiring)
         except BaseException:
-            self._background(self.call("release_model", {"reference_id": reference["reference_id"]}))
+            self._background(self._abandon_model(acquiring, grant))
             raise
         return self._hold(Model(self, grant, reply["model"], device or "", reference["reference_id"]))
+
+    async def _abandon_model(self, acquiring: asyncio.Future[dict[str, Any]], grant: Grant | None) -> None:
+        """Undoes what was done for a model that nobody will have."""
+        if grant is not None:
+            await grant.session.unmap(grant)
+        try:
+            reference = await acquiring
+            await self.call("release_model", {"reference_id": reference["reference_id"]})
+        except IsobarError as e:
+            log.info("a model was acquired for nobody, or not at all: %s", e)
 
     async def _map(self, handle: Mapping[str, Any], allocation_id: str, *, writable: bool, private: bool) -> Grant:
         """Redeems the claim of a handle on the session of its node."""

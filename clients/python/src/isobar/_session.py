@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgpack
+
 from . import _fork
 from ._arrays import TensorInfo
 from ._memory import Dropped, Mapped, Region, Segment, open_region, prepare
@@ -32,19 +34,35 @@ _RETRY_FROM, _RETRY_TO = 0.005, 1.0
 class Grant:
     """A grant that this process maps. All but ``_freed`` runs on the session's loop."""
 
-    def __init__(self, session: Session, body: dict[str, Any], region: Region, tensors: list[TensorInfo]) -> None:
+    def __init__(self, session: Session, body: dict[str, Any], region: Region, packed: list[bytes]) -> None:
         self.session = session
         self.allocation_id: str = body["allocation_id"]
         self.kind: str = body["kind"]
         self.size_bytes: int = body["size_bytes"]
         self.region = region
-        self.tensors = tensors
+        self._packed = packed
+        self._tensors: list[TensorInfo] | None = None
         self.gone = asyncio.Event()  # nothing of it is mapped any more
         self.told = False  # the node knows that
         self._dropped: Dropped | None = None
         self._ended = asyncio.Event()  # gone, or never to be
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
+
+    @property
+    def tensors(self) -> list[TensorInfo]:
+        """The model's tensors; read when they are first asked for."""
+        if self._tensors is None:
+            found: list[TensorInfo] = []
+            try:
+                for p in self._packed:
+                    found += msgpack.unpackb(p, object_hook=TensorInfo.parse) or ()
+            except (ValueError, TypeError, msgpack.exceptions.UnpackException) as e:
+                raise ProtocolError(f"the tensors of {self.allocation_id} cannot be read: {e}") from e
+            if not all(isinstance(t, TensorInfo) for t in found):
+                raise ProtocolError(f"the tensors of {self.allocation_id} are no list of tensors")
+            self._tensors, self._packed = found, []
+        return self._tensors
 
     def drop(self) -> Dropped:
         """Lets go. Unless nothing is mapped now, gone is set when that has come."""
@@ -145,7 +163,7 @@ class Session:
         await prepare(kind)
         answer: dict[str, Any] = {}
         segments: list[Segment] = []
-        tensors: list[TensorInfo] = []
+        tensors: list[bytes] = []
 
         def take(frame: Frame) -> bool:
             body = frame.body
@@ -161,7 +179,7 @@ class Session:
                 except BaseException:
                     os.close(fd)
                     raise
-            tensors.extend(TensorInfo.parse(t) for t in body.get("tensors") or ())
+            tensors.append(body.get("tensors") or b"\xc0")
             if not body.get("more"):
                 answer.update(body)
                 self._opening[allocation_id] += 1  # from here on it is held
@@ -188,7 +206,7 @@ class Session:
             self._background(self._close_again(opening))
             raise
 
-    async def _open(self, answer: dict[str, Any], tensors: list[TensorInfo], mapped: Mapped) -> Grant:
+    async def _open(self, answer: dict[str, Any], tensors: list[bytes], mapped: Mapped) -> Grant:
         allocation_id: str = answer["allocation_id"]
         grant: Grant | None = None
         try:

@@ -189,15 +189,37 @@ class Connection:
         frame = Frame({}, fds)
         try:
             try:
-                message = msgpack.unpackb(body)
-            except (ValueError, msgpack.exceptions.UnpackException) as e:
+                message = _unpack(body)
+            except (ValueError, TypeError, msgpack.exceptions.UnpackException) as e:
                 raise ProtocolError(f"the node's message is no MessagePack: {e}") from e
-            if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            if not isinstance(message.get("type"), str):
                 raise ProtocolError("the node's message is no map with a type")
             frame.body = message
             self._on_frame(frame)
         finally:
             frame.close()
+
+
+# What is left as it came: a model's tensors are many, and not looked at on the way.
+_PACKED = "tensors"
+
+
+def _unpack(body: bytes) -> dict[str, Any]:
+    """A message; what is under _PACKED stays MessagePack."""
+    u = msgpack.Unpacker(max_buffer_size=MAX_FRAME)
+    u.feed(body)
+    message: dict[str, Any] = {}
+    for _ in range(u.read_map_header()):
+        key = u.unpack()
+        at = u.tell()
+        if key == _PACKED:
+            u.skip()
+            message[key] = body[at : u.tell()]
+        else:
+            message[key] = u.unpack()
+    if u.tell() != len(body):
+        raise ValueError("there is more behind the message")
+    return message
 
 
 def _close_all(fds: Sequence[int]) -> None:
