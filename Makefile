@@ -119,6 +119,11 @@ bench-heap: need-go ## replay traces of allocations and of model requests throug
 bench-eviction: need-go ## replay a trace of model requests with every eviction policy: tables, then one JSON object (TRACES=folder)
 	@go run ./cmd/bench-eviction $(if $(TRACES),-traces '$(TRACES)') $(BENCH_ARGS)
 
+.PHONY: pressure-proof
+pressure-proof: need-go ## days of noise, ramps and a million random traces through the pressure core: tables (minutes)
+	ISOBAR_PRESSURE_PROOF=long go test -count=1 -timeout 60m -run 'TestProof' ./pressure
+	go test -run '^$$' -bench . -benchtime 2s -cpu 1 ./pressure
+
 soak: bus-test ## random load against a model of what must be true, for MINUTES (10)
 	bin/bus-test soak --minutes $(MINUTES) $(SOAK_ARGS)
 

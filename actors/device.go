@@ -80,6 +80,11 @@ type sampling struct {
 	busy     int    // such jobs under way
 	rejected int    // samples in a row that fell between epochs
 	at       time.Time
+	seen     clock.Instant // when the latest sample that counts was taken
+	told     clock.Instant // the one that the monitor has been told of
+	turn     uint64        // counts samples begun
+	overdue  clock.Timer   // fires when the one under way is late
+	pace     pressure.Pace
 	agreed   time.Time // last agreement of ledger and driver
 	drift    int64
 	limit    int64
@@ -276,7 +281,7 @@ func (d *deviceActor) arm() {
 // figures tells the monitor that bytes moved. It goes first: pressure is an event.
 func (d *deviceActor) figures(e *ledger.Effects) {
 	f := d.core.Figures()
-	g := gauge{device: d, figures: f, cause: causeOf(e.Cause), requestID: e.RequestID, observed: d.sampling.at, stats: d.core.Stats()}
+	g := gauge{device: d, figures: f, cause: causeOf(e.Cause), requestID: e.RequestID, observed: d.sampling.at, seen: d.sampling.seen, stats: d.core.Stats()}
 	for i := range e.Outcomes {
 		if o := &e.Outcomes[i]; o.Kind == ledger.OutcomeGranted && o.Grant.Class == ledger.ClassWeights {
 			g.grant = o.Grant.ID
@@ -287,7 +292,9 @@ func (d *deviceActor) figures(e *ledger.Effects) {
 		d.sampling.limit = f.Used * 20 / max(1, f.Limit)
 		g.holders = d.core.Holders(5)
 	}
-	d.gauges.put(d.house.monitor, g, e.Cause == "foreign")
+	// Each sample is told: that nothing grew is news too.
+	d.gauges.put(d.house.monitor, g, e.Cause == "foreign" || d.sampling.told != d.sampling.seen)
+	d.sampling.told = d.sampling.seen
 	d.tellQuotas(g.cause, g.requestID)
 }
 
@@ -304,20 +311,39 @@ func causeOf(s string) pressure.Cause {
 func (d *deviceActor) sample() {
 	epoch := d.sampling.epoch
 	looker := d.looker()
+	d.sampling.turn++
+	turn := d.sampling.turn
+	d.sampling.overdue = d.house.cfg.Clock.AfterFunc(d.cfg.Sampling.WithDefaults().Patience, func() { d.tell(seam.SystemLane, func() { d.sampleLate(turn) }) })
 	d.work.control.put(func() {
 		var l *look
 		if looker != nil {
 			l = looker()
 		}
 		s, err := d.driver.Sample()
-		wall := d.house.cfg.Clock.Wall()
-		d.tell(seam.SystemLane, func() { d.sampled(s, l, err, epoch, wall) })
+		at, wall := d.house.cfg.Clock.Now(), d.house.cfg.Clock.Wall()
+		d.tell(seam.SystemLane, func() { d.sampled(s, l, err, epoch, at, wall) })
 	})
 }
 
-func (d *deviceActor) sampled(s device.Sample, l *look, err error, epoch uint64, wall time.Time) {
+// sampleLate notes that the driver has not answered in time: what others use is not known
+// until it does.
+func (d *deviceActor) sampleLate(turn uint64) {
+	if d.sampling.overdue == nil || d.sampling.turn != turn {
+		return // it came meanwhile
+	}
+	d.house.log.Warn("the driver owes a sample", "device", d.id)
+	d.house.monitor.stale(d, true)
+	d.warn(true)
+}
+
+func (d *deviceActor) sampled(s device.Sample, l *look, err error, epoch uint64, at clock.Instant, wall time.Time) {
+	d.sampling.overdue.Stop()
+	d.sampling.overdue = nil
 	now := d.house.now()
 	stale := err != nil
+	// At the device's own work a figure may be of between two moments: another one is
+	// taken soon.
+	period := d.cfg.Sampling.WithDefaults().Shortest
 	switch {
 	case errors.Is(err, device.ErrLost):
 		d.lose(err)
@@ -327,27 +353,31 @@ func (d *deviceActor) sampled(s device.Sample, l *look, err error, epoch uint64,
 	case err != nil:
 		d.feels(device.Failing, []string{"its figures cannot be read: " + err.Error()})
 		d.house.log.Warn("no sample", "device", d.id, "error", err)
+		period = d.cfg.Sampling.WithDefaults().Rest
 	case (epoch != d.sampling.epoch || d.sampling.busy > 0) && d.sampling.rejected < maxRejected:
 		d.sampling.rejected++
 	default:
 		d.sampling.rejected = 0
-		d.sampling.at = wall
+		d.sampling.at, d.sampling.seen = wall, at
 		d.feels(s.Health, s.Reasons)
 		d.looked(l)
 		d.core.SetOutside(s.OutsideBytes(), s.PhysicalBytes-d.cfg.Reserve, now)
 		d.flush()
+		if d.sampling.told != at {
+			d.figures(&ledger.Effects{Cause: "foreign"})
+		}
 		d.checkDrift(s, epoch)
+		f := d.core.Figures()
+		// What others use counts only once it has filled what the limit leaves over: so much
+		// longer may they grow before it matters.
+		headroom := f.Limit - f.Used + max(0, f.Physical-f.Limit-s.OutsideBytes())
+		period = d.sampling.pace.Next(d.cfg.Sampling, s.OutsideBytes(), headroom, at)
 	}
 	d.house.monitor.stale(d, stale)
 	d.warn(stale)
 	if d.lost != nil {
 		return // it answers nothing any more
 	}
-	f := d.core.Figures()
-	// What others use counts only once it has filled what the limit leaves over: so much
-	// longer may they grow before it matters.
-	headroom := f.Limit - f.Used + max(0, f.Physical-f.Limit-s.OutsideBytes())
-	period := d.cfg.Sampling.Period(headroom, 0)
 	d.sampling.timer = d.house.cfg.Clock.AfterFunc(period, func() { d.tell(seam.SystemLane, d.sample) })
 }
 

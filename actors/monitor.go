@@ -36,6 +36,7 @@ type gauge struct {
 	grant     uuid.UUID // weights whose grant this was
 	holders   []ledger.Holding
 	observed  time.Time
+	seen      clock.Instant // of the same sample
 	stats     ledger.DeviceStats
 }
 
@@ -174,6 +175,7 @@ func (m *monitorActor) step(s *gaugeState, cause pressure.Cause) {
 	f := pressureFigures(&s.last.figures)
 	now := m.house.cfg.Clock.Now()
 	f.UnloadInFlight, f.Stale, f.Stall = s.unloading > 0, s.stale || s.stalls.Deaf(), s.stalls.Level(now)
+	f.Sampled = s.last.seen
 	ch, ok := s.eval.Step(f, cause, now)
 	s.last.device.gauges.heard(0, s.eval.Band())
 	if ok {

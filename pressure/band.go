@@ -21,11 +21,11 @@ func (b Band) Holds(f *Figures) bool {
 }
 
 // Band returns the band around the present figures. It is empty at high and above, where
-// whatever becomes reclaimable matters, and close to a threshold, where the exact
+// whatever becomes reclaimable matters, while others grow, and close to a threshold, where the exact
 // comparison is left to the Evaluator.
 func (e *Evaluator) Band() Band {
 	f := &e.figures
-	if e.level >= High || f.Stall > Low || f.Deficit > 0 || f.UnloadInFlight || f.Stale || f.Limit <= 0 {
+	if e.level >= High || f.Stall > Low || e.growth > 0 || f.Deficit > 0 || f.UnloadInFlight || f.Stale || f.Limit <= 0 {
 		return Band{}
 	}
 	b := Band{Limit: f.Limit, Basis: e.cfg.Basis, To: e.below(e.cfg.Thresholds.Moderate.Enter)}

@@ -105,7 +105,7 @@ func TestSamplingPeriod(t *testing.T) {
 }
 
 func TestTheTrendFollowsARampAndForgetsIt(t *testing.T) {
-	trend, now, bytes := NewTrend(), clock.Instant(0), int64(0)
+	trend, now, bytes := Trend{}, clock.Instant(0), int64(0)
 	feed := func(d time.Duration, perSecond int64) {
 		for range int(d / (50 * time.Millisecond)) {
 			now = now.Add(50 * time.Millisecond)
@@ -180,6 +180,7 @@ func TestAnEvaluationAllocatesNothing(t *testing.T) {
 	n := testing.AllocsPerRun(1000, func() {
 		f.Used = (f.Used + 13) % 1000
 		now = now.Add(time.Millisecond)
+		f.Foreign, f.Sampled = f.Used/2, now
 		e.Step(f, CauseGrant, now)
 		e.Tick(now)
 		e.Next()
@@ -198,5 +199,18 @@ func BenchmarkStep(b *testing.B) {
 		f.Used = int64(i*7) % 1000
 		now += 20_000
 		e.Step(f, CauseGrant, now)
+	}
+}
+
+// BenchmarkStepOfASample is the same where each evaluation is of a new sample, of a ramp.
+func BenchmarkStepOfASample(b *testing.B) {
+	e, f, now := newEvaluator(b, Config{}), Figures{Limit: 1 << 40}, clock.Instant(0)
+	b.ReportAllocs()
+	for i := range b.N {
+		f.Used = int64(i*7) % (1 << 40)
+		f.Foreign = f.Used
+		now += 20_000
+		f.Sampled = now
+		e.Step(f, CauseForeign, now)
 	}
 }

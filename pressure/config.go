@@ -12,6 +12,17 @@ type Threshold struct{ Enter, Leave float64 }
 // Thresholds are those of the three raised levels.
 type Thresholds struct{ Moderate, High, Critical Threshold }
 
+// of is the threshold of a raised level.
+func (t *Thresholds) of(l Level) *Threshold {
+	switch l {
+	case Critical:
+		return &t.Critical
+	case High:
+		return &t.High
+	}
+	return &t.Moderate
+}
+
 // DefaultThresholds are the design's: 70/65, 85/80 and 95/91 percent.
 func DefaultThresholds() Thresholds {
 	return Thresholds{
@@ -54,7 +65,11 @@ type Config struct {
 	Basis Basis
 	// Reminder is the time between reminders while critical with a deficit; 1 s.
 	Reminder time.Duration
-	// NewForecaster makes the estimator of the fill rate; NewTrend.
+	// Horizon is how far ahead the growth of others is looked at: what will reach the Enter
+	// of moderate or high within it raises to that level now; 1 s, about what a plan takes to
+	// make room. Critical is said by samples alone.
+	Horizon time.Duration
+	// NewForecaster makes what foresees the growth of others; a Growth.
 	NewForecaster func() Forecaster
 }
 
@@ -69,13 +84,14 @@ func (c Config) WithDefaults() Config {
 	}{
 		{&c.Dwell, 3 * time.Second}, {&c.DwellCritical, 10 * time.Second},
 		{&c.UnloadHold, 10 * time.Second}, {&c.Reminder, time.Second},
+		{&c.Horizon, time.Second},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
 	}
 	if c.NewForecaster == nil {
-		c.NewForecaster = func() Forecaster { return NewTrend() }
+		c.NewForecaster = func() Forecaster { return &Growth{} }
 	}
 	return c
 }
@@ -88,7 +104,8 @@ func (c Config) Validate() error {
 	for _, d := range []struct {
 		name  string
 		value time.Duration
-	}{{"dwell", c.Dwell}, {"dwell from critical", c.DwellCritical}, {"unload hold", c.UnloadHold}, {"reminder", c.Reminder}} {
+	}{{"dwell", c.Dwell}, {"dwell from critical", c.DwellCritical}, {"unload hold", c.UnloadHold}, {"reminder", c.Reminder},
+		{"horizon", c.Horizon}} {
 		if d.value <= 0 {
 			return fmt.Errorf("%s is %v, want more than 0", d.name, d.value)
 		}

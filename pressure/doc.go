@@ -16,6 +16,11 @@
 //     Config.UnloadHold.
 //   - What the kernel itself says (Figures.Stall, kept by Stalls) raises the level too,
 //     and while it does the level does not fall.
+//   - What others are about to fill (Figures.Foreign, foreseen by a Forecaster within
+//     Config.Horizon) raises to moderate or high a little early, with the target that the
+//     level's threshold would bring; a level that is foreseen does not fall. Nothing is
+//     foreseen of own bytes: grants and reservations are counted in full before they are
+//     used. Critical is never foreseen. Figures that are stale foresee nothing.
 //   - Two changes in a row never name the same level: a hovering figure makes
 //     silence, not noise.
 //   - While critical with a deficit, a reminder each Config.Reminder.
@@ -29,4 +34,7 @@
 // says so, Configure when limits are set. Each answers with at most one change to
 // publish; State has the rest of what an event shows. An evaluation allocates
 // nothing and takes well under 100 ns.
+//
+// A Pace, fed with the same samples, says when the next one is due: half of what the
+// headroom lasts at the speed at which it fills, or could, within Sampling's bounds.
 package pressure

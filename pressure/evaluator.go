@@ -21,6 +21,9 @@ type Figures struct {
 	LargestGrantable int64
 	UnloadInFlight   bool // models are being unloaded: bytes are revoking
 	Stale            bool // the outside figures are older than they should be
+	// Sampled is when Foreign was last looked at; 0: never. A later instant than before is
+	// a new sample, whatever it shows.
+	Sampled clock.Instant
 	// Stall is the level that the kernel's own signals call for, whatever the share.
 	Stall Level
 }
@@ -79,7 +82,9 @@ type State struct {
 // Evaluator holds the level of one device or quota.
 type Evaluator struct {
 	cfg      Config
+	trend    Trend
 	forecast Forecaster
+	growth   float64 // what the forecast said after the latest sample
 
 	figures  Figures
 	at       clock.Instant
@@ -90,7 +95,10 @@ type Evaluator struct {
 	episode  uint64
 
 	under      bool          // the share is under the level's leave threshold,
-	underSince clock.Instant // and has been since then without interruption
+	underSince clock.Instant // and has been since then, or is to be from then on, without interruption
+
+	foreseen      Level         // what the growth of others will call for,
+	foreseenUntil clock.Instant // as far as is known until then
 
 	reminding  bool // critical with a deficit
 	remindAt   clock.Instant
@@ -109,14 +117,18 @@ func New(cfg Config, now clock.Instant) (*Evaluator, error) {
 // Step takes new figures and reports the change that they, or the time, bring.
 // Cause is named by the change if the figures raise the level.
 func (e *Evaluator) Step(f Figures, cause Cause, now clock.Instant) (Change, bool) {
+	if f.Sampled > e.figures.Sampled && !f.Stale {
+		e.forecast.Observe(f.Foreign, f.Sampled)
+		e.growth = e.forecast.Growth()
+	}
 	e.figures, e.at = f, now
-	e.forecast.Observe(f.Used, now)
+	e.trend.Observe(f.Used, now)
 	return e.evaluate(cause, now)
 }
 
 // Tick lets time pass. Calling it before Next is harmless.
 func (e *Evaluator) Tick(now clock.Instant) (Change, bool) {
-	e.forecast.Observe(e.figures.Used, now)
+	e.trend.Observe(e.figures.Used, now)
 	return e.evaluate(CauseDwell, now)
 }
 
@@ -150,10 +162,13 @@ func (e *Evaluator) Next() (clock.Instant, bool) {
 func (e *Evaluator) evaluate(cause Cause, now clock.Instant) (Change, bool) {
 	share := e.share()
 	to := e.entered(share)
-	if e.figures.Stall > max(to, e.level) {
+	e.foresee(to, now)
+	switch {
+	case e.figures.Stall > max(to, e.level) && e.figures.Stall >= e.foreseen:
 		return e.move(e.figures.Stall, CauseStall, share, now), true
-	}
-	if to > e.level {
+	case e.foreseen > max(to, e.level):
+		return e.move(e.foreseen, CauseForecast, share, now), true
+	case to > e.level:
 		return e.move(to, cause, share, now), true
 	}
 	e.watch(share, now)
@@ -177,11 +192,34 @@ func (e *Evaluator) entered(share float64) Level {
 	return Low
 }
 
+// foresee notes whether the growth of others is about to call for one level more than the
+// figures do, up to high: there room is made. Critical is not foreseen, since a sample
+// comes before the device is full, and a false one would cry wolf.
+func (e *Evaluator) foresee(to Level, now clock.Instant) {
+	e.foreseen = Low
+	f := &e.figures
+	if e.growth <= 0 || f.Stale || to >= High || f.Limit <= 0 {
+		return
+	}
+	until := f.Sampled.Add(e.cfg.Horizon)
+	if now >= until {
+		return
+	}
+	ahead := float64(e.counted()) + e.growth*seconds(e.cfg.Horizon)
+	if ahead/float64(f.Limit) < e.cfg.Thresholds.of(to+1).Enter {
+		return
+	}
+	e.foreseen, e.foreseenUntil = to+1, until
+}
+
 // watch notes whether the level could be left, and since when.
 func (e *Evaluator) watch(share float64, now clock.Instant) {
 	under := e.level != Low && e.figures.Stall < e.level && share < e.threshold().Leave && (e.level == Critical || e.figures.Deficit <= 0)
-	if under && !e.under {
+	if under && (!e.under || e.underSince > now) {
 		e.underSince = now
+	}
+	if under && e.foreseen >= e.level {
+		e.underSince = e.foreseenUntil // unless a sample says before that it goes on, or has ended
 	}
 	e.under = under
 }
@@ -236,15 +274,7 @@ func (e *Evaluator) remind(now clock.Instant) (Change, bool) {
 }
 
 // threshold is that of the present level, which must not be low.
-func (e *Evaluator) threshold() *Threshold {
-	switch e.level {
-	case Critical:
-		return &e.cfg.Thresholds.Critical
-	case High:
-		return &e.cfg.Thresholds.High
-	}
-	return &e.cfg.Thresholds.Moderate
-}
+func (e *Evaluator) threshold() *Threshold { return e.cfg.Thresholds.of(e.level) }
 
 // counted is the bytes that count towards the level.
 func (e *Evaluator) counted() int64 {
@@ -277,8 +307,13 @@ func (e *Evaluator) needed() int64 {
 		return 0
 	}
 	// The most that may stay: the share must be under the threshold, not at it.
-	stay := int64(math.Ceil(e.threshold().Leave*float64(max(0, e.figures.Limit)))) - 1
-	return max(e.counted()-max(0, stay), e.figures.Deficit, 0)
+	limit, counted := float64(max(0, e.figures.Limit)), e.counted()
+	stay := int64(math.Ceil(e.threshold().Leave*limit)) - 1
+	if e.foreseen >= e.level {
+		// Room is made for what is about to come, as if the threshold were reached.
+		counted = max(counted, int64(e.threshold().Enter*limit))
+	}
+	return max(counted-max(0, stay), e.figures.Deficit, 0)
 }
 
 // stalled is what to release while the kernel says that memory is tight although the share
@@ -302,7 +337,7 @@ func (e *Evaluator) State() State {
 	if e.figures.Stale {
 		s.Quality = Stale
 	}
-	if rate, ok := e.forecast.Rate(); ok {
+	if rate, ok := e.trend.Rate(); ok {
 		s.TrendBytesPerSecond = rate
 		if left := e.figures.Limit - e.figures.Used; rate > 0 && left > 0 {
 			s.Filling, s.ExhaustionSeconds = true, float64(left)/rate

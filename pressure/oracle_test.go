@@ -18,8 +18,19 @@ type oracle struct {
 	hold         time.Duration
 	remind       time.Duration
 
+	growth int64 // bytes a second, as of the latest sample
+
 	level   Level
 	moments []moment
+}
+
+// foreseen is the level that growth is about to call for, and until when that is known.
+func (o *oracle) foreseen(f Figures, want Level, at clock.Instant) (Level, clock.Instant) {
+	until := f.Sampled.Add(time.Second)
+	if o.growth <= 0 || f.Stale || want >= High || at >= until || (f.Used+o.growth)*100 < o.enter[want+1]*f.Limit {
+		return Low, 0
+	}
+	return want + 1, until
 }
 
 type moment struct {
@@ -27,7 +38,9 @@ type moment struct {
 	f       Figures
 	level   Level // after this moment
 	under   bool  // the share was under the level's leave threshold
-	needy   bool  // critical with a deficit
+	ahead   Level // foreseen,
+	until   clock.Instant
+	needy   bool // critical with a deficit
 	changed bool
 	minded  bool
 }
@@ -45,6 +58,8 @@ func (o *oracle) event(f Figures, at clock.Instant) (Change, bool) {
 	if f.Deficit > 0 && want < High {
 		want = High
 	}
+	m.ahead, m.until = o.foreseen(f, want, at)
+	want = max(want, m.ahead)
 	leaves := func(l Level) bool {
 		return l != Low && f.Used*100 < o.leave[l]*f.Limit && !(f.Deficit > 0 && l <= High)
 	}
@@ -62,14 +77,22 @@ func (o *oracle) event(f Figures, at clock.Instant) (Change, bool) {
 	// Under since when? Back to the first moment of an unbroken run at this level.
 	if m.under {
 		since := at
-		for i := len(o.moments) - 1; i >= 0; i-- {
-			p := o.moments[i]
-			if !p.under || p.level != o.level {
-				break
-			}
-			since = p.at
-			if p.changed {
-				break
+		if m.ahead >= o.level {
+			since = m.until
+		} else {
+			for i := len(o.moments) - 1; i >= 0; i-- {
+				p := o.moments[i]
+				if !p.under || p.level != o.level {
+					break
+				}
+				if p.ahead >= o.level { // held until it was known better
+					since = min(since, p.until)
+					break
+				}
+				since = p.at
+				if p.changed {
+					break
+				}
 			}
 		}
 		wait := o.dwell[o.level]

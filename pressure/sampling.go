@@ -10,6 +10,9 @@ type Sampling struct {
 	// FastestFill is the growth, in bytes a second, to be ready for although
 	// nothing grows yet: what the device can be filled with. 64 GB/s, a GPU's bus.
 	FastestFill float64
+	// Patience is how long a sample may be under way before the source counts as lost;
+	// 3 s. The sample is awaited all the same.
+	Patience time.Duration
 }
 
 // WithDefaults returns s with its zero fields set.
@@ -22,6 +25,9 @@ func (s Sampling) WithDefaults() Sampling {
 	}
 	if s.FastestFill == 0 {
 		s.FastestFill = 64e9
+	}
+	if s.Patience == 0 {
+		s.Patience = 3 * time.Second
 	}
 	return s
 }

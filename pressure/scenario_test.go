@@ -16,6 +16,7 @@ import (
 //
 //	new [limit=] [basis=] [dwell=] [critical-dwell=] [hold=] [reminder=]
 //	step [used=] [deficit=] [reclaimable=] [models=] [limit=] [unloading=] [stale=] [cause=]   what is not named stays
+//	ramp from= by= n= every=   so many samples of others' use, each by so much more; used is foreign
 //	wait D              lets time pass, ticking exactly when Next says
 //	sleep D             lets time pass without ticking
 //	configure ...       like new, for a running evaluator; moderate=90/80 and so on set thresholds
@@ -78,6 +79,28 @@ func (s *scenario) run(t *testing.T, d *datadriven.TestData) string {
 		}
 		c, ok := s.e.Step(s.f, cause, s.now)
 		s.print(&out, c, ok)
+	case "ramp":
+		var from, by, n int64
+		var every time.Duration
+		for _, arg := range d.CmdArgs {
+			switch v := arg.Vals[0]; arg.Key {
+			case "from":
+				from = s.int(v)
+			case "by":
+				by = s.int(v)
+			case "n":
+				n = s.int(v)
+			default:
+				every = s.duration(v)
+			}
+		}
+		for i := range n {
+			s.now = s.now.Add(every)
+			s.f.Used = from + by*i
+			s.f.Foreign, s.f.Sampled = s.f.Used, s.now
+			c, ok := s.e.Step(s.f, CauseForeign, s.now)
+			s.print(&out, c, ok)
+		}
 	case "wait":
 		span, err := time.ParseDuration(d.CmdArgs[0].Key)
 		if err != nil {

@@ -7,18 +7,10 @@ import (
 	"github.com/isobar-project/isobar/clock"
 )
 
-// Forecaster estimates how fast memory fills. One caller at a time.
-type Forecaster interface {
-	// Observe takes the used bytes at an instant. Instants never go back.
-	Observe(bytes int64, now clock.Instant)
-	// Rate returns the growth in bytes a second, negative when shrinking; false
-	// while too little was seen to say anything.
-	Rate() (float64, bool)
-}
-
-// Trend is the plain Forecaster: how the mean of one short window differs from
-// that of the next, smoothed. It is guarded: what comes and goes inside a window
-// counts by the time it stayed, and nothing is said before two windows passed.
+// Trend estimates how fast memory fills, for people and plans; no level follows from it. It
+// is how the mean of one short window differs from that of the next, smoothed: what comes
+// and goes inside a window counts by the time it stayed, and nothing is said before two
+// windows passed. The zero Trend has seen nothing. One caller at a time.
 type Trend struct {
 	begun bool
 	start clock.Instant // of the window
@@ -39,20 +31,17 @@ const (
 	trendDecay = 2 * time.Second
 )
 
-// NewTrend makes a Trend with windows of 250 ms, smoothed over 2 s.
-func NewTrend() *Trend { return &Trend{} }
-
-// Observe implements Forecaster.
+// Observe takes the used bytes at an instant. Instants never go back.
 func (t *Trend) Observe(bytes int64, now clock.Instant) {
 	b := float64(bytes)
 	if !t.begun {
 		t.begun, t.start, t.last, t.bytes = true, now, now, b
 		return
 	}
-	t.area += (t.bytes + b) / 2 * now.Sub(t.last).Seconds()
+	t.area += (t.bytes + b) / 2 * seconds(now.Sub(t.last))
 	t.last, t.bytes = now, b
 	if span := now.Sub(t.start); span >= trendWindow {
-		t.close(t.area/span.Seconds(), t.start.Add(span/2))
+		t.close(t.area/seconds(span), t.start.Add(span/2))
 		t.start, t.area = now, 0
 	}
 }
@@ -60,7 +49,7 @@ func (t *Trend) Observe(bytes int64, now clock.Instant) {
 // close ends a window with its mean.
 func (t *Trend) close(mean float64, centre clock.Instant) {
 	if t.seen > 0 {
-		apart := centre.Sub(t.centre).Seconds()
+		apart := seconds(centre.Sub(t.centre))
 		rate := (mean - t.mean) / apart
 		if t.seen == 1 {
 			t.rate = rate
@@ -72,5 +61,9 @@ func (t *Trend) close(mean float64, centre clock.Instant) {
 	t.seen++
 }
 
-// Rate implements Forecaster.
+// Rate is the growth in bytes a second, negative when shrinking; false while too little was
+// seen to say anything.
 func (t *Trend) Rate() (float64, bool) { return t.rate, t.seen >= 2 }
+
+// seconds is d.Seconds, to the last bit but one and without its division.
+func seconds(d time.Duration) float64 { return float64(d) * 1e-9 }
