@@ -24,7 +24,7 @@ const chunkBytes = 16 << 20
 const stageBytes = 4 << 20
 
 // bridgeBytes is how much one driver copies of another's at a time: some milliseconds at the
-// speed of a link, and a cancel is heard meanwhile.
+// speed of a link, after which progress is known. A cancel is heard meanwhile.
 const bridgeBytes = 256 << 20
 
 // progressEvery is the least time between two reports of one copy: ten a second.
@@ -56,6 +56,9 @@ func pieces(blocks []heap.Block, segments []device.Segment, offset, n int64) (ou
 type chunk struct {
 	bytes int64
 	do    func(ctx context.Context) error
+	// parts are the work instead of do, so many side by side.
+	parts      []chunk
+	sideBySide int
 }
 
 // clearChunks fill pieces with a value.
@@ -65,7 +68,7 @@ func clearChunks(d device.Driver, ps []piece, value byte) []chunk {
 	for _, p := range ps {
 		for at := int64(0); at < p.n; at += most {
 			n := min(most, p.n-at)
-			units = append(units, chunk{n, func(context.Context) error { return d.Clear(p.segment, p.off+at, n, value) }})
+			units = append(units, chunk{bytes: n, do: func(context.Context) error { return d.Clear(p.segment, p.off+at, n, value) }})
 		}
 	}
 	return turns(d, units)
@@ -84,9 +87,13 @@ func chunkOf(d device.Driver) int64 {
 	return chunkBytes
 }
 
-// sideBySide is how many of a turn's calls a driver is given at once: it has the next while it
-// waits for one, and others find room.
-const sideBySide = 4
+// turnWidth is how many of a turn's calls a driver is given at once: it has the next while it
+// waits for one, and others find room. bridgeWidth is the same of copies from driver to driver,
+// of which each keeps a link busy by itself.
+const (
+	turnWidth   = 4
+	bridgeWidth = 2
+)
 
 // turns gathers the work of a driver whose chunks are longer than its segments: as much as one
 // chunk is done in one turn, side by side.
@@ -103,42 +110,44 @@ func turns(d device.Driver, units []chunk) (out []chunk) {
 		}
 		turn := units[:k]
 		units = units[k:]
-		out = append(out, chunk{n, func(ctx context.Context) error { return together(ctx, turn) }})
+		out = append(out, chunk{bytes: n, parts: turn, sideBySide: turnWidth})
 	}
 	return out
 }
 
-// together does chunks some at a time; the first that fails, or the end of ctx, keeps the rest
-// from beginning.
-func together(ctx context.Context, list []chunk) error {
+// together does the parts of a chunk; the first that fails, or the end of ctx, keeps the rest
+// from beginning. did is called with the bytes of each that is done, never twice at once.
+func together(ctx context.Context, c chunk, did func(n int64)) error {
 	var mu sync.Mutex
 	var next int
 	var failed error
-	take := func() (c chunk, ok bool) {
+	// ended notes the outcome of a part, nil at first, and gives the next.
+	ended := func(last *chunk, err error) *chunk {
 		mu.Lock()
 		defer mu.Unlock()
-		if failed == nil {
+		switch {
+		case failed != nil:
+		case err != nil:
+			failed = err
+		default:
+			if last != nil {
+				did(last.bytes)
+			}
 			failed = ctx.Err()
 		}
-		if failed != nil || next == len(list) {
-			return chunk{}, false
+		if failed != nil || next == len(c.parts) {
+			return nil
 		}
 		next++
-		return list[next-1], true
+		return &c.parts[next-1]
 	}
 	work := func() {
-		for c, ok := take(); ok; c, ok = take() {
-			if err := c.do(ctx); err != nil {
-				mu.Lock()
-				if failed == nil {
-					failed = err
-				}
-				mu.Unlock()
-			}
+		for part := ended(nil, nil); part != nil; {
+			part = ended(part, part.do(ctx))
 		}
 	}
 	var group sync.WaitGroup
-	for range min(sideBySide, len(list)) - 1 {
+	for range min(c.sideBySide, len(c.parts)) - 1 {
 		group.Go(work)
 	}
 	work()
@@ -147,10 +156,13 @@ func together(ctx context.Context, list []chunk) error {
 }
 
 // ferryChunks copy between two drivers: by the one that copies from or to the other's segments
-// by itself, else by way of one buffer. The chunks of a copy never run at once.
+// by itself, else by way of one buffer, one chunk after the other.
 func ferryChunks(target device.Driver, to []piece, source device.Driver, from []piece) []chunk {
+	var mu sync.Mutex // parts of a chunk may come to it at once
 	var buf []byte
 	byBuffer := func(_ context.Context, t, f piece) error {
+		mu.Lock()
+		defer mu.Unlock()
 		if buf == nil {
 			buf = make([]byte, stageBytes)
 		}
@@ -169,13 +181,21 @@ func ferryChunks(target device.Driver, to []piece, source device.Driver, from []
 	if move == nil {
 		return zip(to, from, stageBytes, byBuffer)
 	}
-	return zip(to, from, bridgeBytes, func(ctx context.Context, t, f piece) error {
+	parts := zip(to, from, bridgeBytes, func(ctx context.Context, t, f piece) error {
 		err := move(ctx, t.segment, t.off, f.segment, f.off, t.n)
 		if errors.Is(err, device.ErrUnsupported) {
 			return byBuffer(ctx, t, f)
 		}
 		return err
 	})
+	if len(parts) == 0 {
+		return nil
+	}
+	all := chunk{parts: parts, sideBySide: bridgeWidth}
+	for _, c := range parts {
+		all.bytes += c.bytes
+	}
+	return []chunk{all}
 }
 
 // bridge finds the driver that copies by itself, nil if neither does.
@@ -198,7 +218,7 @@ func zip(to, from []piece, most int64, do func(ctx context.Context, t, f piece) 
 	for len(to) > 0 && len(from) > 0 {
 		n := min(to[0].n, from[0].n, most)
 		t, f := piece{to[0].segment, to[0].off, n}, piece{from[0].segment, from[0].off, n}
-		out = append(out, chunk{n, func(ctx context.Context) error { return do(ctx, t, f) }})
+		out = append(out, chunk{bytes: n, do: func(ctx context.Context) error { return do(ctx, t, f) }})
 		to, from = after(to, n), after(from, n)
 	}
 	return out
@@ -222,6 +242,9 @@ type task struct {
 	lost   schemas.Code
 	// progress, if not nil, is called on a worker, rarely enough to tell everybody of it.
 	progress func(done int64)
+	// own is set where the drivers' own threads do the work, in one chunk: a worker of the
+	// device would only wait for them.
+	own bool
 	// end is called once on the transfer actor, when no worker is at it any more.
 	end func(done int64, took time.Duration, err error)
 
@@ -229,13 +252,24 @@ type task struct {
 	cancel context.CancelCauseFunc
 	next   int
 	done   int64
+	total  int64
 	begun  clock.Instant
 	told   clock.Instant
 }
 
 func newTask(d *deviceActor, chunks []chunk, grants ...uuid.UUID) *task {
 	t := &task{device: d, chunks: chunks, grants: grants, lost: schemas.CodeTransferFailed}
+	for _, c := range chunks {
+		t.total += c.bytes
+	}
 	t.ctx, t.cancel = context.WithCancelCause(d.house.transfer.ctx)
+	return t
+}
+
+// ferry is the task of copying between two devices.
+func ferry(target *deviceActor, to []piece, source *deviceActor, from []piece, grants ...uuid.UUID) *task {
+	t := newTask(target, ferryChunks(target.driver, to, source.driver, from), grants...)
+	t.own = len(t.chunks) == 1 && t.chunks[0].parts != nil
 	return t
 }
 
@@ -256,6 +290,10 @@ func (t *transferActor) begin(k *task) {
 			return
 		}
 		t.tasks[k] = true
+		if k.own {
+			t.wg.Go(k.step)
+			return
+		}
 		k.device.work.copies.put(k.step)
 	})
 }
@@ -266,14 +304,12 @@ func (t *task) step() {
 	if err == nil && t.next < len(t.chunks) {
 		c := t.chunks[t.next]
 		t.next++
-		if err = t.do(c); err == nil {
-			t.done += c.bytes
-		}
+		err = t.do(c)
 	}
 	h := t.device.house
-	now := h.cfg.Clock.Now()
 	if err != nil || t.next == len(t.chunks) {
 		h.suspect(err)
+		now := h.cfg.Clock.Now()
 		h.transfer.tell(seam.SystemLane, func() {
 			delete(h.transfer.tasks, t)
 			t.cancel(nil)
@@ -281,23 +317,45 @@ func (t *task) step() {
 		})
 		return
 	}
-	if t.progress != nil && now.Sub(t.told) >= progressEvery {
-		t.told = now
-		t.progress(t.done)
-	}
 	t.device.work.copies.put(t.step)
 }
 
-func (t *task) do(c chunk) error {
-	if c.bytes >= longBytes {
-		t.device.house.cfg.Blocking(1)
-		defer t.device.house.cfg.Blocking(-1)
+// advance notes that so many bytes more are there.
+func (t *task) advance(n int64) {
+	t.done += n
+	now := t.device.house.cfg.Clock.Now()
+	if t.progress != nil && t.done < t.total && now.Sub(t.told) >= progressEvery {
+		t.told = now
+		t.progress(t.done)
 	}
-	err := c.do(t.ctx)
+}
+
+func (t *task) do(c chunk) error {
+	if n := t.device.house.blocking(c); n > 0 {
+		t.device.house.cfg.Blocking(n)
+		defer t.device.house.cfg.Blocking(-n)
+	}
+	var err error
+	if c.parts != nil {
+		err = together(t.ctx, c, t.advance)
+	} else if err = c.do(t.ctx); err == nil {
+		t.advance(c.bytes)
+	}
 	if err != nil && t.ctx.Err() != nil {
 		return context.Cause(t.ctx)
 	}
 	return err
+}
+
+// blocking is how many goroutines sit in long system calls while a chunk is done.
+func (h *House) blocking(c chunk) int {
+	switch {
+	case c.parts != nil && c.bytes >= longBytes:
+		return h.cfg.LoadWorkers // as a load's: the threads of a driver
+	case c.bytes >= longBytes:
+		return 1
+	}
+	return 0
 }
 
 // interrupt stops what is under way on a grant whose release has begun.

@@ -138,7 +138,7 @@ func (t *transferActor) feed(s catalog.Step) {
 				end(t.house.loadError(l.fail))
 				return
 			}
-			k := newTask(to, ferryChunks(to.driver, wholes(l.segments, sizes), from.driver, have), source, s.Grant)
+			k := ferry(to, wholes(l.segments, sizes), from, have, source, s.Grant)
 			k.progress = func(done int64) { p.fed(cp, min(done, total)) }
 			k.end = func(_ int64, _ time.Duration, err error) {
 				delete(t.feeds, cp)

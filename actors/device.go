@@ -387,8 +387,9 @@ func (d *deviceActor) checkDrift(s device.Sample, epoch uint64) {
 		return
 	}
 	drift := s.OursBytes - d.core.Figures().Segments
-	if d.info.Simulated {
-		// A simulated device is sparse until touched; what it may not do is to hold more.
+	if d.info.Simulated || d.filling() {
+		// A simulated device is sparse until touched, and main memory of weights has no pages
+		// before it is filled; what neither may do is to hold more.
 		drift = max(0, drift)
 	}
 	if drift == 0 {
@@ -400,6 +401,16 @@ func (d *deviceActor) checkDrift(s device.Sample, epoch uint64) {
 			Data: &schemas.NodeEvent{DeviceID: d.id, DriftBytes: drift, Reason: "the driver's bytes are not the ledger's"}})
 		d.house.log.Warn("ledger and driver disagree", "device", d.id, "drift_bytes", drift)
 	}
+}
+
+// filling tells whether there are weights that are not sealed yet.
+func (d *deviceActor) filling() bool {
+	for _, s := range d.live {
+		if s.Weights() && !s.Sealed() {
+			return true
+		}
+	}
+	return false
 }
 
 // sessionClosed and sessionDead pass on what happened to a session.

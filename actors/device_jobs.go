@@ -98,6 +98,14 @@ func (d *deviceActor) blocks(ranges []ledger.Range) func() {
 	return func() { d.house.cfg.Blocking(-1) }
 }
 
+// blocksShortly tells the process that a worker will sit in calls of a GPU's driver: while one
+// does, others must have where to run.
+func (d *deviceActor) blocksShortly() {
+	if d.kind != schemas.DeviceTypeRAM {
+		d.house.cfg.Blocking(0)
+	}
+}
+
 // made are the segments of one job, on their way into the vault.
 type made struct {
 	job     ledger.Job
@@ -257,6 +265,7 @@ func (d *deviceActor) destroy(job ledger.Job, segs []device.Segment) {
 // destroyAll destroys the segments of a job. On a GPU they are destroyed side by side: one that
 // hangs holds up no other. Main memory goes one by one, since the kernel is busy with each.
 func (d *deviceActor) destroyAll(job ledger.Job, segs []device.Segment) {
+	d.blocksShortly()
 	var next atomic.Int64
 	work := func() {
 		for i := next.Add(1) - 1; int(i) < len(segs); i = next.Add(1) - 1 {
@@ -368,6 +377,7 @@ const holdersLimit = 2
 // cannot prove a release those are told that have a descriptor: it also names who merely uses
 // the device, and the sessions that map the grant are known.
 func (d *deviceActor) findHolders(job ledger.Job, segs []device.Segment) {
+	d.blocksShortly()
 	var out []ledger.Holder
 	var fail error
 	for _, s := range segs[:min(len(segs), holdersLimit)] {

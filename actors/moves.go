@@ -203,7 +203,7 @@ func (t *transferActor) reserved(m *move, target uuid.UUID, to []piece) {
 	}
 	operation, total, s := m.c.operation, m.size, t.house.sessions
 	s.tell(seam.SystemLane, func() { s.started(operation, total, "bytes are being copied") })
-	m.task = newTask(m.to, ferryChunks(m.to.driver, to, m.from.driver, m.pieces), m.source, target)
+	m.task = ferry(m.to, to, m.from, m.pieces, m.source, target)
 	m.task.progress = func(done int64) { s.copied(operation, done, total, "bytes are being copied") }
 	m.task.end = func(_ int64, took time.Duration, err error) {
 		if err != nil {

@@ -25,6 +25,9 @@ type Sink interface {
 type LoadOptions struct {
 	// Workers that read at once. Default: the processors, at most 8.
 	Workers int
+	// ReadBytes joins reads that continue each other, up to so many bytes: for a sink that
+	// reads a long range faster than parts of it. Default: none are joined.
+	ReadBytes int64
 	// Progress is told how many of Layout.ReadBytes are in, after every chunk: one
 	// call at a time, always growing, from the workers' goroutines, which wait for it.
 	Progress func(done int64)
@@ -55,7 +58,7 @@ func Load(ctx context.Context, m *Model, l *Layout, s Sink, o LoadOptions) error
 	}
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	p := pipeline{ctx: inner, cancel: cancel, model: m, layout: l, sink: s, progress: o.Progress}
+	p := pipeline{ctx: inner, cancel: cancel, model: m, layout: l, sink: s, most: o.ReadBytes, progress: o.Progress}
 	var workers sync.WaitGroup
 	for range min(o.Workers, len(l.Reads)) {
 		workers.Go(p.work)
@@ -95,6 +98,7 @@ type pipeline struct {
 	layout   *Layout
 	sink     Sink
 	progress func(int64)
+	most     int64 // of reads that are joined
 
 	mu   sync.Mutex
 	next int   // of the layout's reads
@@ -124,7 +128,14 @@ func (p *pipeline) take() (Read, bool) {
 		return Read{}, false
 	}
 	r := p.layout.Reads[p.next]
-	p.next++
+	for p.next++; p.next < len(p.layout.Reads); p.next++ {
+		next := p.layout.Reads[p.next]
+		if next.File != r.File || next.Segment != r.Segment || next.FileOffset != r.FileOffset+r.Bytes || next.Offset != r.Offset+r.Bytes ||
+			r.Bytes+next.Bytes > p.most {
+			break
+		}
+		r.Bytes += next.Bytes
+	}
 	return r, true
 }
 

@@ -75,18 +75,41 @@ func TestWhatIsWrittenIsLoaded(t *testing.T) {
 		})
 		sink := weightstest.NewMemory(l)
 		var steps []int64
+		joined := rapid.SampledFrom([]int64{0, 0, 700, 5000, 1 << 30}).Draw(rt, "joined")
 		err = weights.Load(context.Background(), m, l, sink, weights.LoadOptions{
-			Workers:  rapid.IntRange(0, 5).Draw(rt, "workers"),
-			Progress: func(done int64) { steps = append(steps, done) },
+			Workers:   rapid.IntRange(0, 5).Draw(rt, "workers"),
+			ReadBytes: joined,
+			Progress:  func(done int64) { steps = append(steps, done) },
 		})
 		if err != nil {
 			rt.Fatal(err)
 		}
 		checkLoaded(t, s, m, l, sink)
-		if !slices.IsSorted(steps) || len(steps) != len(l.Reads) || len(steps) > 0 && steps[len(steps)-1] != l.ReadBytes {
+		if !slices.IsSorted(steps) || len(steps) > len(l.Reads) || joined == 0 && len(steps) != len(l.Reads) || len(steps) > 0 && steps[len(steps)-1] != l.ReadBytes {
 			rt.Fatalf("progress %v of %d reads, %d bytes", steps, len(l.Reads), l.ReadBytes)
 		}
 	})
+}
+
+// Reads that continue each other are one, up to what the sink wants at a time.
+func TestReadsAreJoined(t *testing.T) {
+	l := newLoading(t)
+	var mu sync.Mutex
+	var sizes []int64
+	l.Before = func(_ context.Context, r weights.Read) error {
+		mu.Lock()
+		defer mu.Unlock()
+		sizes = append(sizes, r.Bytes)
+		return nil
+	}
+	err := weights.Load(context.Background(), l.Model, l.Layout, l.Memory, weights.LoadOptions{Workers: 1, ReadBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkLoaded(t, l.spec, l.Model, l.Layout, l.Memory)
+	if len(sizes) != 4 || slices.Max(sizes) != 1<<20 {
+		t.Errorf("%d reads of %v bytes, of 4 MiB", len(sizes), sizes)
+	}
 }
 
 // loading is a model of 64 chunks, ready to load.

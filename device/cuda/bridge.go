@@ -80,10 +80,14 @@ func (d *Driver) Push(ctx context.Context, dst device.Segment, dstOff int64, src
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer loan.Return()
-	w := &spilling{spread: d.spread(ctx, n), loan: loan, to: loan.Bytes(), from: from.pointer(srcOff)}
-	_, err = d.run(what, &w.spread, w.run)
+	w := &spilling{spread: d.spread(ctx, n, makeBytes), loan: loan, to: loan.Bytes(), from: from.pointer(srcOff)}
+	_, err = d.run(what, &w.spread, w.pieces)
 	return err
 }
+
+// makeBytes is how much main memory a lane makes pages of at a time: making huge pages has the
+// kernel ask all processors, once a call.
+const makeBytes = 16 << 20
 
 // spilling is one Push into main memory under way on several lanes.
 type spilling struct {
@@ -93,48 +97,53 @@ type spilling struct {
 	from api.Pointer
 }
 
-// run does pieces until there are no more. It runs on the lane's thread.
-func (w *spilling) run(l *lane, extra bool) {
+// pieces does pieces until there are no more, chunk by chunk. It runs on the lane's thread.
+func (w *spilling) pieces(l *lane, extra bool) {
 	var before *chunk
 	for {
 		at, n, ok := w.take(extra)
 		if !ok {
 			break
 		}
-		c, err := l.chunk()
-		if err == nil {
-			c.at, c.n = at, n
-			if err = l.cu.ToHost(c.host[:n], w.from+api.Pointer(at), l.stream); err == nil {
-				err = l.sent(c)
+		for from, end := at, at+n; at < end; {
+			c, err := l.chunk()
+			if err == nil {
+				c.at, c.n = at, min(end-at, int64(len(c.host)))
+				if err = l.cu.ToHost(c.host[:c.n], w.from+api.Pointer(at), l.stream); err == nil {
+					err = l.sent(c)
+				}
 			}
+			if err == nil && at == from {
+				err = w.loan.Ready(at, n) // while the bytes are on their way
+			}
+			if err == nil && before != nil {
+				err = w.land(l, before)
+				before = nil
+			}
+			if err != nil {
+				w.fail(from, err)
+				w.settle(l)
+				return
+			}
+			before = c
+			at += c.n
 		}
-		if err == nil {
-			err = w.loan.Ready(at, n) // while the bytes are on their way
-		}
-		if err != nil {
-			w.fail(at, err)
-			break
-		}
-		if before != nil && !w.land(l, before) {
-			before = nil
-			break
-		}
-		before = c
 	}
 	if before != nil {
-		w.land(l, before)
+		if err := w.land(l, before); err != nil {
+			w.fail(before.at, err)
+		}
 	}
 	w.settle(l)
 }
 
 // land writes a chunk where it belongs, once it has arrived.
-func (w *spilling) land(l *lane, c *chunk) bool {
+func (w *spilling) land(l *lane, c *chunk) error {
 	if err := l.settle(c); err != nil {
-		w.fail(c.at, err)
-		return false
+		return err
 	}
 	copy(w.to[c.at:][:c.n], c.host)
-	return true
+	return nil
 }
 
 // directBytes is how much of a copy that needs no processor is given to the stream at a time;
@@ -152,6 +161,8 @@ func (d *Driver) fromWarm(ctx context.Context, to api.Pointer, p *pinned, off, n
 // stream has one lane give work for n bytes to its stream, part by part, with two under way.
 // give says how many bytes of what is left it took.
 func (d *Driver) stream(ctx context.Context, what string, n int64, give func(l *lane, at, n int64) (int64, error)) error {
+	d.moving.begin()
+	defer d.moving.end()
 	var stopped error
 	err := d.lanes.with(func(l *lane) error {
 		for at := int64(0); at < n; {

@@ -92,7 +92,7 @@ func TestModelsGoUpAndDown(t *testing.T) {
 		t.Fatal("main memory cannot be reached")
 	}
 	works(t, d)
-	must(t, d.Destroy(weights(t, d, content[:8*mib]))) // so that all copy threads are there
+	must(t, d.MakeLanes())
 	before := r.Live().Pinned
 
 	up := fresh(t, d, n)
@@ -218,6 +218,7 @@ func TestBridgeFails(t *testing.T) {
 	must(t, err)
 	warm := weights(t, host, content)
 	d.Expect(warm)
+	must(t, d.MakeLanes())
 	must(t, d.Pull(ctx, s, 0, below, 0, n))
 	d.AwaitWarm()
 	before := r.Live()
@@ -253,7 +254,8 @@ func TestRegisteringFails(t *testing.T) {
 	const n = 4 * mib
 	content := noise(n)
 	below, s := weights(t, host, content), scratch(t, d, n)
-	must(t, d.Pull(ctx, s, 0, below, 0, 1)) // one copy thread
+	must(t, d.MakeLanes())
+	must(t, d.Pull(ctx, s, 0, below, 0, 1))
 	d.AwaitWarm()
 	must(t, host.Destroy(below))
 

@@ -99,6 +99,7 @@ type Driver struct {
 	control *thread
 	lanes   *lanes
 	warm    *warm
+	moving  moving
 	watch   *watch
 	state   state
 

@@ -4,6 +4,23 @@ package cuda
 
 import "github.com/isobar-project/isobar/device/cuda/internal/api"
 
+// MakeLanes has all copy threads made.
+func (d *Driver) MakeLanes() error {
+	var list []*lane
+	defer func() {
+		for _, l := range list {
+			d.lanes.put(l)
+		}
+	}()
+	for {
+		l, err := d.lanes.grow()
+		if l == nil {
+			return err
+		}
+		list = append(list, l)
+	}
+}
+
 // AwaitWarm waits until nothing is being registered in the background.
 func (d *Driver) AwaitWarm() { d.warm.wait() }
 

@@ -36,8 +36,8 @@ func (d *Driver) Fill(ctx context.Context, ds device.Segment, off int64, f *os.F
 
 // fill reads a source into a segment on all lanes that are to be had.
 func (d *Driver) fill(ctx context.Context, what string, s *Segment, off int64, from *source, fromOff, n int64) (int64, error) {
-	w := &filling{spread: d.spread(ctx, n), from: from, fromOff: fromOff, to: s.pointer(off)}
-	return s.write(off, n, func() (int64, error) { return d.run(what, &w.spread, w.run) })
+	w := &filling{spread: d.spread(ctx, n, int64(d.c.ChunkBytes)), from: from, fromOff: fromOff, to: s.pointer(off)}
+	return s.write(off, n, func() (int64, error) { return d.run(what, &w.spread, w.pieces) })
 }
 
 // filling is one Fill under way on several lanes.
@@ -48,8 +48,8 @@ type filling struct {
 	to      api.Pointer
 }
 
-// run does pieces until there are no more. It runs on the lane's thread.
-func (w *filling) run(l *lane, extra bool) {
+// pieces does pieces until there are no more. It runs on the lane's thread.
+func (w *filling) pieces(l *lane, extra bool) {
 	for {
 		at, n, ok := w.take(extra)
 		if !ok {

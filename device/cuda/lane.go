@@ -5,6 +5,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -198,8 +199,11 @@ type lanes struct {
 	idle    chan *lane
 	waiting atomic.Int32
 
-	mu   sync.Mutex
+	mu   sync.Mutex // held while one is made
 	made int
+
+	listing sync.Mutex
+	list    []*spread // that take more lanes
 }
 
 func newLanes(d *Driver) *lanes { return &lanes{d: d, idle: make(chan *lane, d.c.CopyThreads)} }
@@ -251,7 +255,47 @@ func (p *lanes) take() (*lane, error) {
 // crowded tells whether somebody waits for a lane.
 func (p *lanes) crowded() bool { return p.waiting.Load() > 0 }
 
-func (p *lanes) put(l *lane) { p.idle <- l }
+// put gives a lane back: to who waits for one, to a range that more lanes work on, or to nobody.
+func (p *lanes) put(l *lane) {
+	w := p.needy()
+	if w == nil {
+		p.idle <- l
+		return
+	}
+	go func() {
+		_ = l.thread.do(func() error { w.work(l, true); return nil }) // w has the error
+		w.extras.Done()
+		p.put(l)
+	}()
+}
+
+// needy finds a range that a free lane may work on, and counts it in there.
+func (p *lanes) needy() *spread {
+	if p.crowded() {
+		return nil
+	}
+	p.listing.Lock()
+	defer p.listing.Unlock()
+	for _, w := range p.list {
+		if w.join() {
+			return w
+		}
+	}
+	return nil
+}
+
+// enlist has free lanes work on a range, discharge no more.
+func (p *lanes) enlist(w *spread) {
+	p.listing.Lock()
+	defer p.listing.Unlock()
+	p.list = append(p.list, w)
+}
+
+func (p *lanes) discharge(w *spread) {
+	p.listing.Lock()
+	defer p.listing.Unlock()
+	p.list = slices.DeleteFunc(p.list, func(e *spread) bool { return e == w })
+}
 
 // with runs f on a lane.
 func (p *lanes) with(f func(l *lane) error) error {
@@ -266,12 +310,13 @@ func (p *lanes) with(f func(l *lane) error) error {
 // close ends all lanes; none is in use any more. What a lost device answers to that is not told.
 func (p *lanes) close() error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	made := p.made
+	p.made = 0
+	p.mu.Unlock()
 	var err error
-	for range p.made {
+	for range made {
 		err = errors.Join(err, (<-p.idle).close())
 	}
-	p.made = 0
 	if p.d.lost() != nil {
 		return nil
 	}

@@ -21,33 +21,60 @@ type spread struct {
 	next   int64           // where the next piece begins
 	failed int64           // the first byte that is not there; of meaning with err
 	err    error
+
+	work   func(l *lane, extra bool)
+	extras sync.WaitGroup // lanes beside the first
 }
 
-func (d *Driver) spread(ctx context.Context, n int64) spread {
-	return spread{ctx: ctx, n: n, step: int64(d.c.ChunkBytes), crowded: d.lanes.crowded}
+// spread is of pieces of so many bytes.
+func (d *Driver) spread(ctx context.Context, n, step int64) spread {
+	return spread{ctx: ctx, n: n, step: step, crowded: d.lanes.crowded}
 }
 
-// run has work done by one lane, for which it waits, and by all that nobody else wants. It
-// returns how many bytes from the beginning are there.
+// more tells whether there is something to do yet.
+func (w *spread) more() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err == nil && w.next < w.n
+}
+
+// join counts an extra lane in, if there is something for it to do. The first lane is there as
+// long as there is.
+func (w *spread) join() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil || w.next == w.n {
+		return false
+	}
+	w.extras.Add(1)
+	return true
+}
+
+// run has work done by one lane, for which it waits, and by all that nobody else wants, also
+// such as become free meanwhile. It returns how many bytes from the beginning are there.
 func (d *Driver) run(what string, w *spread, work func(l *lane, extra bool)) (int64, error) {
 	first, err := d.lanes.take()
 	if err != nil {
 		return 0, d.told(what, err)
 	}
-	on := func(l *lane, extra bool) {
-		defer d.lanes.put(l)
-		_ = l.thread.do(func() error { work(l, extra); return nil }) // w has the error
-	}
-	var group sync.WaitGroup
-	for pieces := (w.n - 1) / w.step; pieces > 0; pieces-- {
-		l := d.lanes.spare()
-		if l == nil {
-			break
+	d.moving.begin()
+	defer d.moving.end()
+	w.work = work
+	d.lanes.enlist(w)
+	// Making a lane takes milliseconds, in which the first has begun.
+	w.extras.Go(func() {
+		for pieces := (w.n - 1) / w.step; pieces > 0 && w.more(); pieces-- {
+			l := d.lanes.spare()
+			if l == nil {
+				return
+			}
+			d.lanes.put(l) // it comes back to us, or to somebody in greater need
 		}
-		group.Go(func() { on(l, true) })
-	}
-	on(first, false)
-	group.Wait()
+	})
+	_ = first.thread.do(func() error { work(first, false); return nil }) // w has the error
+	d.lanes.put(first)
+	d.lanes.discharge(w)
+	w.extras.Wait()
 	var failed *api.Error
 	switch {
 	case w.err == nil:

@@ -22,8 +22,9 @@ const pinBytes = 64 << 20
 // punched into registered memory leaves the GPU with the old bytes for ever, and only what is
 // sealed cannot be punched.
 //
-// Registering runs in the background, one segment after the other, and ends at the limit: what
-// is registered stays so as long as the segment lives. A segment that is destroyed is let go of
+// Registering runs in the background, one segment after the other, while nothing is copied: the
+// driver's calls wait for each other. It ends at the limit: what is registered stays so as long
+// as the segment lives. A segment that is destroyed is let go of
 // first, on the thread that destroys it; that waits for copies under way, and for the GPU.
 type warm struct {
 	d     *Driver
@@ -48,6 +49,43 @@ type pinned struct {
 	registered int64 // bytes from the beginning
 	refused    bool
 	gone       bool
+}
+
+// moving counts the long copies of a device that are under way. The zero value is ready.
+type moving struct {
+	mu    sync.Mutex
+	n     int
+	still chan struct{} // closed when there are none; nil: nobody waits
+}
+
+func (m *moving) begin() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.n++
+}
+
+func (m *moving) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.n--; m.n == 0 && m.still != nil {
+		close(m.still)
+		m.still = nil
+	}
+}
+
+// pass waits until there are none.
+func (m *moving) pass() {
+	m.mu.Lock()
+	if m.n == 0 {
+		m.mu.Unlock()
+		return
+	}
+	if m.still == nil {
+		m.still = make(chan struct{})
+	}
+	still := m.still
+	m.mu.Unlock()
+	<-still
 }
 
 // newWarm says what the device and the configuration allow.
@@ -150,6 +188,7 @@ func (w *warm) work(idle chan struct{}) {
 		w.mu.Unlock()
 		err := onThread(w.d.cu, w.d.ctx, func() error {
 			for more := true; more; {
+				w.d.moving.pass()
 				var err error
 				if more, err = p.register(); err != nil {
 					return err
