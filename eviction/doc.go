@@ -9,6 +9,10 @@
 // that an object that comes back is not a stranger. Nothing expires on a timer:
 // while there is room, nothing goes.
 //
+// Cost is the default. It learns, from the uses so far, how likely each object is to be
+// used again after having been unused for so many requests. The others look at one thing
+// each and are there to be chosen by name.
+//
 // # Plans
 //
 // MakePlan chooses among candidates and changes nothing, neither the policy nor
