@@ -85,6 +85,7 @@ fmt-check: need-go
 vet: need-go
 	@echo "== go vet"
 	go vet $(PKG)
+	go vet -tags cuda ./node ./cmd/node ./cmd/bus-test
 
 lint: need-go tools ## run staticcheck (its settings: staticcheck.conf) and look for code that nothing reaches
 	@echo "== staticcheck"

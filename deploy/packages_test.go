@@ -130,7 +130,7 @@ func inspect(t *testing.T, root string) {
 			t.Errorf("%s is another one", unit)
 		}
 	}
-	for name, want := range map[string]fs.FileMode{"usr/bin/isobar": 0o755, "etc/isobar/isobar.env": 0o600, "etc/isobar/config.yaml": 0o644, "usr/share/doc/isobar/docs/guide/README.md": 0o644} {
+	for name, want := range map[string]fs.FileMode{"usr/bin/isobar": 0o755, "usr/bin/isobar-cuda": 0o755, "etc/isobar/isobar.env": 0o600, "etc/isobar/config.yaml": 0o644, "usr/share/doc/isobar/docs/guide/README.md": 0o644} {
 		info, err := os.Stat(filepath.Join(root, name))
 		if err != nil {
 			t.Error(err)
@@ -190,7 +190,7 @@ func redHat(t *testing.T, file string) {
 	}
 	env := []string{"HOME=" + t.TempDir()}
 	has := strings.Fields(shell(t, env, "rpm", "-qpl", file))
-	for _, want := range []string{"/usr/bin/isobar", "/usr/lib/systemd/system/isobar.service", "/usr/lib/sysusers.d/isobar.conf", "/usr/share/man/man1/isobar.1.gz", "/etc/isobar/config.yaml"} {
+	for _, want := range []string{"/usr/bin/isobar", "/usr/bin/isobar-cuda", "/usr/lib/systemd/system/isobar.service", "/usr/lib/sysusers.d/isobar.conf", "/usr/share/man/man1/isobar.1.gz", "/etc/isobar/config.yaml"} {
 		found := false
 		for _, name := range has {
 			found = found || name == want

@@ -34,7 +34,7 @@ type Limit struct{ Soft, Hard uint64 }
 // Unlimited is a limit that is none.
 const Unlimited = ^uint64(0)
 
-// Machine is what is examined. Every field is required.
+// Machine is what is examined. Every field but Program is required.
 type Machine struct {
 	// Files is the file system from its root, without the leading slash.
 	Files fs.FS
@@ -42,7 +42,9 @@ type Machine struct {
 	// RuntimeDir and StateDir are the node's, absolute; Sockets the paths of its sockets.
 	RuntimeDir, StateDir string
 	Sockets              []string
-	OpenFiles, Memlock   Limit
+	// Program is the path of this program, "" where it is not known.
+	Program            string
+	OpenFiles, Memlock Limit
 	// Memory reads the machine's figures with those of its control groups.
 	Memory func() (hostmem.Figures, error)
 	// NUMA lists the NUMA nodes with memory that this process may use; unbound says why

@@ -133,6 +133,7 @@ func TestAilments(t *testing.T) {
 		{"jetstream", streams(doctor.Streams{URL: "nats://x"}, errors.New("authorization violation")), doctor.Warn, "authorization", "credentials"},
 		{"gpu", remove("dev/nvidia-uvm"), doctor.Warn, "nvidia-uvm", "nvidia-modprobe"},
 		{"gpu", func(m *doctor.Machine) { remove("dev/nvidia0")(m); remove("dev/nvidia1")(m) }, doctor.Warn, "/dev/nvidia0", "--gpus all"},
+		{"gpu", func(m *doctor.Machine) { m.Program = "/opt/isobar" }, doctor.Warn, "/opt/isobar-cuda", "make build"},
 		{"clock", func(m *doctor.Machine) { m.Synchronized = func() (bool, error) { return false, nil } }, doctor.Warn, "no reference", "timedatectl"},
 		// No fault, but worth a word.
 		{"gpu", remove("proc/driver/nvidia/version"), doctor.OK, "none: no NVIDIA driver", ""},

@@ -13,8 +13,12 @@ import (
 // Here is this machine, for a node with these folders and sockets. streams asks the node's
 // NATS server.
 func Here(runtimeDir, stateDir string, sockets []string, streams func(ctx context.Context) (Streams, error)) *Machine {
+	program, err := os.Executable()
+	if err != nil {
+		program = "" // then what lies beside it is not looked at
+	}
 	return &Machine{
-		Files: os.DirFS("/"), UID: os.Geteuid(), RuntimeDir: runtimeDir, StateDir: stateDir, Sockets: sockets,
+		Files: os.DirFS("/"), Program: program, UID: os.Geteuid(), RuntimeDir: runtimeDir, StateDir: stateDir, Sockets: sockets,
 		OpenFiles: limit(unix.RLIMIT_NOFILE), Memlock: limit(unix.RLIMIT_MEMLOCK),
 		Memory:       func() (hostmem.Figures, error) { return hostmem.Read(hostmem.Config{}) },
 		NUMA:         numaNodes,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -133,6 +134,12 @@ func (m *Machine) gpu() Finding {
 	}
 	if _, err := m.stat("/dev/nvidia-uvm"); err != nil {
 		return Finding{"gpu", Warn, "there is no /dev/nvidia-uvm, without which CUDA does not start", "nvidia-modprobe -u"}
+	}
+	if beside := filepath.Join(filepath.Dir(m.Program), "isobar-cuda"); m.Program != "" {
+		if _, err := m.stat(beside); err != nil {
+			return Finding{"gpu", Warn, fmt.Sprintf("%d found, and no %s, the program that can use them", len(entries), beside),
+				"install isobar-cuda beside isobar: packages have both, make build makes both"}
+		}
 	}
 	return ok("gpu", fmt.Sprintf("%d found; %s", len(entries), strings.TrimPrefix(line, "NVRM version: ")))
 }

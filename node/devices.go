@@ -8,6 +8,7 @@ import (
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/device/hostram"
 	"github.com/isobar-project/isobar/device/sim"
+	"github.com/isobar-project/isobar/ledger"
 )
 
 // opened is a device with its driver.
@@ -75,6 +76,21 @@ func (d DeviceSpec) sized(i device.Info) DeviceSpec {
 		d.Bytes = i.PhysicalBytes
 	}
 	return d
+}
+
+// gpuWarm are the classes that are kept ready on a GPU where nothing else is configured: of
+// the sizes that are whole segments there, and mostly of the largest, which costs the most to
+// make and to clear.
+func gpuWarm() []ledger.WarmClass {
+	return []ledger.WarmClass{{Bytes: 64 << 20, Keep: 4}, {Bytes: 16 << 20, Keep: 4}, {Bytes: 4 << 20, Keep: 16}}
+}
+
+// warmOf are the classes kept ready on a device.
+func (c *Config) warmOf(i device.Info) []ledger.WarmClass {
+	if i.Kind == string(DeviceCUDA) && len(c.Warm) > 0 && c.origins["warm"].Source == SourceDefault {
+		return gpuWarm()
+	}
+	return c.Warm
 }
 
 // maxGPUReserve is what is kept free of a large GPU: a process that maps its memory makes a

@@ -57,6 +57,8 @@ type Info struct {
 	// HTTP is where metrics and probes are, "" if nowhere.
 	HTTP    string
 	Devices []schemas.Device
+	// Bytes is how much of a device the node may use, by its id.
+	Bytes map[string]int64
 	// Restored says what a take-over found; its Segments are 0 where there was nothing.
 	Restored schemas.Restored
 	// Warnings are those that were in force when it began to serve.
@@ -313,12 +315,14 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 		return err
 	}
 	var ids []string
+	n.info.Bytes = map[string]int64{}
 	for _, d := range devices {
 		spec := d.spec
+		n.info.Bytes[spec.ID] = spec.sized(d.driver.Info()).Bytes
 		ids = append(ids, spec.ID)
 		c.Devices = append(c.Devices, actors.DeviceConfig{Driver: d.driver, Limit: spec.Bytes, Reserve: n.reserveOf(d.driver.Info()), PoolBytes: n.cfg.PoolBytesOf(spec.sized(d.driver.Info())),
 			Quotas: n.cfg.quotasOf(spec.ID),
-			Warm:   n.cfg.Warm, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.driver.Info()), CopyWorkers: n.cfg.CopyWorkers,
+			Warm:   n.cfg.warmOf(d.driver.Info()), Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.driver.Info()), CopyWorkers: n.cfg.CopyWorkers,
 			Signals: n.signals(d.driver.Info(), w.Clock), ReliefOff: n.cfg.ReliefOff})
 	}
 	c.LostDevices = n.gpus.lost()

@@ -31,7 +31,10 @@ trap 'rm -rf "$scratch"' EXIT
 # fill makes the tree that is installed, for one architecture.
 fill() {
 	local tree=$1 doc=$1/usr/share/doc/isobar
-	CGO_ENABLED=0 GOOS=linux GOARCH=$2 go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$version" -o "$tree/usr/bin/isobar" ./cmd/node
+	local build=(go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$version")
+	CGO_ENABLED=0 GOOS=linux GOARCH=$2 "${build[@]}" -o "$tree/usr/bin/isobar" ./cmd/node
+	# The one with the driver of GPUs; isobar run becomes it where there are some.
+	CGO_ENABLED=0 GOOS=linux GOARCH=$2 "${build[@]}" -tags cuda -o "$tree/usr/bin/isobar-cuda" ./cmd/node
 	install -D -m 644 -t "$tree/usr/lib/systemd/system" deploy/systemd/*.service
 	install -D -m 644 deploy/package/sysusers.conf "$tree/usr/lib/sysusers.d/isobar.conf"
 	install -D -m 644 -t "$tree/etc/isobar" deploy/package/config.yaml deploy/package/isobar.env

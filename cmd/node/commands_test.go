@@ -301,7 +301,7 @@ func TestRun(t *testing.T) {
 	f.program.node = func(ctx context.Context, cfg node.Config, ready func(node.Info)) error {
 		got <- cfg
 		cfg.Log.Info("a record")
-		ready(node.Info{Node: "here", URL: "nats://127.0.0.1:4222", DataSocket: cfg.DataSocket(), Devices: []schemas.Device{
+		ready(node.Info{Node: "here", URL: "nats://127.0.0.1:4222", DataSocket: cfg.DataSocket(), Bytes: map[string]int64{"ram-0": 8 << 30, "gpu-0": 24 << 30}, Devices: []schemas.Device{
 			{DeviceID: "ram-0", Type: schemas.DeviceTypeRAM, Name: "main memory"}, {DeviceID: "gpu-0", Type: schemas.DeviceTypeVRAM, Name: "simulated GPU", Simulated: true}},
 			Restored: schemas.Restored{Grants: 3, GrantedBytes: 1 << 30, Models: 1}, Warnings: []schemas.HealthWarning{{Text: "events are not kept", Fix: "make room"}}})
 		<-ctx.Done()

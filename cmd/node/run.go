@@ -97,14 +97,15 @@ func (k *call) ready(cfg *node.Config, i node.Info) {
 			label = "devices"
 		}
 		size := "-"
-		for _, spec := range cfg.Devices {
-			if spec.ID == d.DeviceID {
-				size = node.HumanSize(spec.Bytes)
-			}
+		if bytes, ok := i.Bytes[d.DeviceID]; ok {
+			size = node.HumanSize(bytes)
 		}
 		note := ""
 		if d.Simulated {
 			note = "simulated"
+		}
+		if d.Health == schemas.HealthLost {
+			note = "lost"
 		}
 		t.row(label, d.DeviceID, string(d.Type), size, d.Name, note)
 	}
@@ -114,6 +115,9 @@ func (k *call) ready(cfg *node.Config, i node.Info) {
 		fmt.Fprintf(&b, "  taken over   %s\n", restored(r))
 	}
 	for _, w := range i.Warnings {
+		if w.Severity == schemas.SeverityNotice {
+			continue // isobar status has them
+		}
 		fmt.Fprintf(&b, "  warning      %s: %s\n", w.Text, w.Fix)
 	}
 	b.WriteString("\nTry next, in another terminal:\n\n")
