@@ -27,7 +27,9 @@ const (
 // gone after the machine has started anew.
 type lossLog struct{ path string }
 
-func (n *Node) losses() lossLog { return lossLog{filepath.Join(n.cfg.RuntimeDir, "device-losses.json")} }
+func (n *Node) losses() lossLog {
+	return lossLog{filepath.Join(n.cfg.RuntimeDir, "device-losses.json")}
+}
 
 // note remembers a loss and says how many of the device there were lately, this one included.
 func (l lossLog) note(id string, now time.Time) (int, error) {
