@@ -28,7 +28,7 @@ def summary(samples: list[float]) -> dict[str, float]:
     """What is kept of samples."""
     if not samples:
         return {"n": 0}
-    return {"n": len(samples), "min": min(samples), "p50": median(samples), "p99": quantile(samples, 0.99), "max": max(samples)}
+    return {"n": len(samples), "min": min(samples), "p50": median(samples), "p90": quantile(samples, 0.9), "p99": quantile(samples, 0.99), "max": max(samples)}
 
 
 class Findings:
