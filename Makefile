@@ -137,8 +137,9 @@ numa-lab: bus-test ## a virtual machine of two NUMA nodes: memory lies on the no
 conform: bus-test ## check a node of its own against the wire contract, command by command (CONFORM_ARGS='--quiet' …)
 	bin/bus-test conform --embedded $(CONFORM_ARGS)
 
-package: need-go $(NFPM) ## build archive, deb and rpm for amd64 and arm64 into dist, with checksums (VERSION=1.2.3)
+package: need-go python $(NFPM) ## build archive, deb and rpm for amd64 and arm64, and the Python client's wheel, into dist, with checksums (VERSION=1.2.3)
 	VERSION='$(VERSION)' NFPM=$(NFPM) scripts/package.sh dist amd64 arm64
+	VERSION='$(VERSION)' scripts/wheel.sh dist $(VENV)/bin/python
 
 package-check: need-go $(NFPM) ## build the packages twice, compare them, install the deb into a scratch root and read the rpm
 	ISOBAR_NFPM=$(NFPM) go test -count=1 -v -run 'TestPackage' ./deploy
