@@ -88,11 +88,11 @@ func (d *deviceActor) blocks(ranges []ledger.Range) func() {
 	for _, r := range ranges {
 		n += max(r.Bytes, r.Length)
 	}
-	if n < longBytes || d.kind != schemas.DeviceTypeRAM {
+	if n < longBytes || d.kind != schemas.DeviceTypeRAM && d.info.Simulated {
 		if n >= shortBytes {
 			d.house.cfg.Blocking(0)
 		}
-		return func() {} // other drivers make memory in one short call
+		return func() {} // it makes memory in one short call
 	}
 	d.house.cfg.Blocking(1)
 	return func() { d.house.cfg.Blocking(-1) }

@@ -97,6 +97,7 @@ type Driver struct {
 	totalBytes int64
 
 	control *thread
+	making  api.Stream // the control thread's
 	lanes   *lanes
 	warm    *warm
 	moving  moving
@@ -162,6 +163,11 @@ func (r *Runtime) New(c Config) (*Driver, error) {
 		return nil, fmt.Errorf("cuda: %s: no context: %w", c.ID, err)
 	}
 	if d.control, err = startThread(d.cu, d.ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("cuda: %s: %w", c.ID, err), r.cu.GiveBack(dev))
+	}
+	err = d.control.do(func() (err error) { d.making, err = d.cu.NewStream(); return err })
+	if err != nil {
+		d.control.stop()
 		return nil, errors.Join(fmt.Errorf("cuda: %s: %w", c.ID, err), r.cu.GiveBack(dev))
 	}
 	d.lanes, d.warm = newLanes(d), newWarm(d)
@@ -240,6 +246,9 @@ func (d *Driver) Close() error {
 	err := errors.Join(errs...)
 	d.warm.close()
 	err = errors.Join(err, d.lanes.close())
+	if closed := d.control.do(func() error { return d.cu.CloseStream(d.making) }); d.lost() == nil {
+		err = errors.Join(err, closed)
+	}
 	d.control.stop()
 	d.watch.close()
 	d.mu.Lock()

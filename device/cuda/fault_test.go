@@ -36,8 +36,7 @@ func TestCreateIsAllOrNothing(t *testing.T) {
 		{"cuMemMap", outOfMemory, device.ErrOutOfMemory},
 		{"cuMemSetAccess", outOfMemory, device.ErrOutOfMemory},
 		{"cuMemsetD8Async", invalidValue, nil},
-		{"cuEventRecord", invalidValue, nil},
-		{"cuEventSynchronize", invalidValue, nil},
+		{"cuStreamSynchronize", invalidValue, nil},
 	} {
 		before, files := r.Live(), openFiles(t)
 		for n := 1; n <= 2; n++ { // the first call, and the second

@@ -61,21 +61,24 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 		return fail(err)
 	}
 	s := &Segment{d: d, bytes: bytes, weights: o.Weights}
-	if err := d.control.do(func() error { return d.fault(d.make(s)) }); err != nil {
+	var unclean error
+	err := d.control.do(func() error {
+		err := d.fault(d.make(s))
+		if err == nil && !o.Weights {
+			unclean = d.zero(s) // here, since each change of threads takes longer than that
+		}
+		return err
+	})
+	if err != nil {
 		d.unpromise(bytes)
 		return fail(err)
 	}
 	d.mu.Lock()
 	d.live[s] = struct{}{}
-	err := d.places.add(s)
+	err = errors.Join(d.told("clear", unclean), d.places.add(s))
 	d.mu.Unlock()
-	if err == nil {
-		err = ctx.Err()
-	}
 	if o.Weights {
 		s.cover.begin(bytes)
-	} else if err == nil {
-		err = d.clear(s, 0, bytes, 0)
 	}
 	if err == nil {
 		err = ctx.Err()
@@ -84,6 +87,19 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 		return fail(errors.Join(err, d.Destroy(s)))
 	}
 	return s, nil
+}
+
+// zero sets all of a new segment to zero. It runs on the control thread. When it fails nothing
+// is under way either: who is told may unmap.
+func (d *Driver) zero(s *Segment) error {
+	err := d.cu.Set(s.at, 0, s.bytes, d.making)
+	if err == nil {
+		err = d.cu.Sync(d.making)
+	}
+	if err != nil {
+		return errors.Join(err, d.cu.Sync(d.making))
+	}
+	return nil
 }
 
 // make gets the memory of a segment, its descriptor and its place, or nothing. It runs on the
