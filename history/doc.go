@@ -6,9 +6,9 @@
 //
 // A device has a ring of seconds (an hour) and one of minutes (a day). Config.Bytes bounds
 // the rings of all devices together: with many devices each reaches less far back. Rings
-// grow as time passes, so a young history is small. Durations are counted in buckets whose
-// ends lie √2 apart, by the minute for an hour and by the hour for a day, at most 64 KiB a
-// device; a percentile is off by less than a fifth, the maximum is exact.
+// grow as time passes, so a young history is small. Durations are counted in sketches, by
+// the minute for an hour and by the hour for a day, at most 1 MiB a device and hardly ever a
+// tenth of it; a percentile is off by a fiftieth at most, the maximum is exact.
 //
 // # Ownership
 //

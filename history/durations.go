@@ -1,8 +1,9 @@
 package history
 
 import (
-	"math/bits"
 	"time"
+
+	"github.com/DataDog/sketches-go/ddsketch"
 
 	"github.com/isobar-project/isobar/clock"
 )
@@ -18,61 +19,61 @@ const (
 	kinds
 )
 
-// buckets is how many a histogram has: half a power of two each, from a microsecond to
-// more than an hour.
-const buckets = 64
+// accuracy is how far a percentile may be off, as a share of it; maxBins bounds what a
+// sketch takes (8 bytes each). Together they tell a microsecond from ten minutes; of what
+// spans more, the shortest durations are told less exactly.
+const (
+	accuracy = 0.02
+	maxBins  = 512
+)
 
-// Histogram counts durations. Its zero value is empty.
+// Histogram counts durations in a sketch whose percentiles are off by a fiftieth at most.
+// Its zero value is empty. Copies share the sketch: see clone.
 type Histogram struct {
-	counts [buckets]uint32
+	sketch *ddsketch.DDSketch
 	Count  int64
 	Max    time.Duration
 }
 
+// own makes sure that there is a sketch.
+func (h *Histogram) own() *ddsketch.DDSketch {
+	if h.sketch == nil {
+		s, err := ddsketch.LogCollapsingLowestDenseDDSketch(accuracy, maxBins)
+		if err != nil {
+			panic("history: " + err.Error()) // the accuracy is a constant
+		}
+		h.sketch = s
+	}
+	return h.sketch
+}
+
 // Observe counts a duration.
 func (h *Histogram) Observe(d time.Duration) {
-	h.counts[bucketOf(d)]++
+	d = max(0, d)
+	if err := h.own().Add(float64(d)); err != nil {
+		panic("history: " + err.Error()) // no duration is beyond what a sketch can hold
+	}
 	h.Count++
 	h.Max = max(h.Max, d)
 }
 
-// bucketOf is the bucket of a duration: the exponent of two of its microseconds, and
-// whether it lies in the upper half of that power (beyond √2 of it, to one part in 70).
-func bucketOf(d time.Duration) int {
-	us := uint64(max(0, d/time.Microsecond))
-	if us == 0 {
-		return 0
-	}
-	exp := bits.Len64(us) - 1
-	b := 2 * exp
-	if us*70 >= (99<<exp) && exp > 0 {
-		b++
-	}
-	return min(b, buckets-1)
-}
-
-// bucketEnds are the least and the greatest duration of a bucket, roughly.
-func bucketEnds(b int) (low, high float64) {
-	end := func(b int) float64 {
-		v := float64(uint64(1) << (b / 2))
-		if b%2 == 1 {
-			v *= 99.0 / 70
-		}
-		return v * float64(time.Microsecond)
-	}
-	if b == 0 {
-		return 0, end(1)
-	}
-	return end(b), end(b + 1)
-}
-
 // Merge adds another histogram.
 func (h *Histogram) Merge(o *Histogram) {
-	for i, n := range o.counts {
-		h.counts[i] += n
+	if o.Count == 0 {
+		return
+	}
+	if err := h.own().MergeWith(o.sketch); err != nil {
+		panic("history: " + err.Error()) // all have one accuracy
 	}
 	h.Count += o.Count
 	h.Max = max(h.Max, o.Max)
+}
+
+// clone is a histogram of its own.
+func (h *Histogram) clone() *Histogram {
+	c := &Histogram{}
+	c.Merge(h)
+	return c
 }
 
 // Percentile estimates the duration below which so many percent lie; 0 of nothing.
@@ -80,20 +81,11 @@ func (h *Histogram) Percentile(p float64) time.Duration {
 	if h.Count == 0 {
 		return 0
 	}
-	rank := p / 100 * float64(h.Count)
-	seen := 0.0
-	for b, n := range h.counts {
-		if n == 0 {
-			continue
-		}
-		if seen+float64(n) >= rank {
-			low, high := bucketEnds(b)
-			v := low + (high-low)*(rank-seen)/float64(n)
-			return min(time.Duration(v), h.Max)
-		}
-		seen += float64(n)
+	v, err := h.sketch.GetValueAtQuantile(p / 100)
+	if err != nil {
+		return h.Max // of no percentage that there is
 	}
-	return h.Max
+	return min(time.Duration(v), h.Max)
 }
 
 // spans is a bounded series of histograms, one for each span of time in which anything
@@ -118,8 +110,7 @@ func (s *spans) add(o *Histogram, at clock.Instant) {
 	for len(s.list) > 0 && (s.list[0].at <= n-clock.Instant(s.bound) || len(s.list) >= s.bound) {
 		s.list = append(s.list[:0], s.list[1:]...)
 	}
-	fresh := *o
-	s.list = append(s.list, spanned{n, &fresh})
+	s.list = append(s.list, spanned{n, o.clone()})
 }
 
 func (s *spans) since(at clock.Instant, sum *Histogram) {

@@ -32,7 +32,8 @@ type Growth struct {
 
 	// noise is the variance of one sample about its ramp, in bytes²: estimated from how
 	// far each lies from the line through the two before, which a ramp leaves at zero.
-	noise float64
+	noise  float64
+	weight float64 // of the next sample in it
 }
 
 const (
@@ -58,13 +59,17 @@ func (g *Growth) Observe(bytes int64, now clock.Instant) {
 		r := span / g.span
 		off := rise - g.rate*span
 		// The weights of the three samples that off is made of.
-		g.noise += (off*off/(1+(1+r)*(1+r)+r*r) - g.noise) / float64(g.seen)
+		g.noise += (off*off/(1+(1+r)*(1+r)+r*r) - g.noise) * g.weight
 	}
 	if g.rises++; rise <= 0 {
 		g.rises, g.begun, g.from = 0, now, bytes
 	}
 	g.span, g.rate = span, rise/span
-	g.seen, g.at, g.bytes = min(g.seen+1, noiseSamples), now, bytes
+	if g.seen < noiseSamples {
+		g.seen++
+		g.weight = 1 / float64(g.seen)
+	}
+	g.at, g.bytes = now, bytes
 }
 
 // Growth implements Forecaster.

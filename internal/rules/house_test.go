@@ -108,7 +108,8 @@ var owners = map[string][]string{
 	"github.com/google/uuid": {"..."},
 
 	// Shared libraries without cgo. It makes a program need the machine's libc: see doc.go there.
-	"github.com/ebitengine/purego": {"device/cuda"},
+	"github.com/DataDog/sketches-go": {"history"},
+	"github.com/ebitengine/purego":   {"device/cuda"},
 }
 
 // testLibraries may be imported by tests everywhere, and by packages made for tests.
