@@ -106,7 +106,7 @@ func TestFigures(t *testing.T) {
 func (f *figures) life() {
 	for _, n := range f.segs {
 		label := fmt.Sprintf("%d MiB", n>>20)
-		rounds := 2 * f.rounds
+		rounds := int(min(2*int64(f.rounds), max(1, f.d.Info().PhysicalBytes/2/n))) // all are there at once
 		list := make([]device.Segment, rounds)
 		f.row("create "+label, 0, rounds, func(i int) (err error) {
 			list[i], err = f.d.Create(context.Background(), n, device.CreateOptions{})
