@@ -189,6 +189,8 @@ $(VENV)/.installed: requirements-test.txt
 	@touch $@
 
 python-client: need-go python ## test the Python client against a node that is built here
+	@echo "== mypy clients/python"
+	cd clients/python && $(VENV)/bin/python -B -m mypy --cache-dir $(VENV)/mypy
 	@echo "== pytest clients/python"
 	cd clients/python && $(VENV)/bin/python -B -m pytest
 
