@@ -111,13 +111,8 @@ type Device struct {
 	domains map[trust]string
 	// settling is true while a background clear is under way or waits for quiet;
 	// granted is when the device last granted anything.
-	settling bool
-	granted  clock.Instant
-	// wane says what the pool gives back while the device rests, up to waned; waning is true
-	// while it is to be looked at again.
-	wane      heap.Wane
-	waned     clock.Instant
-	waning    bool
+	settling  bool
+	granted   clock.Instant
 	warmAfter clock.Instant // the pool is not filled before
 	draining  bool
 	lost      bool
@@ -165,7 +160,7 @@ func newDevice(cfg DeviceConfig, region *store.Region, im *Image) *Device {
 		grants: map[uuid.UUID]*Grant{}, claims: map[[32]byte]*Grant{},
 		pending: map[Ticket]*Request{}, answers: map[string]*answerAt{}, sessions: map[SessionID]map[*Grant]bool{},
 		ended: map[SessionID]bool{}, warming: map[int64]int{}, domains: map[trust]string{},
-		nextSeg: FirstSegment, quotas: map[string]*quota{}, shares: map[string]*Share{}, wane: heap.Wane{HalfLife: poolHalfLife},
+		nextSeg: FirstSegment, quotas: map[string]*quota{}, shares: map[string]*Share{},
 	}
 	d.limits.set = cfg.Limit
 	d.books.limit = d.limit()

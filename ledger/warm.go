@@ -9,16 +9,15 @@ func (d *Device) tend(now Now) {
 	if len(d.queue) > 0 {
 		return // whoever waits comes before anything is kept warm
 	}
-	// What is over the limit, or far over the pool's bound, is given back at once; what the
-	// classes do not keep, by and by while the device rests. While it works, the pool keeps
-	// what the work has needed: giving back and making anew costs a hundred times a grant.
+	// What is over the limit, or far over the pool's bound, is given back at once; what is
+	// merely over the bound when the device is quiet. While it works, the pool keeps what the
+	// work has needed: giving back and making anew costs a hundred times a grant.
 	d.giveBack(d.over() - d.cfg.PoolBytes)
 	d.giveBack(-d.books.free() - d.books.doomed - d.books.aside)
 	if now.Boot >= d.warmAfter {
 		d.warm()
 	}
 	d.settleLater(now)
-	d.waneLater(now)
 }
 
 // warmPause is how long the pool is not filled after the driver had no memory for it.
@@ -59,20 +58,22 @@ func (d *Device) warm() {
 // in the background: the next request of the same owner needs no clearing at all.
 const quiet = 100 * time.Millisecond
 
-// settleLater has what is dirty cleared when the device is quiet.
+// settleLater has the pool put in order when the device is quiet.
 func (d *Device) settleLater(now Now) {
-	if _, dirty := d.heap.Dirty(); dirty && !d.settling {
+	if _, dirty := d.heap.Dirty(); (dirty || d.over() > 0) && !d.settling {
 		d.settling = true
 		d.at(timer{at: max(now.Boot, d.granted.Add(quiet)), kind: timerSettle})
 	}
 }
 
-// settle clears the segment that has been idle for longest, or waits for more quiet.
+// settle gives back what is over the bound and clears the segment that has been idle for
+// longest, or waits for more quiet.
 func (d *Device) settle(now Now) {
 	if now.Boot.Sub(d.granted) < quiet {
 		d.at(timer{at: d.granted.Add(quiet), kind: timerSettle})
 		return
 	}
+	d.giveBack(d.over())
 	id, dirty := d.heap.Dirty()
 	if !dirty {
 		d.settling = false
@@ -82,58 +83,4 @@ func (d *Device) settle(now Now) {
 	s := d.segments[id]
 	d.books.aside += s.bytes
 	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobScrub, Ranges: []Range{{Segment: id, Bytes: s.bytes, Length: s.bytes}}})
-}
-
-const (
-	// poolHalfLife is in what time a resting device gives back half of what its pool has
-	// beyond the warm classes: a pause of a second costs hardly anything, after a minute
-	// nearly all is given back.
-	poolHalfLife = 10 * time.Second
-	// waneStep is how often it looks.
-	waneStep = poolHalfLife / 8
-)
-
-// kept is how many idle segments of a size the warm classes keep.
-func (d *Device) kept(bytes int64) int {
-	for _, w := range d.cfg.Warm {
-		if w.Bytes == bytes {
-			return w.Keep
-		}
-	}
-	return 0
-}
-
-// waneLater has the pool looked at again while it has more than it keeps.
-func (d *Device) waneLater(now Now) {
-	if !d.waning && (d.heap.Surplus(d.kept) > 0 || d.over() > 0) {
-		d.waning = true
-		d.at(timer{at: max(now.Boot, d.granted.Add(quiet)), kind: timerWane})
-	}
-}
-
-// shrink gives back what a rest of the device is long enough for. Where the warm classes
-// themselves exceed the pool's bound, as on a small device, what is over goes at once.
-func (d *Device) shrink(now Now) {
-	d.waning = false
-	rest := d.granted.Add(quiet)
-	if now.Boot < rest {
-		d.waneLater(now)
-		return
-	}
-	if d.waned < rest {
-		d.wane.Rest()
-		d.waned = rest
-	}
-	surplus := d.heap.Surplus(d.kept)
-	for _, id := range d.heap.Waning(d.wane.Due(surplus, now.Boot.Sub(d.waned)), d.kept) {
-		d.wane.Gone(d.segments[id].bytes)
-		d.doom(d.segments[id])
-	}
-	d.waned = now.Boot
-	if surplus == 0 {
-		d.giveBack(d.over())
-	} else {
-		d.waning = true
-		d.at(timer{at: now.Boot.Add(waneStep), kind: timerWane})
-	}
 }
