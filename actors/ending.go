@@ -28,21 +28,24 @@ func (s *sessionsActor) end(d *deviceActor, e ledger.End) {
 		if e.Kill {
 			sig = syscall.SIGKILL
 		}
-		what, err := "", s.spared(p.PID)
+		who := fmt.Sprintf("process %d, which holds it past its deadline,", p.PID)
+		say := func(what string) {
+			d.tell(seam.SystemLane, func() { d.core.EndOrdered(e, who+" "+what, d.house.now()); d.flush() })
+		}
+		err := s.spared(p.PID)
 		if err == nil {
+			// Before the signal: once the process is gone the grant may be too.
+			say("is sent " + unix.SignalName(sig))
 			err = s.house.cfg.Signal(c.pidfd, sig)
 		}
-		switch {
-		case err != nil:
-			what = fmt.Sprintf("process %d, which holds it past its deadline, cannot be ended: %v", p.PID, err)
+		if err != nil {
+			say(fmt.Sprintf("cannot be ended: %v", err))
 			s.house.log.Error("a process holds memory past its deadline and cannot be ended", "device", d.id, "allocation", e.Grant,
 				"session", e.Session, "pid", p.PID, "signal", unix.SignalName(sig), "error", err)
-		default:
-			what = fmt.Sprintf("process %d, which holds it past its deadline, was sent %s", p.PID, unix.SignalName(sig))
-			s.house.log.Warn("a process that holds memory past its deadline is ended", "device", d.id, "allocation", e.Grant,
-				"session", e.Session, "pid", p.PID, "signal", unix.SignalName(sig))
+			return
 		}
-		d.tell(seam.SystemLane, func() { d.core.EndOrdered(e, what, d.house.now()); d.flush() })
+		s.house.log.Warn("a process that holds memory past its deadline is ended", "device", d.id, "allocation", e.Grant,
+			"session", e.Session, "pid", p.PID, "signal", unix.SignalName(sig))
 	})
 }
 

@@ -24,8 +24,9 @@ type Config struct {
 	// what the GPU has. Use of others counts only where it exceeds what this leaves over.
 	PhysicalBytes int64
 	// CopyThreads is how many threads move bytes, each with a stream and two pinned chunks; 0
-	// means one for each processor that Go uses, but 4 to 16: on the machines that were
-	// measured loading from the page cache still gained from the sixteenth.
+	// means one for each processor of the machine (GOMAXPROCS may follow the load), but 4 to
+	// 16: on the machines that were measured loading from the page cache still gained from the
+	// sixteenth.
 	CopyThreads int
 	// ChunkBytes is the size of a pinned chunk; 0 means 4 MiB. CopyThreads × 2 × ChunkBytes of
 	// main memory are pinned at most. A cancelled fill stops within CopyThreads chunks.
@@ -62,7 +63,7 @@ func (c *Config) check() error {
 		return fmt.Errorf("cuda: %s: chunks of %d bytes; a multiple of 4 KiB up to 16 MiB is needed", c.ID, c.ChunkBytes)
 	}
 	if c.CopyThreads == 0 {
-		c.CopyThreads = min(16, max(4, runtime.GOMAXPROCS(0)))
+		c.CopyThreads = min(16, max(4, runtime.NumCPU()))
 	}
 	if c.ChunkBytes == 0 {
 		c.ChunkBytes = 4 << 20

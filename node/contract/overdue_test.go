@@ -170,7 +170,7 @@ func TestOverdueBytesEndTheProcess(t *testing.T) {
 				if s, ok := h.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !s.Signaled() || s.Signal() != x.by {
 					c.t.Errorf("the process ended with %v, not by %v", err, x.by)
 				}
-				e := c.await("zombie", "allocation", func(d obj) bool { return strings.HasSuffix(text(d, "reason"), "was sent "+x.last) })
+				e := c.await("zombie", "allocation", func(d obj) bool { return strings.HasSuffix(text(d, "reason"), "is sent "+x.last) })
 				c.want(e.data, "allocation_id", text(r, "allocation_id"), "pid", h.cmd.Process.Pid)
 				c.await("confirmed", "allocation", of("allocation_id", text(r, "allocation_id")))
 				c.want(c.memory(), "zombie_memory", 0, "used_memory", 0)
