@@ -120,7 +120,12 @@ func (m *bareMemory) populate(off, n int64, huge bool) error {
 			return err
 		}
 	}
-	return unix.Madvise(m.bytes[off:off+n], unix.MADV_COLLAPSE)
+	err := unix.Madvise(m.bytes[off:off+n], unix.MADV_COLLAPSE)
+	if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EBUSY) {
+		// The kernel has no huge page left, or one is in use: small ones do, as in the node.
+		return unix.Fallocate(m.fd, 0, off, n)
+	}
+	return err
 }
 
 func (m *bareMemory) close() {
