@@ -204,7 +204,13 @@ CUresult cuDevicePrimaryCtxRetain(void **ctx, int d)
 
 CUresult cuDevicePrimaryCtxRelease_v2(int d)
 {
-	ENTER(0);
+	// It names its device: what befell the context that this thread used last is not its affair.
+	int was = current;
+	current = -1;
+	int entered = enter(__func__, 0);
+	current = was;
+	if (entered)
+		return entered;
 	fake_lock();
 	int code = contexts[d] > 0 ? OK : INVALID_CONTEXT;
 	if (!code && --contexts[d] == 0)
