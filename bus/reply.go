@@ -48,6 +48,16 @@ const headerTrace = "traceparent"
 // take decodes one message and submits the command. It runs on a goroutine of the link,
 // and does not wait.
 func (e *endpoint) take(m *nats.Msg) {
+	early := &e.s.early
+	if !early.open.Load() && early.keep(m, func(m *nats.Msg) { e.command(m, false) }) {
+		return
+	}
+	e.command(m, e.s.cfg.Link.Idle())
+}
+
+// command takes a command to the desk; lent says whether the calling goroutine has nothing
+// to do after it.
+func (e *endpoint) command(m *nats.Msg, lent bool) {
 	s := e.s
 	a := &answer{e: e, to: e.answerTo(m.Reply), arrived: s.cfg.Clock.Now()}
 	in, out, failure := codec.Negotiate(m.Header.Get(codec.HeaderContentType), m.Header.Get(codec.HeaderAccept))
@@ -62,7 +72,7 @@ func (e *endpoint) take(m *nats.Msg) {
 		failure = e.forbidden(r.Spec)
 	}
 	a.command = actors.Command{Action: r.Action, Tenant: e.tenant, User: e.user(m), Role: e.role, RequestID: r.RequestID, Chosen: r.Chosen, Data: r.Data,
-		Wait: r.Wait, DryRun: r.DryRun, Reply: a, Lent: s.cfg.Link.Idle(), Arrived: a.arrived}
+		Wait: r.Wait, DryRun: r.DryRun, Reply: a, Lent: lent, Arrived: a.arrived}
 	if s.cfg.Trace != nil {
 		a.command.Trace = s.cfg.Trace(m.Header.Get(headerTrace))
 	}

@@ -120,6 +120,7 @@ type Service struct {
 	unheard   *unheard
 	peers     *peers
 	names     namePlan
+	early     early
 	undone    func() // ends the subscription to unheard answers
 
 	stop  sync.Once
@@ -183,6 +184,7 @@ func NewService(c ServiceConfig) (*Service, error) {
 		s.Close()
 		return nil, fmt.Errorf("bus: starting the service: %w", err)
 	}
+	s.early.release()
 	return s, nil
 }
 
