@@ -6,7 +6,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/bus"
 )
 
@@ -34,9 +33,11 @@ func TestEarlyCommandsWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	subjects := []string{"memory.get_status", "memory.allocate", "memory.command"}
-	done := make(chan struct{}, 16)
 	link := &pausedLink{Link: localLink(t, server)}
 	link.whole = func() {
+		if err := link.Link.Flush(patience); err != nil { // the server has the subscriptions
+			t.Error(err)
+		}
 		for _, s := range subjects {
 			m := &nats.Msg{Subject: s, Reply: "answers", Header: nats.Header{}, Data: []byte(`{"action":"get_status","data":{"device_id":"ram-0","size_bytes":1}}`)}
 			if err := client.PublishMsg(m); err != nil {
@@ -49,12 +50,15 @@ func TestEarlyCommandsWait(t *testing.T) {
 		if err := link.Link.Flush(patience); err != nil { // it has handled what came before
 			t.Error(err)
 		}
-		if len(done) > 0 {
-			t.Errorf("%d commands were taken before the service was whole", len(done))
+		if err := client.Flush(); err != nil { // and its answers are here
+			t.Error(err)
+		}
+		if len(answers) > 0 {
+			t.Errorf("%d commands were answered before the service was whole", len(answers))
 		}
 	}
 	s, err := bus.NewService(bus.ServiceConfig{Link: link, Node: "here", Version: "1.2.3", Events: newLedger(),
-		Desk: desk(func(c *actors.Command) { done <- struct{}{}; grantAll(c) })})
+		Desk: grantAll})
 	if err != nil {
 		t.Fatal(err)
 	}
