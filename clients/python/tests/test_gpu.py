@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import importlib.util
 import os
@@ -161,12 +162,7 @@ def test_revocation_waits_for_views(connected: isobar.Client, gpu_node: Node) ->
 def test_revoked_while_it_is_mapped(connected: isobar.Client, gpu_node: Node, driver: gpu.Fake) -> None:
     """What the node takes back in the moment in which it is being mapped is unmapped before the node hears that it is."""
     with gpu_node.connect() as other, other.events("memory.events.allocation.>") as events:
-        b = other.allocate(2 * MiB, device="gpu-0")
-        connected.allocate(MiB, device="gpu-0").close()  # there is a session
-        driver.hold("cuMemMap", True)
-        mapping = asyncio.run_coroutine_threadsafe(_attached(connected, b.allocation_id), connected._thread._loop)
-        while not _opening(connected):
-            connected.status()
+        b, mapping = _being_mapped(connected, other, driver)
         done = other.deallocate(b.allocation_id, force=True, deadline=0.001)
         assert not done["confirmed"] and driver.live()[0] >= 1
         while not b._inner._grant.gone.is_set():
@@ -181,6 +177,19 @@ def test_revoked_while_it_is_mapped(connected: isobar.Client, gpu_node: Node, dr
             late.memory  # noqa: B018
 
 
+def _being_mapped(
+    connected: isobar.Client, other: isobar.Client, driver: gpu.Fake
+) -> tuple[isobar.Buffer, concurrent.futures.Future[isobar.aio.Buffer]]:
+    """A grant of other that connected is mapping, and goes on mapping until the driver is let go on."""
+    b = other.allocate(2 * MiB, device="gpu-0")
+    connected.allocate(MiB, device="gpu-0").close()  # there is a session
+    driver.hold("cuMemMap", True)
+    mapping = asyncio.run_coroutine_threadsafe(_attached(connected, b.allocation_id), connected._thread._loop)
+    while not _opening(connected):
+        connected.status()
+    return b, mapping
+
+
 async def _attached(c: isobar.Client, allocation_id: str) -> isobar.aio.Buffer:
     return await c._inner.attach(allocation_id)
 
@@ -192,12 +201,7 @@ def _opening(c: isobar.Client) -> bool:
 
 def test_cancelled_while_it_is_mapped(connected: isobar.Client, gpu_node: Node, driver: gpu.Fake) -> None:
     with gpu_node.connect() as other:
-        b = other.allocate(2 * MiB, device="gpu-0")
-        connected.allocate(MiB, device="gpu-0").close()  # there is a session
-        driver.hold("cuMemMap", True)
-        mapping = asyncio.run_coroutine_threadsafe(_attached(connected, b.allocation_id), connected._thread._loop)
-        while not _opening(connected):
-            connected.status()
+        b, mapping = _being_mapped(connected, other, driver)
         mapping.cancel()
         connected.status()
         driver.hold("cuMemMap", False)

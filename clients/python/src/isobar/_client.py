@@ -5,29 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from . import _fork
-from ._control import DEFAULT_URL, Control, OnProgress, Options, Pending, Progress, shielded
+from ._abandoned import Abandoned
+from ._control import Control, OnProgress, Options, Pending, Progress, shielded
 from ._events import Events
+from ._grant import Grant
 from ._handles import Opening, Revocation, Subscription
 from ._memory import Dropped
 from ._objects import Buffer, Model, Operation, closed, revoked
 from ._pressure import Pressure, PressureWatch, look
 from ._progress import shown, size
-from ._session import Grant, Resumption, Session
+from ._session import Resumption, Session
+from ._tasks import Tasks
 from .errors import Closed, Disconnected, IsobarError, NodeError
 
 log = logging.getLogger("isobar")
 
 Mode = Literal["ro", "rw"]
-
-# How many seconds a command may take before its progress is shown.
-_SHOWN_SOON = 0.2
-
 
 H = TypeVar("H", Buffer, Model)
 
@@ -47,7 +45,8 @@ class Client:
         self._held: dict[str, list[Buffer | Model]] = {}
         self._revoke_callbacks: list[Callable[[Revocation], object]] = []
         self._resume_callbacks: list[Callable[[Resumption], object]] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks("the client")
+        self._abandoned = Abandoned(self._control, self._tasks)
         self._closed = False
 
     # Life
@@ -68,10 +67,7 @@ class Client:
         if self._closed:
             return
         self._closed = True
-        tasks = [t for t in self._tasks if t is not asyncio.current_task()]
-        for t in tasks:
-            t.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.end()
         for held in list(self._held.values()):
             for h in held:
                 h._end(closed("the client"))
@@ -218,12 +214,12 @@ class Client:
             # From the first moment on: mapping would bind it too, but this process may die before.
             data["session_id"] = session.id
         with shown(progress, f"{size(data['size_bytes'])} of memory") as told:
-            reply = await self._abandonable("allocate", data, told, timeout, request_id)
+            reply = await self._abandoned.do("allocate", data, told, timeout, request_id)
         allocation = reply["allocation"]
         try:
             grant = await self._map(reply["handle"], allocation["allocation_id"], writable=True, private=False)
         except BaseException:
-            self._background(self._undo(allocation["allocation_id"]))
+            self._abandoned.grant(allocation["allocation_id"])
             raise
         return self._hold(Buffer(self, grant, allocation, writable=True, owned=not outlives))
 
@@ -283,7 +279,7 @@ class Client:
             with path.open("rb") as f:
                 data["file_claim"] = await session.offer(path.name, f.fileno())
         with shown(progress, f"model {data['name']}") as told:
-            reply = await self._abandonable("load_model", data, told, timeout, request_id)
+            reply = await self._abandoned.do("load_model", data, told, timeout, request_id)
         handle = reply["handle"]
         allocation_id = reply["allocation_ids"][0]
         device = next((r["device_id"] for r in reply["model"]["residency"] if r["allocation_id"] == allocation_id), None)
@@ -306,7 +302,7 @@ class Client:
                 grant = await self._map(handle, residency[0]["allocation_id"], writable=False, private=True)
             reference = await asyncio.shield(acquiring)
         except BaseException:
-            self._background(self._abandon_model(acquiring, grant))
+            self._tasks.start(self._abandon_model(acquiring, grant))
             raise
         return self._hold(Model(self, grant, reply["model"], device or "", reference["reference_id"]))
 
@@ -379,7 +375,7 @@ class Client:
         if grant.drop() is not Dropped.VIEWED:
             return await whole()
         log.info("%s is closed, but views of it are alive: its memory is given back when they are gone", grant.allocation_id)
-        self._background(whole())
+        self._tasks.start(whole())
         return False
 
     # Sessions
@@ -462,74 +458,9 @@ class Client:
         self._check()
         watch = PressureWatch(self._control, callback, device)
         for work in await watch.open():
-            self._background(work)
+            self._tasks.start(work)
         return Subscription(watch.close)
-
-    # Ends
-
-    async def _abandonable(
-        self, action: str, data: dict[str, Any], progress: OnProgress | None, timeout: float | None, request_id: str
-    ) -> dict[str, Any]:
-        """Gives a command which is cancelled if its caller stops waiting."""
-        request_id = request_id or str(uuid.uuid4())
-        try:
-            async with asyncio.timeout(timeout):
-                wait = _SHOWN_SOON if progress is not None else None
-                return await self._control.do(action, data, progress, request_id=request_id, wait=wait)
-        except (asyncio.CancelledError, TimeoutError):
-            if not self._closed:
-                self._background(self._abandon(action, request_id))
-            raise
-
-    async def _abandon(self, action: str, request_id: str) -> None:
-        op: dict[str, Any] = {}
-        for pause in (0.05, 0.5, 0.0):
-            try:
-                op = (await self._control.do("cancel_operation", {"request_id": request_id}))["operation"]
-                break
-            except NodeError as e:
-                if e.code != "OPERATION_NOT_FOUND":
-                    log.warning("%s was given up, but could not be cancelled: %s", action, e)
-                    return
-            await asyncio.sleep(pause)  # it may be overtaking the command
-        if op.get("status") == "completed" and action == "allocate" and op.get("result"):
-            await self._undo(op["result"]["allocation_id"])
-
-    async def _undo(self, allocation_id: str) -> None:
-        for pause in (0.05, 0.5, 0.0):
-            try:
-                await self._control.do("deallocate", {"allocation_id": allocation_id})
-                return
-            except NodeError as e:
-                if e.code == "ALLOCATION_IN_USE" and pause:
-                    await asyncio.sleep(pause)  # a mapping for nobody may be on its way back
-                    continue
-                if e.code != "ALLOCATION_NOT_FOUND":
-                    log.warning("%s was granted for nobody, and could not be given back: %s", allocation_id, e)
-                return
-
-    def _background(self, work: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return task
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None and not self._closed:
-            log.error("a task of the client failed", exc_info=task.exception())
 
 
 def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else max(0, round(seconds * 1000))
-
-
-def options(
-    url: str | None, node: str, name: str, attempts: int, connect_timeout: float, nats_options: Mapping[str, Any] | None
-) -> Options:
-    """Where the node is: the argument, else ISOBAR_NATS_URL, else this host's default."""
-    where = url or os.environ.get("ISOBAR_NATS_URL") or DEFAULT_URL
-    if attempts < 1:
-        raise ValueError("attempts is at least 1")
-    return Options(where, node, name, attempts, connect_timeout=connect_timeout, nats_options=dict(nats_options or {}))
-

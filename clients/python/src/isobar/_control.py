@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import json
 import logging
+import os
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -98,6 +99,16 @@ class Options:
     backoff: float = 0.1
     connect_timeout: float = 5.0
     nats_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def options(
+    url: str | None, node: str, name: str, attempts: int, connect_timeout: float, nats_options: Mapping[str, Any] | None
+) -> Options:
+    """Where the node is: the argument, else ISOBAR_NATS_URL, else this host's default."""
+    where = url or os.environ.get("ISOBAR_NATS_URL") or DEFAULT_URL
+    if attempts < 1:
+        raise ValueError("attempts is at least 1")
+    return Options(where, node, name, attempts, connect_timeout=connect_timeout, nats_options=dict(nats_options or {}))
 
 
 class Control:

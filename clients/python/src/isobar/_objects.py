@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._arrays import Framework, TensorInfo, library
 from ._control import OnProgress, Progress
-from ._session import Grant
+from ._grant import Grant
 from .errors import Closed, IsobarError, Revoked
 
 if TYPE_CHECKING:

@@ -15,11 +15,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
-
 from . import _fork
-from ._arrays import TensorInfo
-from ._memory import Dropped, Mapped, Region, Segment, open_region, prepare
+from ._grant import Grant
+from ._memory import Dropped, Mapped, Segment, open_region, prepare
+from ._tasks import Tasks
 from ._version import __version__
 from ._wire import Connection, Frame
 from .errors import Closed, Disconnected, IsobarError, NodeError, ProtocolError, node_error
@@ -29,66 +28,6 @@ log = logging.getLogger("isobar")
 _HELLO_SECONDS = 10.0
 _GOODBYE_SECONDS = 5.0
 _RETRY_FROM, _RETRY_TO = 0.005, 1.0
-
-
-class Grant:
-    """A grant that this process maps. All but ``_freed`` runs on the session's loop."""
-
-    def __init__(self, session: Session, body: dict[str, Any], region: Region, packed: list[bytes]) -> None:
-        self.session = session
-        self.allocation_id: str = body["allocation_id"]
-        self.kind: str = body["kind"]
-        self.size_bytes: int = body["size_bytes"]
-        self.region = region
-        self._packed = packed
-        self._tensors: list[TensorInfo] | None = None
-        self.gone = asyncio.Event()  # nothing of it is mapped any more
-        self.told = False  # the node knows that
-        self._dropped: Dropped | None = None
-        self._ended = asyncio.Event()  # gone, or never to be
-        self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
-
-    @property
-    def tensors(self) -> list[TensorInfo]:
-        """The model's tensors; read when they are first asked for."""
-        if self._tensors is None:
-            found: list[TensorInfo] = []
-            try:
-                for p in self._packed:
-                    found += msgpack.unpackb(p, object_hook=TensorInfo.parse) or ()
-            except (ValueError, TypeError, msgpack.exceptions.UnpackException) as e:
-                raise ProtocolError(f"the tensors of {self.allocation_id} cannot be read: {e}") from e
-            if not all(isinstance(t, TensorInfo) for t in found):
-                raise ProtocolError(f"the tensors of {self.allocation_id} are no list of tensors")
-            self._tensors, self._packed = found, []
-        return self._tensors
-
-    def drop(self) -> Dropped:
-        """Lets go. Unless nothing is mapped now, gone is set when that has come."""
-        if self._dropped is None:
-            self._dropped = self.region.drop(self._end)
-            if self._dropped is Dropped.GONE:
-                self._set_gone()
-        return Dropped.GONE if self.gone.is_set() else self._dropped
-
-    async def dropped(self) -> bool:
-        """Waits until nothing is mapped; False if that will not be."""
-        await self._ended.wait()
-        return self.gone.is_set()
-
-    def _end(self, error: BaseException | None) -> None:
-        if os.getpid() != self._pid:
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._ended.set if error else self._set_gone)
-        except RuntimeError:
-            pass  # the loop is closed, and the session over
-
-    def _set_gone(self) -> None:
-        self.session.forget(self)
-        self.gone.set()
-        self._ended.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +83,7 @@ class Session:
         self._closed: IsobarError | None = None
         self._last = 0
         self._pending: dict[int, _Request] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(f"the data socket {path}", Closed, Disconnected)
         _fork.watch(self)
 
     async def open(self) -> None:
@@ -203,7 +142,7 @@ class Session:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            self._background(self._close_again(opening))
+            self._tasks.start(self._close_again(opening))
             raise
 
     async def _open(self, answer: dict[str, Any], tensors: list[bytes], mapped: Mapped) -> Grant:
@@ -298,10 +237,7 @@ class Session:
         """Ends the session and lets go of everything; views that are alive stay valid."""
         await self._say_goodbye()
         self._shut(Closed("the client is closed"))
-        tasks = [t for t in self._tasks if t is not asyncio.current_task()]
-        for t in tasks:
-            t.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.end()
 
     async def _say_goodbye(self) -> None:
         """Unmaps what the node does not see unmapped, and says so as long as there is a session."""
@@ -386,7 +322,7 @@ class Session:
         self._conn = None
         self._changed.clear()
         self._fail_pending(error if isinstance(error, Disconnected) else Disconnected(str(error)))
-        self._background(self._redial())
+        self._tasks.start(self._redial())
 
     def _fail_pending(self, why: IsobarError) -> None:
         pending, self._pending = self._pending, {}
@@ -458,7 +394,7 @@ class Session:
     def _frame(self, conn: Connection, frame: Frame) -> None:
         body = frame.body
         if body["type"] == "revoke":
-            self._background(self._revoked(conn, body))
+            self._tasks.start(self._revoked(conn, body))
             return
         number = body.get("id")
         r = self._pending.get(number) if isinstance(number, int) else None
@@ -499,16 +435,6 @@ class Session:
             number = body.get("id") if self._conn is conn else 0
             self._conn.send({"type": "unmapped", "id": number, "allocation_id": allocation_id})
 
-    def _background(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None and not isinstance(task.exception(), (Closed, Disconnected)):
-            log.error("data socket %s", self.path, exc_info=task.exception())
-
 
 def _expect(body: dict[str, Any], kind: str) -> None:
     if body["type"] != kind:
@@ -521,4 +447,3 @@ def _only(kind: str) -> Callable[[Frame], bool]:
         return True
 
     return take
-

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._client import Client, options
+from ._client import Client
+from ._control import options
 from ._events import Event, Events
 from ._handles import Opening, Revocation, Subscription
 from ._objects import Buffer, Model, Operation
