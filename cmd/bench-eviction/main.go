@@ -4,70 +4,42 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"runtime"
 	"sync"
 
 	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/eviction/replay"
+	"github.com/isobar-project/isobar/internal/bench"
 )
 
 func main() {
 	traces := flag.String("traces", "", "folder of the trace; empty: ../shared/traces, or a synthetic trace where that is absent")
 	quick := flag.Bool("quick", false, "measure the default policy alone")
-	asJSON := flag.Bool("json", false, "print the JSON object alone")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		fmt.Fprintln(os.Stderr, "bench-eviction takes no arguments beside its flags")
-		os.Exit(2)
-	}
-	tables := io.Writer(os.Stdout)
-	if *asJSON {
-		tables = io.Discard
-	}
-	trace, from, err := read(*traces)
-	var r *report
-	if err == nil {
-		r, err = measure(trace, *quick)
-	}
-	if err == nil {
+	bench.Main(func(tables io.Writer) (any, error) {
+		trace, from, err := replay.Published(*traces, defaultTraces)
+		if err != nil {
+			return nil, err
+		}
+		r, err := measure(trace, *quick)
+		if err != nil {
+			return nil, err
+		}
 		r.Trace = from
 		r.print(tables)
-		err = json.NewEncoder(os.Stdout).Encode(r)
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "bench-eviction: %v\n", err)
-		os.Exit(1)
-	}
+		return r, nil
+	})
 }
 
 const (
 	// defaultTraces is where the published trace lies, from the project's root.
 	defaultTraces = "../shared/traces"
-	synthetic     = "synthetic"
 	// perturbed is how many copies of the trace lack dropped of its requests.
 	perturbed = 3
 	dropped   = .01
 )
-
-// read reads the trace of a folder; of none, the published one if it is there.
-func read(dir string) (t *replay.Trace, from string, err error) {
-	from = dir
-	if dir == "" {
-		from = defaultTraces
-	}
-	t, err = replay.Read(from)
-	if errors.Is(err, fs.ErrNotExist) && dir == "" {
-		return replay.Synthetic(1, 20000), synthetic, nil
-	}
-	return t, from, err
-}
 
 // report is what the program prints as JSON.
 type report struct {

@@ -12,7 +12,7 @@ import (
 // print writes the tables.
 func (r *report) print(out io.Writer) {
 	fmt.Fprintf(out, "trace: %s\n", r.Trace)
-	if r.Trace == synthetic {
+	if r.Trace == replay.SyntheticName {
 		fmt.Fprintf(out, "(%s is absent: a synthetic trace, whose bounds are not proven; its scores compare only with each other)\n", defaultTraces)
 	}
 	for _, cost := range []string{replay.Measured, replay.Bandwidth} {

@@ -4,42 +4,24 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
 	models "github.com/isobar-project/isobar/eviction/replay"
 	"github.com/isobar-project/isobar/heap/replay"
+	"github.com/isobar-project/isobar/internal/bench"
 )
 
 func main() {
 	traces := flag.String("traces", "", "folder of allocation traces (*.csv.gz); empty: ../shared/traces/alloc, or synthetic ones where that is absent")
 	requests := flag.String("requests", "", "folder of the model requests; empty: ../shared/traces, or a synthetic trace where that is absent")
 	quick := flag.Bool("quick", false, "leave out the model requests and the curve of defragmentation")
-	asJSON := flag.Bool("json", false, "print the JSON object alone")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		fmt.Fprintln(os.Stderr, "bench-heap takes no arguments beside its flags")
-		os.Exit(2)
-	}
-	tables := io.Writer(os.Stdout)
-	if *asJSON {
-		tables = io.Discard
-	}
-	r, err := measure(*traces, *requests, *quick, tables)
-	if err == nil {
-		err = json.NewEncoder(os.Stdout).Encode(r)
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "bench-heap: %v\n", err)
-		os.Exit(1)
-	}
+	bench.Main(func(tables io.Writer) (any, error) { return measure(*traces, *requests, *quick, tables) })
 }
 
 // defaultTraces is where the published traces lie, from the project's root.
@@ -135,18 +117,11 @@ func (r *report) curves(all []*replay.Allocs, out io.Writer) {
 
 // taxes compares segments with counted bytes on the model requests.
 func (r *report) taxes(dir string, out io.Writer) error {
-	r.Requests = dir
-	if dir == "" {
-		r.Requests = filepath.Dir(defaultTraces)
-	}
-	t, err := models.Read(r.Requests)
-	if errors.Is(err, fs.ErrNotExist) && dir == "" {
-		r.Requests = "synthetic"
-		t, err = models.Synthetic(1, 20000), nil
-	}
+	t, from, err := models.Published(dir, filepath.Dir(defaultTraces))
 	if err != nil {
 		return err
 	}
+	r.Requests = from
 	if r.Taxes, err = replay.Taxes(t); err != nil {
 		return err
 	}

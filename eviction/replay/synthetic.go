@@ -1,12 +1,31 @@
 package replay
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"math/rand"
 
 	"github.com/isobar-project/isobar/eviction"
 )
+
+// SyntheticName is what Published calls a synthetic trace.
+const SyntheticName = "synthetic"
+
+// Published reads the trace of a folder. Where none is named it reads that of usual, or makes
+// a synthetic one if that folder has none. from says which it is.
+func Published(dir, usual string) (t *Trace, from string, err error) {
+	from = dir
+	if dir == "" {
+		from = usual
+	}
+	t, err = Read(from)
+	if errors.Is(err, fs.ErrNotExist) && dir == "" {
+		return Synthetic(1, 20000), SyntheticName, nil
+	}
+	return t, from, err
+}
 
 // Synthetic makes a trace of the shape of the published one, for where that is
 // not to be had: bases and LoRAs of real sizes, load seconds spread over orders of

@@ -71,8 +71,8 @@ var house = map[string]room{
 		"weights/weightstest", // makes the models that it loads
 		"vault"},              // soak compares what the vault holds with what the node says
 		tests: []string{"..."}},
-	"cmd/bench-eviction": {imports: []string{"eviction", "eviction/replay"}},
-	"cmd/bench-heap":     {imports: []string{"heap", "heap/replay", "eviction/replay"}},
+	"cmd/bench-eviction": {imports: []string{"eviction", "eviction/replay", "internal/bench"}},
+	"cmd/bench-heap":     {imports: []string{"heap", "heap/replay", "eviction/replay", "internal/bench"}},
 	"examples":           {imports: []string{"bus/client", "dataplane/client", "schemas"}, tests: []string{"node/nodetest"}},
 
 	// What runs a node elsewhere, held to what the program does.
@@ -81,6 +81,7 @@ var house = map[string]room{
 	// Programs in Python that are tried with a node and the fake driver.
 	"scripts/gpucheck": {tests: []string{"..."}},
 
+	"internal/bench": {},
 	"internal/rules": {},
 }
 
