@@ -38,6 +38,7 @@ class Fake:
         self.lib = ctypes.CDLL(str(path))
         self.lib.isobarFakeConfigure.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_char_p]
         self.lib.isobarFakeConfigure(devices, size, state.encode())
+        self.lib.isobarFakeCalls.restype = ctypes.c_int64
 
     def uuid(self, ordinal: int = 0) -> str:
         """As the node spells it."""
@@ -71,6 +72,14 @@ class Fake:
     def hold(self, call: str, on: bool) -> None:
         """Keeps calls of that name from returning while on."""
         self.lib.isobarFakeHold(call.encode(), int(on))
+
+    def await_held(self, call: str, n: int) -> None:
+        """Waits until so many calls of that name are kept from returning."""
+        assert self.lib.isobarFakeAwait(call.encode(), n), f"{n} calls of {call} do not come"
+
+    def calls(self, *names: str) -> list[int]:
+        """How many calls of each name this process has made."""
+        return [int(self.lib.isobarFakeCalls(n.encode())) for n in names]
 
     def live(self) -> tuple[int, int]:
         """How much memory and how many ranges of addresses this process has."""

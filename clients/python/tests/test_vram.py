@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import importlib.util
 import os
@@ -70,6 +71,12 @@ class Ending:
         return not self._told.empty()
 
 
+def settled(r: _vram.VRAM) -> _vram.VRAM:
+    """With a region of which all but the mapping is let go."""
+    r._gpu.reaper.submit(lambda: None).result(PATIENCE)
+    return r
+
+
 def files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -106,7 +113,7 @@ def test_no_descriptor_stays_open(fake: gpu.Fake) -> None:
     assert Ending(opened(fake, segment(fake))).wait() is None
     mine = [segment(fake) for _ in range(3)]
     before = files()
-    r = opened(fake, *mine)
+    r = settled(opened(fake, *mine))
     # The fake keeps one of its own for each memory, in place of the one that came.
     assert files() == before
     assert Ending(r).wait() is None
@@ -150,6 +157,52 @@ def test_it_waits_for_the_gpus_work(fake: gpu.Fake) -> None:
     fake.hold("cuCtxSynchronize", False)
     assert end.wait() is None
     assert Ending(again).wait() is None
+
+
+def many(f: gpu.Fake, n: int = 20) -> list[Segment]:
+    """Segments of which each begins with its number."""
+    mine = [segment(f) for _ in range(n)]
+    for i, s in enumerate(mine):
+        os.pwrite(s.fd, bytes([i]), 0)
+    return mine
+
+
+STEPS = ("cuMemAddressReserve", "cuMemImportFromShareableHandle", "cuMemMap", "cuMemSetAccess", "cuMemRelease", "cuMemUnmap", "cuMemAddressFree")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_many_segments_are_imported_side_by_side(fake: gpu.Fake, whole: bool) -> None:
+    """And everything else is one call: addresses, access, and the end, where the driver can."""
+    mine, before = many(fake), files()
+    called = fake.calls(*STEPS)
+    fake.hold(STEPS[1], True)
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        coming = other.submit(opened, fake, *mine)
+        try:
+            fake.await_held(STEPS[1], 4)
+        finally:
+            fake.hold(STEPS[1], False)
+        r = settled(coming.result(PATIENCE))
+    assert files() == before  # as many as the fake keeps
+    m = r.memory()
+    assert [m[2 * MiB * i] for i in range(20)] == list(range(20))
+    m.release()
+    if not whole:
+        fake.fail("cuMemUnmap", 1, gpu.INVALID_VALUE)
+    gc.collect()
+    assert Ending(r).wait() is None
+    assert [n - b for n, b in zip(fake.calls(*STEPS), called, strict=True)] == [1, 20, 20, 1, 20, 1 if whole else 21, 1]
+
+
+@pytest.mark.parametrize("call, nth", [("cuMemImportFromShareableHandle", 7), ("cuMemMap", 1), ("cuMemMap", 20), ("cuMemSetAccess", 1)])
+def test_many_or_nothing(fake: gpu.Fake, call: str, nth: int) -> None:
+    assert Ending(opened(fake, segment(fake))).wait() is None
+    before = files()
+    mine = many(fake)
+    fake.fail(call, nth, 304)
+    with pytest.raises(isobar.CUDAError, match=call):
+        opened(fake, *mine)
+    assert fake.live() == (0, 0) and files() == before
 
 
 @pytest.mark.parametrize("call, nth", [

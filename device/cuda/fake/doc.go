@@ -13,6 +13,9 @@
 // copy must not span what is registered and what is not. The devices reach each other's memory
 // once access was given, unless a test says otherwise.
 //
+// Every call is counted by its name, so that a test can say how many a piece of work takes: what
+// a call costs on hardware is not to be learned here.
+//
 // Processes that name the same state file share the devices: what each uses counts for all,
 // and NVML charges memory to who held it first, as NVIDIA's does. Memory that only a process
 // without a context holds, as the vault does, is not counted.

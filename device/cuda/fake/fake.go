@@ -63,6 +63,8 @@ type Library struct {
 	xid       func(device, xid int32)
 	linked    func(on int32)
 	live      func(kind int32) int32
+	calls     func(call string) int64
+	await     func(call string, n int32) int32
 }
 
 // Open loads what Build made. A copy of the file under another name is another driver.
@@ -75,6 +77,7 @@ func Open(path string) (l *Library, err error) {
 	for name, f := range map[string]any{
 		"isobarFakeConfigure": &l.configure, "isobarFakeFail": &l.fail, "isobarFakeHold": &l.hold, "isobarFakeLose": &l.lose,
 		"isobarFakeProcess": &l.process, "isobarFakeErrors": &l.errors, "isobarFakeXid": &l.xid, "isobarFakeLinked": &l.linked, "isobarFakeLive": &l.live,
+		"isobarFakeCalls": &l.calls, "isobarFakeAwait": &l.await,
 	} {
 		addr, err := purego.Dlsym(h, name)
 		if err != nil {
@@ -106,6 +109,13 @@ func (l *Library) Hold(call string, on bool) {
 	}
 	l.hold(call, n)
 }
+
+// Await waits until n calls of that name are kept from returning by Hold; false if they do not
+// come in half a minute.
+func (l *Library) Await(call string, n int) bool { return l.await(call, int32(n)) != 0 }
+
+// Calls is how many calls of that name this process has made, those that failed included.
+func (l *Library) Calls(call string) int { return int(l.calls(call)) }
 
 // Lose makes a device fall off the bus, for every process and for good.
 func (l *Library) Lose(device int) { l.lose(int32(device)) }

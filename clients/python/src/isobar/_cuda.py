@@ -3,7 +3,8 @@
 Nothing but libcuda is needed, and nothing of it is loaded before a grant lies on a GPU. Calls
 run on two threads for each GPU, never on the program's own, whose current context stays what it
 is: the control thread maps, the reaper waits for the GPU's work and unmaps, so that a long
-kernel holds up no mapping. The context is the process's primary one, which is also PyTorch's.
+kernel holds up no mapping. Where a grant has many segments, a few more threads import them side
+by side. The context is the process's primary one, which is also PyTorch's.
 
 ISOBAR_CUDA_LIBRARY names the library; tests name a fake one, whose GPUs are main memory.
 """
@@ -16,6 +17,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 from .errors import CUDAError, CUDAOutOfMemory, ProtocolError, UnsupportedMemory
@@ -32,6 +34,9 @@ _HAS_VMM, _HAS_POSIX_FILES = 102, 103
 _POSIX_FILE = 1
 _ON_DEVICE = 1
 _READ, _READ_WRITE = 1, 3
+
+# How many threads import the segments of one grant at most, and how many segments are worth one.
+_IMPORTERS, _SEGMENTS_EACH = 4, 4
 
 # Results after which a context answers nothing else.
 _STICKY = frozenset({4, 46, 214, 220, 700, 702, 709, 710, *range(714, 720), 809, 999})
@@ -201,6 +206,7 @@ class GPU:
         self._lock = threading.Lock()
         self.control = _Lane(f"isobar-gpu-{ordinal}", self._enter)
         self.reaper = _Lane(f"isobar-gpu-{ordinal}-reaper", self._enter)
+        self._importers: list[_Lane] = []  # beside the control thread, made as they are needed
 
     def _enter(self) -> None:
         with self._lock:
@@ -210,9 +216,16 @@ class GPU:
         self.driver.call("cuCtxSetCurrent", self._context)
         self.driver.relax_capture()
 
-    def map(self, segments: Sequence[tuple[int, int]], writable: bool) -> Range:
-        """Maps segments (descriptor, bytes) one behind the other. On the control thread."""
-        return Range(self, segments, writable)
+    def map(self, fds: list[int], sizes: Sequence[int], writable: bool) -> Range:
+        """Maps segments one behind the other. On the control thread. The descriptors are closed,
+        and taken out of the list, some time after on the reaper."""
+        return Range(self, fds, sizes, writable)
+
+    def importers(self, n: int) -> Sequence[_Lane]:
+        """So many threads beside the control thread, on which alone it is called."""
+        while len(self._importers) < n:
+            self._importers.append(_Lane(f"isobar-gpu-{self.ordinal}-import-{len(self._importers)}", self._enter))
+        return self._importers[:n]
 
     def wait(self) -> None:
         """Waits until the GPU has done all work of this process. On the reaper."""
@@ -220,36 +233,65 @@ class GPU:
 
 
 class Range:
-    """A range of addresses of a GPU that shows memory of other processes."""
+    """A range of addresses of a GPU that shows memory of other processes: one reservation, into
+    which the segments are imported side by side, and one call that lets the GPU at all of them."""
 
-    def __init__(self, gpu: GPU, segments: Sequence[tuple[int, int]], writable: bool) -> None:
+    def __init__(self, gpu: GPU, fds: list[int], sizes: Sequence[int], writable: bool) -> None:
         self._gpu = gpu
-        self.size_bytes = sum(n for _, n in segments)
-        if self.size_bytes <= 0:
-            raise ProtocolError("the grant has no segments")
+        self.size_bytes = sum(sizes)
+        self._fds = fds
+        self._handles: list[int] = []
         self._mapped: list[tuple[int, int]] = []
-        self._reserved = False
-        call = gpu.driver.call
-        at, handle = _u64(), _u64()
-        call("cuMemAddressReserve", ctypes.byref(at), self.size_bytes, 0, 0, 0)
-        self.address = at.value
-        self._reserved = True
+        self._reserved = self._failed = self._whole = False
         try:
-            where = self.address
-            for fd, size in segments:
-                call("cuMemImportFromShareableHandle", ctypes.byref(handle), fd, _POSIX_FILE)
-                try:
-                    call("cuMemMap", where, size, 0, handle, 0)  # whole, from 0: the driver knows no parts
-                    self._mapped.append((where, size))
-                finally:
-                    call("cuMemRelease", handle)  # the mapping keeps the memory
-                where += size
+            if self.size_bytes <= 0:
+                raise ProtocolError("the grant has no segments")
+            at = _u64()
+            gpu.driver.call("cuMemAddressReserve", ctypes.byref(at), self.size_bytes, 0, 0, 0)
+            self.address = at.value
+            self._reserved = True
+            self._bring(fds, sizes)
+            self._whole = True
             self._access(writable)
         except BaseException as e:
             try:
                 self.unmap()
             except CUDAError as again:
                 e.add_note(f"and it could not be undone: {again}")
+            raise
+        gpu.reaper.submit(self._settle)  # the mapping keeps the memory: nobody need wait for that
+
+    def _bring(self, fds: Sequence[int], sizes: Sequence[int]) -> None:
+        """Maps all segments, by several threads where there are many."""
+        places, at = [], self.address
+        for fd, size in zip(fds, sizes, strict=True):
+            places.append((at, fd, size))
+            at += size
+        n = max(1, min(_IMPORTERS, len(places) // _SEGMENTS_EACH))
+        lanes = self._gpu.importers(n - 1)
+        others = [lane.submit(partial(self._import, places[i::n])) for i, lane in enumerate(lanes, 1)]
+        error: BaseException | None = None
+        try:
+            self._import(places[::n])
+        except BaseException as e:
+            error = e
+        for o in others:
+            error = o.exception() or error  # waits
+        if error is not None:
+            raise error
+
+    def _import(self, places: Sequence[tuple[int, int, int]]) -> None:
+        call, handle = self._gpu.driver.call, _u64()
+        try:
+            for at, fd, size in places:
+                if self._failed:
+                    return
+                call("cuMemImportFromShareableHandle", ctypes.byref(handle), fd, _POSIX_FILE)
+                self._handles.append(handle.value)
+                call("cuMemMap", at, size, 0, handle, 0)  # whole, from 0: the driver knows no parts
+                self._mapped.append((at, size))
+        except BaseException:
+            self._failed = True
             raise
 
     def _access(self, writable: bool) -> None:
@@ -263,10 +305,29 @@ class Range:
                 if flags == _READ_WRITE or e.code not in (_INVALID_VALUE, _NOT_SUPPORTED):
                     raise
 
+    def _settle(self) -> None:
+        """Lets go of all but the mapping, which would keep the memory beside it. What is done
+        already is not done again."""
+        while self._fds:
+            os.close(self._fds.pop())
+        while self._handles:
+            self._gpu.driver.call("cuMemRelease", self._handles[-1])
+            self._handles.pop()
+
     def unmap(self) -> None:
         """Gives addresses and memory back; what is done already is not done again. The GPU must
-        not work on it any more."""
+        not work on it any more. On the reaper, once the range is made."""
+        self._settle()
         call = self._gpu.driver.call
+        if self._whole:
+            self._whole = False
+            try:
+                call("cuMemUnmap", self.address, self.size_bytes)
+                self._mapped.clear()
+            except CUDAError as e:
+                if e.code != _INVALID_VALUE:
+                    raise
+                # A driver that takes its mappings only one by one.
         while self._mapped:
             call("cuMemUnmap", *self._mapped[-1])
             self._mapped.pop()

@@ -37,17 +37,19 @@ def prepared() -> bool:
 
 async def open(mapped: Mapped) -> VRAM:
     """Maps a grant; takes over its descriptors."""
+    fds = [s.fd for s in mapped.segments]
     try:
         for n, s in enumerate(mapped.segments):
             # A handle is mapped whole: what is the grant's in it must not leave a hole between two.
             if n > 0 and s.offset or n < len(mapped.segments) - 1 and s.offset + s.size_bytes != s.segment_bytes:
                 raise ProtocolError(f"segment {n} of a grant in several is not all the grant's")
         gpu = _cuda.driver().gpu(mapped.device_uuid)
-        parts = [(s.fd, s.segment_bytes) for s in mapped.segments]
-        range_ = await asyncio.wrap_future(gpu.control.submit(lambda: gpu.map(parts, mapped.writable)))
-    finally:
-        for s in mapped.segments:
-            os.close(s.fd)
+        sizes = [s.segment_bytes for s in mapped.segments]
+        range_ = await asyncio.wrap_future(gpu.control.submit(lambda: gpu.map(fds, sizes, mapped.writable)))
+    except BaseException:
+        while fds:  # what the GPU's threads have not closed
+            os.close(fds.pop())
+        raise
     return VRAM(gpu, range_, mapped)
 
 

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { MAX_DEVICES = 8, MAX_HOLDS = 8192, MAX_FAULTS = 64, GRANULARITY = 2 << 20 };
+enum { MAX_DEVICES = 8, MAX_HOLDS = 8192, MAX_CALLS = 128, GRANULARITY = 2 << 20 };
 
 // What a process has of a device, for all processes that name the same state file.
 enum { FREE_HOLD = 0, CONTEXT = 1, MEMORY = 2, FOREIGN = 3 };
@@ -37,7 +37,8 @@ int fake_add(int kind, int pid, int device, uint64_t object, int64_t bytes);
 void fake_drop(int kind, int pid, int device, uint64_t object);
 int fake_processes(int device, int *pids, int max);
 
-// What is injected into the next call of that name: a code, or 0.
+// Every call begins with it: the call is counted, held as long as a test wants, and what is
+// injected into it returned, a code or 0.
 int fake_fault(const char *name);
 
 int fake_next_xid(int device);

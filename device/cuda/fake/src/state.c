@@ -1,4 +1,4 @@
-// State of the fake driver: who holds what, and what is to go wrong.
+// State of the fake driver: who holds what, and what is wrong with the devices.
 #define _GNU_SOURCE
 #include "fake.h"
 
@@ -18,46 +18,10 @@ int fake_devices = 1;
 int64_t fake_bytes = 256 << 20;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static int state_file = -1;
 static char state_path[512];
 
-struct fault {
-	char name[64];
-	int nth, code, hold;
-};
-static struct fault faults[MAX_FAULTS];
 static int xids[MAX_DEVICES][16];
-
-static struct fault *fault_of(const char *name, int make)
-{
-	for (int i = 0; i < MAX_FAULTS; i++)
-		if (!strcmp(faults[i].name, name))
-			return &faults[i];
-	for (int i = 0; make && i < MAX_FAULTS; i++)
-		if (!faults[i].name[0]) {
-			snprintf(faults[i].name, sizeof faults[i].name, "%s", name);
-			return &faults[i];
-		}
-	return NULL;
-}
-
-// "cuMemCreate:3:2,cuMemUnmap:1:719": the third cuMemCreate fails with 2, and so on.
-static void faults_of_environment(void)
-{
-	const char *text = getenv("ISOBAR_FAKE_CUDA_FAIL");
-	while (text && *text) {
-		char name[64];
-		int nth, code, used = 0;
-		if (sscanf(text, "%63[^:]:%d:%d%n", name, &nth, &code, &used) != 3)
-			return;
-		struct fault *f = fault_of(name, 1);
-		if (f)
-			f->nth = nth, f->code = code;
-		text += used;
-		text += *text == ',';
-	}
-}
 
 // Opens the state once. Called with the mutex held.
 static void open_state(void)
@@ -81,7 +45,6 @@ static void open_state(void)
 	}
 	if (at == MAP_FAILED)
 		at = mmap(NULL, sizeof(struct shared), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	faults_of_environment();
 	fake_state = at;
 }
 
@@ -194,20 +157,6 @@ int fake_processes(int device, int *pids, int max)
 	return n;
 }
 
-int fake_fault(const char *name)
-{
-	int code = 0;
-	pthread_mutex_lock(&mutex);
-	open_state();
-	struct fault *f = fault_of(name, 0);
-	while (f && f->hold)
-		pthread_cond_wait(&changed, &mutex);
-	if (f && f->nth > 0 && --f->nth == 0)
-		code = f->code;
-	pthread_mutex_unlock(&mutex);
-	return code;
-}
-
 int fake_next_xid(int device)
 {
 	int xid = xids[device][0];
@@ -224,27 +173,6 @@ void isobarFakeConfigure(int devices, int64_t bytes, const char *path)
 	fake_devices = devices;
 	fake_bytes = bytes;
 	snprintf(state_path, sizeof state_path, "%s", path);
-}
-
-// The n-th call of that name from now on fails with the code; 0: none does.
-void isobarFakeFail(const char *name, int nth, int code)
-{
-	pthread_mutex_lock(&mutex);
-	struct fault *f = fault_of(name, 1);
-	if (f)
-		f->nth = nth, f->code = code;
-	pthread_mutex_unlock(&mutex);
-}
-
-// While on, calls of that name do not return.
-void isobarFakeHold(const char *name, int on)
-{
-	pthread_mutex_lock(&mutex);
-	struct fault *f = fault_of(name, 1);
-	if (f)
-		f->hold = on;
-	pthread_cond_broadcast(&changed);
-	pthread_mutex_unlock(&mutex);
 }
 
 // The device falls off the bus, for every process.
