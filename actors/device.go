@@ -111,7 +111,7 @@ func openDevice(h *House, cfg DeviceConfig, mem []byte, inherited bool) (*device
 		Device: d.id, Type: string(d.kind), Physical: info.PhysicalBytes, Limit: cfg.Limit, Ceiling: info.PhysicalBytes - cfg.Reserve,
 		Overdue: h.cfg.Overdue, EndGrace: h.cfg.EndGrace,
 		BySessions: !info.ProvesRelease,
-		Heap:       heap.Config{GranularityBytes: info.GranularityBytes}, Warm: warmable(cfg.Warm, info), PoolBytes: cfg.PoolBytes,
+		Heap:       heap.Config{GranularityBytes: info.GranularityBytes}, Warm: warmable(cfg.Warm, info), PoolBytes: cfg.PoolBytes, PoolHalfLife: cfg.PoolHalfLife,
 		Rand: random, NewID: func() uuid.UUID { return newID(random, d.tag) },
 	}
 	if inherited {

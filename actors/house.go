@@ -122,6 +122,9 @@ type DeviceConfig struct {
 	Reserve   int64
 	PoolBytes int64
 	Warm      []ledger.WarmClass
+	// PoolHalfLife is in what time a resting device gives back half of what its pool has
+	// beyond Warm; 0: the core's.
+	PoolHalfLife time.Duration
 	// Quotas hold for tenants that have none on record.
 	Quotas   []ledger.QuotaChange
 	Pressure pressure.Config

@@ -25,7 +25,7 @@ func TestAPoolWanesInACurve(t *testing.T) {
 		at := map[time.Duration]int64{}
 		for now := pace; now <= 2*time.Minute; now += pace {
 			before := h.Surplus(keep)
-			ids := h.Waning(w.Due(before, pace), keep)
+			ids := h.Waning(w.Due(before, pace), keep, math.MaxInt)
 			for _, id := range ids {
 				info, _ := h.Segment(id)
 				w.Gone(info.Bytes)
@@ -60,19 +60,35 @@ func TestWaningBeginsWithTheDirty(t *testing.T) {
 	h.Add(2, mib, "", false)
 	h.Add(3, 4*mib, "", true)
 	none := func(int64) int { return 0 }
-	if ids := h.Waning(mib, none); len(ids) != 1 || ids[0] != 2 {
+	if ids := h.Waning(mib, none, 9); len(ids) != 1 || ids[0] != 2 {
 		t.Errorf("went %v, want 2", ids)
 	}
-	if ids := h.Waning(2*mib, none); len(ids) != 1 || ids[0] != 3 {
+	if ids := h.Waning(2*mib, none, 9); len(ids) != 1 || ids[0] != 3 {
 		t.Errorf("went %v, want 3", ids)
 	}
-	if ids := h.Waning(mib/2-1, none); len(ids) != 0 {
+	if ids := h.Waning(mib/2-1, none, 9); len(ids) != 0 {
 		t.Errorf("went %v, want none", ids)
 	}
+	if ids := h.Waning(6*mib, none, 2); len(ids) != 2 || ids[0] != 3 || ids[1] != 2 {
+		t.Errorf("went %v, want 3 and 2", ids)
+	}
+}
+
+// What is not given back when it is due stays due, however much of the pool is used
+// meanwhile, and never more than there is.
+func TestWhatIsDueStaysDue(t *testing.T) {
 	w := Wane{HalfLife: time.Second}
-	w.Due(100, time.Hour)
-	w.Rest()
 	if got := w.Due(100, time.Second); got != 50 {
-		t.Errorf("%d are due after a new rest, want 50", got)
+		t.Errorf("%d are due, want 50", got)
+	}
+	if got := w.Due(100, time.Second); got != 75 {
+		t.Errorf("%d are due when none went, want 75", got)
+	}
+	if got := w.Due(40, 0); got != 40 {
+		t.Errorf("%d are due of 40, want 40", got)
+	}
+	w.Gone(64)
+	if got := w.Due(0, time.Hour); got != 0 {
+		t.Errorf("%d are due of nothing", got)
 	}
 }

@@ -31,8 +31,11 @@ type DeviceConfig struct {
 	Ceiling  int64 // what machine and cgroup allow (physical − reserve, ancestors' limits)
 	Heap     heap.Config
 	Warm     []WarmClass
-	// PoolBytes bounds the idle bytes kept warm. What is over it is given back.
-	PoolBytes int64
+	// PoolBytes bounds the idle bytes kept warm; while the device works they may be twice as
+	// much. PoolHalfLife is in what time a device that rests gives back half of what its pool
+	// has beyond Warm.
+	PoolBytes    int64
+	PoolHalfLife time.Duration
 	// MaxQueue bounds the waiting requests; more are refused with BUSY.
 	MaxQueue int
 	// ClaimLife is how long a claim may be redeemed (contract: 60 s).
@@ -71,6 +74,7 @@ func (c *DeviceConfig) defaults() {
 	set(&c.ProofMax, time.Second)
 	set(&c.LookMin, 100*time.Millisecond)
 	set(&c.LookMax, 30*time.Second)
+	set(&c.PoolHalfLife, 10*time.Second)
 	if c.MaxQueue == 0 {
 		c.MaxQueue = 4096
 	}
@@ -113,6 +117,8 @@ type Device struct {
 	// granted is when the device last granted anything.
 	settling  bool
 	granted   clock.Instant
+	kept      []WarmClass // of the configured classes, what the pool has room for
+	waning    waning
 	warmAfter clock.Instant // the pool is not filled before
 	draining  bool
 	lost      bool
@@ -161,6 +167,7 @@ func newDevice(cfg DeviceConfig, region *store.Region, im *Image) *Device {
 		pending: map[Ticket]*Request{}, answers: map[string]*answerAt{}, sessions: map[SessionID]map[*Grant]bool{},
 		ended: map[SessionID]bool{}, warming: map[int64]int{}, domains: map[trust]string{},
 		nextSeg: FirstSegment, quotas: map[string]*quota{}, shares: map[string]*Share{},
+		kept: keepable(cfg.Warm, cfg.PoolBytes), waning: waning{Wane: heap.Wane{HalfLife: cfg.PoolHalfLife}},
 	}
 	d.limits.set = cfg.Limit
 	d.books.limit = d.limit()

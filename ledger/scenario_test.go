@@ -181,6 +181,7 @@ func (s *script) with(refusal **schemas.Error, f func()) error {
 func (s *script) device(td *datadriven.TestData) error {
 	cfg := ledgertest.Settings(bytes(text(td, "limit", "1MiB")))
 	cfg.PoolBytes = bytes(text(td, "pool", "0"))
+	cfg.PoolHalfLife = span(td, "half-life", 0)
 	cfg.MaxQueue = int(bytes(text(td, "queue", "8")))
 	cfg.Overdue, cfg.EndGrace = ledger.Overdue(text(td, "overdue", "")), span(td, "grace", 5*time.Second)
 	cfg.BySessions = td.HasArg("by-sessions")

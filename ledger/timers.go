@@ -15,6 +15,7 @@ const (
 	timerProof                    // try again to prove a release
 	timerEnd                      // a process was asked to end, and may still be there
 	timerSettle                   // clear pooled memory if the device is quiet
+	timerWane                     // give back pooled memory that a resting device does not need
 	timerHolders                  // look again for who holds a grant
 )
 
@@ -162,6 +163,8 @@ func (d *Device) Tick(now Now) {
 			}
 		case timerSettle:
 			d.settle(now)
+		case timerWane:
+			d.shrink(now)
 		case timerHolders:
 			if g := d.grants[t.grant]; g != nil {
 				d.lookAgain(g)

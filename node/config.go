@@ -108,9 +108,11 @@ type Config struct {
 	// ReserveBytes of every device are never granted.
 	ReserveBytes int64
 	// PoolBytes bounds the idle memory kept warm on a device, beside an eighth of the
-	// device; see PoolBytesOf. Warm are the classes kept ready in it.
-	PoolBytes int64
-	Warm      []ledger.WarmClass
+	// device; see PoolBytesOf. Warm are the classes kept ready in it; half of what it has
+	// beyond them is given back in each PoolHalfLife of rest.
+	PoolBytes    int64
+	PoolHalfLife time.Duration
+	Warm         []ledger.WarmClass
 
 	// LoadWorkers read one model at a time, Loads models are read at a time, and
 	// CopyWorkers make and clear memory of one device.

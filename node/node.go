@@ -322,7 +322,7 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 		ids = append(ids, spec.ID)
 		c.Devices = append(c.Devices, actors.DeviceConfig{Driver: d.driver, Limit: spec.Bytes, Reserve: n.reserveOf(d.driver.Info()), PoolBytes: n.cfg.PoolBytesOf(spec.sized(d.driver.Info())),
 			Quotas: n.cfg.quotasOf(spec.ID),
-			Warm:   n.cfg.warmOf(d.driver.Info()), Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.driver.Info()), CopyWorkers: n.cfg.CopyWorkers,
+			Warm:   n.cfg.warmOf(d.driver.Info()), PoolHalfLife: n.cfg.PoolHalfLife, Pressure: n.cfg.Pressure(), Sampling: n.cfg.Sampling(d.driver.Info()), CopyWorkers: n.cfg.CopyWorkers,
 			Signals: n.signals(d.driver.Info(), w.Clock), ReliefOff: n.cfg.ReliefOff})
 	}
 	c.LostDevices = n.gpus.lost()

@@ -158,10 +158,11 @@ func (w *world) mainNode(ctx context.Context) (*embedded.Node, error) {
 // room is how much main memory a device of ours may have: half of what is free.
 func (w *world) room() int64 { return max(256*mib, freeMemory()/2) }
 
-// smallPool are the settings of a node whose pool is drained soon.
+// smallPool are the settings of a node whose pool is drained soon, and is soon back at what
+// it keeps: each slice begins with the same.
 func smallPool(vault string) embedded.Spec {
 	return embedded.Spec{Settings: map[string][]string{
-		"devices": {"ram:ram-0=1GiB"}, "pool_bytes": {"32MiB"}, "warm": {"1MiB:16"}, "vault": {vault},
+		"devices": {"ram:ram-0=1GiB"}, "pool_bytes": {"32MiB"}, "pool_half_life": {"10ms"}, "warm": {"1MiB:16"}, "vault": {vault},
 	}}
 }
 
