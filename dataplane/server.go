@@ -155,35 +155,7 @@ func (s *Server) stopped() bool {
 
 func (s *Server) accept() {
 	defer s.running.Done()
-	for {
-		nc, err := s.listener.AcceptUnix()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			// Out of descriptors, most likely: it passes as connections close.
-			s.cfg.Log.Warn("data socket: accept", "error", err)
-			if !s.pause(100 * time.Millisecond) {
-				return
-			}
-			continue
-		}
-		if err := s.admit(nc); err != nil {
-			s.cfg.Log.Warn("data socket: connection refused", "error", err)
-		}
-	}
-}
-
-func (s *Server) pause(d time.Duration) bool {
-	passed := make(chan struct{})
-	t := s.cfg.Clock.AfterFunc(d, func() { close(passed) })
-	defer t.Stop()
-	select {
-	case <-passed:
-		return true
-	case <-s.stopping:
-		return false
-	}
+	fdwire.Accept(s.listener, s.cfg.Clock, s.stopping, s.cfg.Log.With("socket", "data"), s.admit)
 }
 
 func (s *Server) admit(nc *net.UnixConn) error {

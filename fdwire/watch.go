@@ -1,13 +1,13 @@
 package fdwire
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/internal/epoll"
 )
 
 // ExitWatcher tells when processes end. Watcher is the real one; tests inject
@@ -22,9 +22,7 @@ type ExitWatcher interface {
 
 // Watcher is an ExitWatcher: an epoll of pidfds that itself sits in Go's poller.
 type Watcher struct {
-	file *os.File
-	raw  syscall.RawConn
-	done chan struct{}
+	set *epoll.Set
 
 	mu     sync.Mutex
 	closed bool
@@ -39,20 +37,11 @@ type watch struct {
 
 // NewWatcher starts a watcher.
 func NewWatcher() (*Watcher, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
+	w := &Watcher{live: map[int32]watch{}}
+	var err error
+	if w.set, err = epoll.Open(w.ended); err != nil {
 		return nil, fmt.Errorf("watcher: %w", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("watcher: %w", err)
-	}
-	w := &Watcher{file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{}), live: map[int32]watch{}}
-	if w.raw, err = w.file.SyscallConn(); err != nil {
-		_ = w.file.Close()
-		return nil, fmt.Errorf("watcher: %w", err)
-	}
-	go w.run()
 	return w, nil
 }
 
@@ -75,13 +64,7 @@ func (w *Watcher) Watch(pidfd *os.File, gone func()) (func(), error) {
 		}
 	}
 	key := w.next
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: key}
-	var result error
-	err = w.raw.Control(func(epfd uintptr) { result = unix.EpollCtl(int(epfd), unix.EPOLL_CTL_ADD, fd, &event) })
-	if err == nil {
-		err = result
-	}
-	if err != nil {
+	if err := w.set.Add(fd, unix.EPOLLIN|unix.EPOLLONESHOT, key); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("watch %s: %w", pidfd.Name(), err)
 	}
@@ -100,7 +83,7 @@ func (w *Watcher) forget(key int32) func() {
 	delete(w.live, key)
 	// A pidfd's description may have other descriptors, so closing ours would
 	// not take it out of the set.
-	_ = w.raw.Control(func(epfd uintptr) { _ = unix.EpollCtl(int(epfd), unix.EPOLL_CTL_DEL, one.fd, nil) })
+	w.set.Remove(one.fd)
 	_ = unix.Close(one.fd)
 	return one.gone
 }
@@ -110,8 +93,7 @@ func (w *Watcher) Close() error {
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()
-		<-w.done
-		return nil
+		return w.set.Close()
 	}
 	w.closed = true
 	keys := make([]int32, 0, len(w.live))
@@ -122,32 +104,12 @@ func (w *Watcher) Close() error {
 	for _, key := range keys {
 		w.forget(key)
 	}
-	err := w.file.Close()
-	<-w.done
-	return err
+	return w.set.Close()
 }
 
-func (w *Watcher) run() {
-	defer close(w.done)
-	var events [16]unix.EpollEvent
-	for {
-		n := 0
-		err := w.raw.Read(func(epfd uintptr) bool {
-			for {
-				var err error
-				if n, err = unix.EpollWait(int(epfd), events[:], 0); !errors.Is(err, unix.EINTR) {
-					return n > 0 || err != nil
-				}
-			}
-		})
-		if err != nil {
-			return // closed
-		}
-		for _, e := range events[:max(n, 0)] {
-			if gone := w.forget(e.Fd); gone != nil {
-				gone()
-			}
-		}
+func (w *Watcher) ended(e unix.EpollEvent) {
+	if gone := w.forget(e.Fd); gone != nil {
+		gone()
 	}
 }
 

@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -174,37 +173,7 @@ type session struct {
 
 func (s *server) accept() {
 	defer s.running.Done()
-	for {
-		nc, err := s.listener.AcceptUnix()
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			// Most likely out of descriptors, which passes as connections close; not
-			// a reason to let go of anybody's memory.
-			s.cfg.Log.Warn("accept", "error", err)
-			if !s.pause(100 * time.Millisecond) {
-				return
-			}
-			continue
-		}
-		if err := s.admitConn(nc); err != nil {
-			s.cfg.Log.Warn("connection refused", "error", err)
-		}
-	}
-}
-
-// pause waits, and reports false if the vault ends meanwhile.
-func (s *server) pause(d time.Duration) bool {
-	passed := make(chan struct{})
-	t := s.cfg.Clock.AfterFunc(d, func() { close(passed) })
-	defer t.Stop()
-	select {
-	case <-passed:
-		return true
-	case <-s.over:
-		return false
-	}
+	fdwire.Accept(s.listener, s.cfg.Clock, s.over, s.cfg.Log, s.admitConn)
 }
 
 // admitConn lets in processes of our own user and root.

@@ -6,17 +6,16 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/internal/epoll"
 )
 
 // machine is the Kernel of this machine: an epoll of everything that can fire, which itself
 // sits in Go's poller.
 type machine struct {
-	file *os.File
-	raw  syscall.RawConn
-	done chan struct{}
+	set *epoll.Set
 
 	mu     sync.Mutex
 	closed bool
@@ -35,20 +34,11 @@ type source struct {
 var _ Kernel = (*machine)(nil)
 
 func openMachine() (*machine, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
+	m := &machine{live: map[int32]*source{}}
+	var err error
+	if m.set, err = epoll.Open(m.fire); err != nil {
 		return nil, err
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	m := &machine{file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{}), live: map[int32]*source{}}
-	if m.raw, err = m.file.SyscallConn(); err != nil {
-		m.file.Close()
-		return nil, err
-	}
-	go m.run()
 	return m, nil
 }
 
@@ -117,10 +107,7 @@ func (m *machine) add(s *source, events uint32) (func(), error) {
 	}
 	m.next++
 	key := m.next
-	event := unix.EpollEvent{Events: events | unix.EPOLLET, Fd: key}
-	var result error
-	err := m.raw.Control(func(epfd uintptr) { result = unix.EpollCtl(int(epfd), unix.EPOLL_CTL_ADD, s.fd, &event) })
-	if err = errors.Join(err, result); err != nil {
+	if err := m.set.Add(s.fd, events|unix.EPOLLET, key); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -146,8 +133,7 @@ func (m *machine) Close() error {
 	}
 	m.closed = true
 	m.mu.Unlock()
-	err := m.file.Close()
-	<-m.done
+	err := m.set.Close()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for key, s := range m.live {
@@ -155,28 +141,6 @@ func (m *machine) Close() error {
 		s.close()
 	}
 	return err
-}
-
-func (m *machine) run() {
-	defer close(m.done)
-	var events [16]unix.EpollEvent
-	for {
-		n := 0
-		err := m.raw.Read(func(epfd uintptr) bool {
-			for {
-				var err error
-				if n, err = unix.EpollWait(int(epfd), events[:], 0); !errors.Is(err, unix.EINTR) {
-					return n > 0 || err != nil
-				}
-			}
-		})
-		if err != nil {
-			return // closed
-		}
-		for _, e := range events[:max(n, 0)] {
-			m.fire(e)
-		}
-	}
 }
 
 func (m *machine) fire(e unix.EpollEvent) {

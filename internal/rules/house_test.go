@@ -22,7 +22,7 @@ var house = map[string]room{
 
 	// The outer forms of what schemas declares.
 	"codec":     {imports: []string{"schemas"}},
-	"fdwire":    {imports: []string{"codec", "clock"}},
+	"fdwire":    {imports: []string{"codec", "clock", "internal/epoll"}},
 	"vault":     {imports: []string{"fdwire", "clock"}},
 	"dataplane": {imports: []string{"fdwire", "schemas", "codec", "clock"}, tests: []string{"device/..."}},
 
@@ -39,7 +39,7 @@ var house = map[string]room{
 		tests: []string{"ledger/ledgertest"}},
 
 	// Hardware.
-	"device": {imports: []string{"clock"}},
+	"device": {imports: []string{"clock", "internal/epoll"}},
 
 	// Shells.
 	"actors/seam": {tests: []string{"clock"}},
@@ -82,6 +82,7 @@ var house = map[string]room{
 	"scripts/gpucheck": {tests: []string{"..."}},
 
 	"internal/bench": {},
+	"internal/epoll": {},
 	"internal/rules": {},
 }
 
@@ -105,7 +106,7 @@ var owners = map[string][]string{
 	"go.yaml.in/yaml/v4":           {"node", "cmd/node"},
 	"github.com/prometheus/procfs": {"device", "fdwire", "vault", "node", "cmd/bus-test"},
 	"golang.org/x/sys": {"clock", "doctor", "fdwire", "vault", "dataplane", "device", "weights", "actors", "bus", "node",
-		"cmd", "examples"},
+		"cmd", "examples", "internal/epoll"},
 	"github.com/google/uuid": {"..."},
 
 	// Shared libraries without cgo. It makes a program need the machine's libc: see doc.go there.

@@ -177,20 +177,29 @@ func TestBytesAfterEveryStore(t *testing.T) {
 	t.Logf("| bytes after every store | %d stores by %d commands | %d of them taken over |", rec.count, len(script), len(rec.cuts))
 }
 
-// bytesTakenOver opens a house on a cut and looks at every byte.
-func bytesTakenOver(t *testing.T, x *telling, script []step, at int, c cut) {
+// onCut opens a house on a cut. done closes it, and ends the recording of it.
+func onCut(t *testing.T, x *telling, c cut, where string, alive bool) (l *life, done func()) {
 	t.Helper()
 	rec, inherited, err := x.l.rec.from(c)
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer rec.close()
-	where := fmt.Sprintf("cut %d, in «%s»", at, script[min(c.answered, len(script)-1)].name)
-	l, err := live(t, rec, inherited, x.models, true, nil)
-	if err != nil {
 		t.Fatalf("%s: %v", where, err)
 	}
-	defer l.close()
+	if l, err = live(t, rec, inherited, x.models, alive, nil); err != nil {
+		rec.close()
+		t.Fatalf("%s: %v", where, err)
+	}
+	return l, func() {
+		l.close()
+		rec.close()
+	}
+}
+
+// bytesTakenOver opens a house on a cut and looks at every byte.
+func bytesTakenOver(t *testing.T, x *telling, script []step, at int, c cut) {
+	t.Helper()
+	where := fmt.Sprintf("cut %d, in «%s»", at, script[min(c.answered, len(script)-1)].name)
+	l, done := onCut(t, x, c, where, true)
+	defer done()
 	if r := l.house.Restored(); len(r.LostGrants) > 0 {
 		t.Errorf("%s: restored %+v", where, r)
 	}
@@ -239,9 +248,9 @@ func bytesTakenOver(t *testing.T, x *telling, script []step, at int, c cut) {
 	for id := range l.present() {
 		l.ask(schemas.ActionDeallocate, &schemas.DeallocateRequest{AllocationID: id, Force: true})
 	}
-	for limit := clock.Real().Now().Add(patience); len(l.present()) > 0 || rec.bytes() > 0; {
+	for limit := clock.Real().Now().Add(patience); len(l.present()) > 0 || l.rec.bytes() > 0; {
 		if clock.Real().Now() > limit {
-			t.Fatalf("%s: left are %d bytes in the vault", where, rec.bytes())
+			t.Fatalf("%s: left are %d bytes in the vault", where, l.rec.bytes())
 		}
 	}
 }

@@ -390,17 +390,9 @@ func TestTakeOverAfterEveryStore(t *testing.T) {
 // the command under way happened or did not, and that nothing is left in the end.
 func takeOver(t *testing.T, x *telling, script []step, at int, c cut, alive bool) {
 	t.Helper()
-	rec, inherited, err := x.l.rec.from(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rec.close()
 	where := fmt.Sprintf("store %d, in «%s»", at, script[min(c.answered, len(script)-1)].name)
-	l, err := live(t, rec, inherited, x.models, alive, nil)
-	if err != nil {
-		t.Fatalf("%s: %v", where, err)
-	}
-	defer l.close()
+	l, done := onCut(t, x, c, where, alive)
+	defer done()
 	if r := l.house.Restored(); len(r.LostGrants) > 0 || len(r.LostModels) > 0 {
 		t.Errorf("%s: restored %+v", where, r)
 	}
@@ -454,11 +446,11 @@ func takeOver(t *testing.T, x *telling, script []step, at int, c cut, alive bool
 	}
 	for limit := clock.Real().Now().Add(patience); ; {
 		left := l.present()
-		if len(left) == 0 && rec.bytes() == 0 {
+		if len(left) == 0 && l.rec.bytes() == 0 {
 			return
 		}
 		if clock.Real().Now() > limit {
-			t.Fatalf("%s: left are %d bytes in the vault, %+v", where, rec.bytes(), left)
+			t.Fatalf("%s: left are %d bytes in the vault, %+v", where, l.rec.bytes(), left)
 		}
 	}
 }
