@@ -2,11 +2,11 @@ package ledger
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/isobar-project/isobar/admission"
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/heap"
 	"github.com/isobar-project/isobar/schemas"
@@ -58,6 +58,8 @@ type Request struct {
 	attempts int  // times the driver was out of memory
 	gone     bool // refused or cancelled, perhaps while workers were at it
 	held     bool // waits for its tenant's quota
+	again    bool // was served before, and stands before everybody
+	spot     *admission.Spot[*Request]
 
 	// What it has got so far, while workers prepare the rest.
 	blocks    []heap.Block
@@ -117,11 +119,11 @@ func (d *Device) Allocate(r *Request, now Now) Ticket {
 		d.refuse(r, err)
 		return r.ticket
 	}
-	if d.first(r) || d.harmless(r) {
-		if d.admit(r, now) {
-			d.tend(now)
-			return r.ticket
-		}
+	free := d.line.Len() > 0 && d.harmless(r)
+	if (free || d.first(r)) && d.admit(r, now) {
+		d.served(r, free)
+		d.tend(now)
+		return r.ticket
 	}
 	d.enqueue(r, now)
 	d.dismiss()
@@ -173,8 +175,8 @@ func (d *Device) inadmissible(r *Request) *schemas.Error {
 	if err := d.never(r); err != nil {
 		return err
 	}
-	if len(d.queue)+len(d.held) >= d.cfg.MaxQueue && !d.first(r) && !d.harmless(r) {
-		return schemas.Errorf(schemas.CodeBusy, "the queue of %s is full (%d requests)", d.cfg.Device, len(d.queue)).With("retry_after_ms", 100)
+	if d.line.Len()+d.heldCount() >= d.cfg.MaxQueue && !d.first(r) && !d.harmless(r) {
+		return schemas.Errorf(schemas.CodeBusy, "the queue of %s is full (%d requests)", d.cfg.Device, d.line.Len()+d.heldCount()).With("retry_after_ms", 100)
 	}
 	return nil
 }
@@ -216,16 +218,7 @@ func (d *Device) least(r *Request) (need int64) {
 
 // expel refuses those who wait for what a new limit makes impossible.
 func (d *Device) expel() {
-	for i := 0; i < len(d.queue); {
-		r := d.queue[i]
-		if err := d.never(r); err != nil {
-			d.unqueue(r)
-			d.refuse(r, err)
-			continue
-		}
-		i++
-	}
-	for _, r := range slices.Clone(d.held) {
+	for _, r := range d.waiters() {
 		if err := d.never(r); err != nil {
 			d.unqueue(r)
 			d.refuse(r, err)
@@ -234,7 +227,7 @@ func (d *Device) expel() {
 }
 
 // first reports whether a request would be the head of the line.
-func (d *Device) first(r *Request) bool { return len(d.queue) == 0 || before(r, d.queue[0]) }
+func (d *Device) first(r *Request) bool { return d.line.Len() == 0 || d.where(r) == 0 }
 
 // harmless reports whether a request may pass those that wait: it takes only memory
 // that its own trust domain already holds and nobody else could be given.

@@ -69,16 +69,17 @@ func (d *Device) Figures() Figures {
 		Reclaimable: d.reclaimable, Models: b.models,
 		Largest: max(0, b.spare()-floors), Deficit: d.deficit(),
 		Segments: h.SegmentBytes + b.doomed,
-		Waiting:  len(d.queue) + len(d.held), Grants: len(d.grants),
+		Waiting:  d.line.Len() + d.heldCount(), Grants: len(d.grants),
 		Fragmentation: h.FragmentationPercentage,
 	}
 }
 
 // deficit is what the head of the queue lacks once the idle memory is given up.
 func (d *Device) deficit() int64 {
-	if len(d.queue) == 0 {
+	s := d.line.Head()
+	if s == nil {
 		return 0
 	}
-	r := d.queue[0]
+	r := s.Of
 	return max(0, r.need-d.spareFor(r))
 }

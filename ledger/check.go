@@ -222,12 +222,16 @@ func (d *Device) checkIndexes() error {
 }
 
 func (d *Device) checkQueue() error {
-	for i, r := range d.queue {
+	if err := d.line.Check(); err != nil {
+		return err
+	}
+	for _, s := range d.line.All() {
+		r := s.Of
+		if r.spot != s || r.held || s.Tenant != r.Owner.Tenant || s.Age != uint64(r.ticket) {
+			return fmt.Errorf("request %d stands in line and says otherwise", r.ticket)
+		}
 		if r.gone || d.pending[r.ticket] != nil || r.jobs != 0 || r.promised != 0 || len(r.blocks) != 0 {
 			return fmt.Errorf("request %d waits and is something else too: %+v", r.ticket, r)
-		}
-		if i > 0 && !before(d.queue[i-1], r) {
-			return fmt.Errorf("request %d waits before request %d", d.queue[i-1].ticket, r.ticket)
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/isobar-project/isobar/admission"
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/heap"
 	"github.com/isobar-project/isobar/ledger/store"
@@ -95,7 +96,7 @@ type Device struct {
 	shared   map[heap.SegmentID]bool // a description has left and no proof has come since
 	grants   map[uuid.UUID]*Grant
 	claims   map[[32]byte]*Grant
-	queue    []*Request                    // waiting, best first
+	line     *line                         // of those who wait for room
 	pending  map[Ticket]*Request           // being prepared by workers
 	answers  map[string]*answerAt          // by request key
 	sessions map[SessionID]map[*Grant]bool // what each session owns or maps
@@ -107,7 +108,7 @@ type Device struct {
 	limits  limits
 	quotas  map[string]*quota // by tenant
 	shares  map[string]*Share // by tenant
-	held    []*Request        // waiting for their tenant's quota, best first
+	held    map[string]*lane  // waiting for their tenant's quota, by tenant
 	unread  map[string]int64  // what the pool says unread models of a tenant hold here
 	ticket  Ticket
 	nextSeg heap.SegmentID
@@ -166,9 +167,10 @@ func newDevice(cfg DeviceConfig, region *store.Region, im *Image) *Device {
 		grants: map[uuid.UUID]*Grant{}, claims: map[[32]byte]*Grant{},
 		pending: map[Ticket]*Request{}, answers: map[string]*answerAt{}, sessions: map[SessionID]map[*Grant]bool{},
 		ended: map[SessionID]bool{}, warming: map[int64]int{}, domains: map[trust]string{},
-		nextSeg: FirstSegment, quotas: map[string]*quota{}, shares: map[string]*Share{},
+		nextSeg: FirstSegment, quotas: map[string]*quota{}, shares: map[string]*Share{}, held: map[string]*lane{},
 		kept: keepable(cfg.Warm, cfg.PoolBytes), waning: waning{Wane: heap.Wane{HalfLife: cfg.PoolHalfLife}},
 	}
+	d.line = admission.NewLine[*Request](d.weight)
 	d.limits.set = cfg.Limit
 	d.books.limit = d.limit()
 	d.granule = d.heap.Config().GranularityBytes
@@ -300,9 +302,6 @@ func (d *Device) SetReclaimable(bytes int64, now Now) {
 	d.reclaimable = bytes
 	d.changed("", nil)
 	if grew {
-		for _, r := range d.queue {
-			r.wanted = 0
-		}
 		d.askAnew()
 	}
 	d.pump(now)
@@ -338,11 +337,11 @@ func (d *Device) Grants(f func(*Grant)) {
 // Waiting calls f for each waiting request in the order in which they will be served, then
 // for each that waits for its tenant's quota, whose position counts its tenant's alone.
 func (d *Device) Waiting(f func(position int, r *Request)) {
-	for i, r := range d.queue {
-		f(i+1, r)
+	for i, s := range d.line.All() {
+		f(i+1, s.Of)
 	}
-	for i, r := range d.held {
-		f(d.turn(i), r)
+	for _, r := range d.heldBack() {
+		f(d.turn(r), r)
 	}
 }
 

@@ -31,8 +31,8 @@ func (d *Device) Expect(t Ticket, now Now) (Expectation, bool) {
 		return e, true // its tenant's quota decides, not the room
 	}
 	lacks := -d.books.spare()
-	for i, q := range d.queue {
-		if lacks += d.least(q); q == r {
+	for i, s := range d.line.All() {
+		if lacks += d.least(s.Of); s.Of == r {
 			e.Position = i + 1
 			break
 		}

@@ -2,8 +2,8 @@ package ledger
 
 import (
 	"fmt"
+	"maps"
 	"slices"
-	"sort"
 
 	"github.com/isobar-project/isobar/heap"
 )
@@ -47,21 +47,37 @@ func (d *Device) exceeds(r *Request, grow int64) bool {
 
 // behind reports whether another request of the tenant waits for the quota before this one.
 func (d *Device) behind(r *Request) bool {
-	for _, h := range d.held {
-		if h != r && h.Owner.Tenant == r.Owner.Tenant && before(h, r) {
-			return true
-		}
-	}
-	return false
+	return d.turn(r) > 1
 }
 
-// turn is the place of a held request among its tenant's.
-func (d *Device) turn(i int) int {
-	n := 1
-	for _, h := range d.held[:i] {
-		if h.Owner.Tenant == d.held[i].Owner.Tenant {
-			n++
+// turn is the place that a request has, or would have, among those of its tenant that are held.
+func (d *Device) turn(r *Request) int {
+	l := d.held[r.Owner.Tenant]
+	switch {
+	case l == nil:
+		return 1
+	case r.held:
+		return l.Index(r.spot) + 1
+	}
+	return l.Where(r.Priority, uint64(r.ticket)) + 1
+}
+
+// heldBack is everybody who waits for a quota, by tenant.
+func (d *Device) heldBack() (all []*Request) {
+	if len(d.held) == 0 {
+		return nil
+	}
+	for _, t := range slices.Sorted(maps.Keys(d.held)) {
+		for i := range d.held[t].Len() {
+			all = append(all, d.held[t].At(i).Of)
 		}
+	}
+	return all
+}
+
+func (d *Device) heldCount() (n int) {
+	for _, l := range d.held {
+		n += l.Len()
 	}
 	return n
 }
@@ -76,19 +92,24 @@ func (d *Device) hold(r *Request, grow int64, now Now) {
 		d.refuse(r, d.quotaExceeded(r, grow))
 		return
 	}
+	l := d.held[r.Owner.Tenant]
+	if l == nil {
+		l = &lane{}
+		d.held[r.Owner.Tenant] = l
+	}
+	l.Add(d.spotOf(r))
 	r.held = true
-	i := sort.Search(len(d.held), func(i int) bool { return before(r, d.held[i]) })
-	d.held = slices.Insert(d.held, i, r)
 	d.at(timer{at: r.deadline, kind: timerQueue, ticket: r.ticket})
 	r.reason = fmt.Sprintf("tenant %s has %d of its %d bytes: waits until it has %d less", r.Owner.Tenant, d.bound(r.Owner.Tenant), d.quotas[r.Owner.Tenant].Hard, d.excess(r))
-	if n := d.turn(i); n > 1 {
+	n := d.turn(r)
+	if n > 1 {
 		r.reason = "waits for its tenant's quota, where " + waitsBehind(n-1)
 	}
 	if r.Patience > 0 && !r.queued {
 		r.queued = true
-		d.event(Event{Kind: EventQueued, Owner: r.Owner, Class: r.Class, Model: r.Model, Purpose: r.Purpose, Size: r.Size, Reason: r.reason, RequestID: r.RequestID, Position: d.turn(i)})
+		d.event(Event{Kind: EventQueued, Owner: r.Owner, Class: r.Class, Model: r.Model, Purpose: r.Purpose, Size: r.Size, Reason: r.reason, RequestID: r.RequestID, Position: n})
 	}
-	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeQueued, Ref: r.Ref, Ticket: r.ticket, Position: d.turn(i), Reason: r.reason})
+	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeQueued, Ref: r.Ref, Ticket: r.ticket, Position: n, Reason: r.reason})
 	d.changed("grant", r)
 	d.askOwn(r)
 }
@@ -116,9 +137,13 @@ func (d *Device) askOwn(r *Request) {
 		Reason: fmt.Sprintf("tenant %s would exceed its quota by %d bytes", r.Owner.Tenant, short)})
 }
 
-// askAnew has every held request ask again for what it lacks.
+// askAnew has everybody who waits ask again for what he lacks: those in line when they are
+// its head.
 func (d *Device) askAnew() {
-	for _, r := range d.held {
+	for _, s := range d.line.All() {
+		s.Of.wanted = 0
+	}
+	for _, r := range d.heldBack() {
 		r.wanted = 0
 		d.askOwn(r)
 	}
@@ -139,8 +164,9 @@ func (d *Device) noneOfItsOwn(t Ticket) bool {
 
 // unhold takes a request off those beside the line.
 func (d *Device) unhold(r *Request) {
-	if i := slices.Index(d.held, r); i >= 0 {
-		d.held = slices.Delete(d.held, i, i+1)
+	l := d.held[r.Owner.Tenant]
+	if l.Remove(r.spot); l.Len() == 0 {
+		delete(d.held, r.Owner.Tenant)
 	}
 	r.held = false
 }
@@ -152,14 +178,12 @@ func (d *Device) letBack() {
 		return
 	}
 	back, full := map[string]int64{}, map[string]bool{}
-	for i := 0; i < len(d.held); {
-		r := d.held[i]
+	for _, r := range d.heldBack() {
 		t := r.Owner.Tenant
 		if q := d.quotas[t]; q != nil && q.Hard > 0 {
 			p, need := d.placement(r)
 			grow := d.growth(&p, need)
 			if full[t] = full[t] || d.bound(t)+back[t]+grow > q.Hard; full[t] {
-				i++
 				continue
 			}
 			back[t] += grow
@@ -167,7 +191,7 @@ func (d *Device) letBack() {
 		d.unhold(r)
 		r.wanted = 0
 		r.reason = "its tenant's quota has room again"
-		d.insert(r)
+		d.line.Add(r.spot)
 	}
 }
 
@@ -186,11 +210,5 @@ func (d *Device) planQuota(r *Request, grow int64) (Plan, bool) {
 	case d.behind(r):
 		short = 0
 	}
-	position := 1
-	for _, h := range d.held {
-		if h.Owner.Tenant == r.Owner.Tenant && before(h, r) {
-			position++
-		}
-	}
-	return Plan{Outcome: "queued", Position: position, Reason: err.Message, Lacks: short, Tenant: r.Owner.Tenant, Own: true, Err: err}, true
+	return Plan{Outcome: "queued", Position: d.turn(r), Reason: err.Message, Lacks: short, Tenant: r.Owner.Tenant, Own: true, Err: err}, true
 }

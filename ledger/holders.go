@@ -14,7 +14,7 @@ func (d *Device) outOfMemory(r *Request, need int64) *schemas.Error {
 	return schemas.Errorf(schemas.CodeOutOfMemory, "%s has no room for %d bytes: %s", d.cfg.Device, r.Size, d.topHolders(r.Owner.Tenant)).
 		With("required_bytes", need).With("available_bytes", f.Available).
 		With("shortfall_bytes", max(0, need-largest)).With("largest_grantable_bytes", largest).
-		With("holders", d.HoldersFor(r.Owner.Tenant, 5)).With("position", len(d.queue)+1)
+		With("holders", d.HoldersFor(r.Owner.Tenant, 5)).With("position", d.line.Len()+1)
 }
 
 // Holding is one who holds bytes, for people.

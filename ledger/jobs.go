@@ -92,6 +92,7 @@ func (d *Device) unprepared(r *Request, now Now) {
 	case r.gone:
 	case exhausted && r.attempts < maxDriverAttempts:
 		r.attempts++
+		r.again = true
 		r.reason = "the driver had less memory than the ledger: " + fail.Error()
 		d.enqueue(r, now)
 	case exhausted:
@@ -108,7 +109,7 @@ func (d *Device) Warmed(rg Range, fail error, now Now) {
 	d.books.warming -= rg.Bytes
 	d.changed("", nil)
 	if fail != nil {
-		if len(d.queue) > 0 {
+		if d.line.Len() > 0 {
 			d.pump(now) // somebody may wait for the bytes that it would have taken
 		}
 		// Tried again later, with the next change: admission never depends on it, and a

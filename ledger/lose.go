@@ -12,13 +12,7 @@ func (d *Device) Lose(now Now) {
 	}
 	d.lost = true
 	d.StopDefragment()
-	for len(d.queue) > 0 {
-		r := d.queue[0]
-		d.unqueue(r)
-		d.refuse(r, d.gone())
-	}
-	for len(d.held) > 0 {
-		r := d.held[0]
+	for _, r := range d.waiters() {
 		d.unqueue(r)
 		d.refuse(r, d.gone())
 	}

@@ -257,13 +257,11 @@ func (d *Device) closeSession(s SessionID, now Now) {
 			d.endedAt = d.endedAt[1:]
 		}
 	}
-	for i := 0; i < len(d.queue); {
-		if r := d.queue[i]; r.Owner.Session == s {
+	for _, r := range d.waiters() {
+		if r.Owner.Session == s {
 			d.unqueue(r)
 			d.refuse(r, schemas.Errorf(schemas.CodeCancelled, "the session ended"))
-			continue
 		}
-		i++
 	}
 	for _, r := range d.preparing() {
 		if r.Owner.Session == s {

@@ -2,23 +2,88 @@ package ledger
 
 import (
 	"fmt"
+	"iter"
 	"slices"
-	"sort"
 
+	"github.com/isobar-project/isobar/admission"
 	"github.com/isobar-project/isobar/schemas"
 )
 
-func before(a, b *Request) bool {
-	return a.Priority > b.Priority || a.Priority == b.Priority && a.ticket < b.ticket
+// Package admission says who is served next; here is what there is room for.
+type (
+	line = admission.Line[*Request]
+	lane = admission.Lane[*Request]
+)
+
+// weight is what a tenant counts against others in line.
+func (d *Device) weight(tenant string) float64 { return d.Quota(tenant).Weight }
+
+// spotOf is a request's place: in line, or beside it.
+func (d *Device) spotOf(r *Request) *admission.Spot[*Request] {
+	if r.spot == nil {
+		r.spot = &admission.Spot[*Request]{Of: r, Tenant: r.Owner.Tenant, Priority: r.Priority, Age: uint64(r.ticket), Bytes: d.least(r)}
+	}
+	return r.spot
 }
 
-// enqueue puts a request in line: by priority, then age.
+// where is how many would be before a request that came now.
+func (d *Device) where(r *Request) int {
+	return d.line.Where(r.Owner.Tenant, r.Priority, uint64(r.ticket))
+}
+
+// waiters is everybody who waits, in line and beside it.
+func (d *Device) waiters() (all []*Request) {
+	for _, s := range d.line.All() {
+		all = append(all, s.Of)
+	}
+	return append(all, d.heldBack()...)
+}
+
+// stand gives a request its place in line, and returns how many are before it.
+func (d *Device) stand(r *Request) int {
+	if r.again {
+		return d.line.Return(d.spotOf(r))
+	}
+	return d.line.Add(d.spotOf(r))
+}
+
+// served takes a request that has been decided off the line. If it was given something while
+// others wait, that is at its tenant's cost, unless it is free for all: nobody else could be
+// given it.
+func (d *Device) served(r *Request, free bool) {
+	stands := r.spot != nil && r.spot.Waiting()
+	switch {
+	case r.held: // beside the line it stays
+	case r.gone:
+		d.unqueue(r)
+	case stands:
+		d.line.Serve(r.spot)
+		d.overtake(r)
+	case !free:
+		if d.line.Len() > 0 {
+			d.line.Add(d.spotOf(r))
+			d.line.Serve(r.spot)
+		}
+		d.overtake(r)
+	}
+}
+
+// overtake tells those who wait for the quota of a request's tenant that it was served.
+func (d *Device) overtake(r *Request) {
+	if len(d.held) > 0 {
+		if l := d.held[r.Owner.Tenant]; l != nil {
+			l.Overtake(uint64(r.ticket))
+		}
+	}
+}
+
+// enqueue puts a request in line.
 func (d *Device) enqueue(r *Request, now Now) {
-	i := d.insert(r)
+	i := d.stand(r)
 	d.at(timer{at: r.deadline, kind: timerQueue, ticket: r.ticket})
 	if i > 0 {
 		r.reason = waitsBehind(i)
-		if r.Patience == 0 && !d.prompt(i) {
+		if r.Patience == 0 && !d.prompt(slices.Values(d.line.List()[:i])) {
 			d.unqueue(r)
 			d.refuse(r, d.outOfMemory(r, d.least(r)))
 			return
@@ -32,34 +97,24 @@ func (d *Device) enqueue(r *Request, now Now) {
 	d.changed("grant", r)
 }
 
-// insert gives a request its place in line, and returns how many are before it.
-func (d *Device) insert(r *Request) int {
-	i := sort.Search(len(d.queue), func(i int) bool { return before(r, d.queue[i]) })
-	d.queue = slices.Insert(d.queue, i, r)
-	return i
-}
-
+// unqueue takes a request out of the line, or from beside it, as if it had never come.
 func (d *Device) unqueue(r *Request) {
-	if r.held {
+	switch {
+	case r.held:
 		d.unhold(r)
-		return
-	}
-	for i, q := range d.queue {
-		if q == r {
-			d.queue = append(d.queue[:i], d.queue[i+1:]...)
-			return
-		}
+	case r.spot != nil && r.spot.Waiting():
+		d.line.Remove(r.spot)
 	}
 }
 
 // waits finds a waiting request.
 func (d *Device) waits(t Ticket) *Request {
-	for _, r := range d.queue {
-		if r.ticket == t {
-			return r
+	for _, s := range d.line.All() {
+		if s.Of.ticket == t {
+			return s.Of
 		}
 	}
-	for _, r := range d.held {
+	for _, r := range d.heldBack() {
 		if r.ticket == t {
 			return r
 		}
@@ -70,27 +125,26 @@ func (d *Device) waits(t Ticket) *Request {
 // pump serves those who wait, strictly in order, as far as there is room.
 func (d *Device) pump(now Now) {
 	d.letBack()
-	for len(d.queue) > 0 {
-		head := d.queue[0]
+	for d.line.Len() > 0 {
+		head := d.line.Head().Of
 		if !d.admit(head, now) {
 			break
 		}
-		if !head.held { // beside the line it stays
-			d.unqueue(head) // a refused head has left already; this is then a no-op
-		}
+		d.served(head, false)
 		d.changed("", nil)
 	}
 	d.dismiss()
 	d.tend(now)
 }
 
-// prompt reports whether those at the first n places will all be decided without a stay
-// in the queue: what they need is idle memory that is on its way, or they would not
+// prompt reports whether those before a request will all be decided without a stay in the
+// queue: what they need is idle memory that is on its way, or they would not
 // queue either. Behind them even a request waits that does not queue, for else it would
 // be refused while there is room for it.
-func (d *Device) prompt(n int) bool {
+func (d *Device) prompt(before iter.Seq[*admission.Spot[*Request]]) bool {
 	left := d.books.spare()
-	for _, q := range d.queue[:n] {
+	for s := range before {
+		q := s.Of
 		if left -= d.least(q); left < d.floors(q.Owner.Tenant) && q.Patience > 0 {
 			return false
 		}
@@ -100,18 +154,17 @@ func (d *Device) prompt(n int) bool {
 
 // dismiss refuses those who do not queue and have come to stand behind one who does.
 func (d *Device) dismiss() {
-	left := d.books.spare()
-	for i := 0; i < len(d.queue); i++ {
-		q := d.queue[i]
-		if left -= d.least(q); left >= d.floors(q.Owner.Tenant) || q.Patience == 0 {
-			continue
-		}
-		for i++; i < len(d.queue); {
-			r := d.queue[i]
-			if r.Patience > 0 {
-				i++
-				continue
-			}
+	if d.line.Len() < 2 {
+		return
+	}
+	left, stays := d.books.spare(), false
+	for _, s := range d.line.List() {
+		r := s.Of
+		switch {
+		case !stays:
+			left -= d.least(r)
+			stays = left < d.floors(r.Owner.Tenant) && r.Patience > 0
+		case r.Patience == 0:
 			d.unqueue(r)
 			d.refuse(r, d.outOfMemory(r, d.least(r)))
 		}
@@ -144,7 +197,8 @@ func (d *Device) NoRoom(t Ticket, now Now) {
 		d.pump(now)
 		return
 	}
-	for i, r := range d.queue {
+	for i, s := range d.line.All() {
+		r := s.Of
 		if r.ticket != t {
 			continue
 		}
@@ -169,8 +223,8 @@ func (d *Device) RoomMade(t Ticket, e Evicted) {
 	d.begin()
 	d.stats.Evictions++
 	r := d.waits(t)
-	if t == 0 && len(d.queue) > 0 && d.queue[0].wanted > 0 {
-		r = d.queue[0]
+	if head := d.line.Head(); t == 0 && head != nil && head.Of.wanted > 0 {
+		r = head.Of
 	}
 	if r != nil {
 		r.evicted = append(r.evicted, e)
@@ -201,9 +255,9 @@ func (d *Device) Plan(r *Request, now Now) Plan {
 		return p
 	}
 	if !d.first(r) && !d.harmless(r) {
-		i := sort.Search(len(d.queue), func(i int) bool { return before(r, d.queue[i]) })
+		i := d.where(r)
 		p := Plan{Outcome: "queued", Position: i + 1, Reason: waitsBehind(i)}
-		if r.Patience == 0 && !d.prompt(i) {
+		if r.Patience == 0 && !d.prompt(d.line.Ahead(r.Owner.Tenant, r.Priority, uint64(r.ticket))) {
 			p.Outcome, p.Err = "refused", d.outOfMemory(r, need)
 		}
 		return p

@@ -20,7 +20,8 @@ type Quota struct {
 	Soft int64
 	// Hard is never passed by a grant.
 	Hard int64
-	// Weight multiplies what the tenant's models are worth when others are to go; 0 is 1.
+	// Weight is the tenant's share against others': of what is granted while others wait, and
+	// of what its models are worth when others are to go. 0 is 1.
 	Weight float64
 }
 
@@ -118,6 +119,7 @@ func (d *Device) SetQuota(c QuotaChange, now Now) *schemas.Error {
 	} else {
 		d.quotas[c.Tenant] = next
 	}
+	d.line.Reweigh()
 	d.changed("limit_change", nil)
 	d.expel()
 	d.pump(now)

@@ -392,13 +392,7 @@ func (d *Device) Drain(all bool, now Now) (stay int, bytes int64) {
 	d.begin()
 	d.draining = true
 	d.StopDefragment()
-	for len(d.queue) > 0 {
-		r := d.queue[0]
-		d.unqueue(r)
-		d.refuse(r, draining())
-	}
-	for len(d.held) > 0 {
-		r := d.held[0]
+	for _, r := range d.waiters() {
 		d.unqueue(r)
 		d.refuse(r, draining())
 	}

@@ -4,9 +4,6 @@ package ledger
 // optimizer has ended, and what it freed is back.
 func (d *Device) LookAgain(now Now) {
 	d.begin()
-	for _, r := range d.queue {
-		r.wanted = 0
-	}
 	d.askAnew()
 	d.pump(now)
 }

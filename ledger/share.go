@@ -70,12 +70,8 @@ func (d *Device) Tenants() []TenantFigures {
 		if s := d.shares[t]; s != nil {
 			f.Share = *s
 		}
-		for _, r := range d.held {
-			if r.Owner.Tenant == t {
-				if f.Waiting++; f.Waiting == 1 {
-					f.Deficit = d.excess(r)
-				}
-			}
+		if l := d.held[t]; l != nil {
+			f.Waiting, f.Deficit = l.Len(), d.excess(l.At(0).Of)
 		}
 		out = append(out, f)
 	}
@@ -111,14 +107,14 @@ func (d *Device) checkQuotas() error {
 	if len(want) > 0 {
 		return fmt.Errorf("%d tenants are not counted", len(want))
 	}
-	for i, r := range d.held {
-		if !r.held || r.gone || d.quotas[r.Owner.Tenant] == nil || i > 0 && !before(d.held[i-1], r) {
-			return fmt.Errorf("request %d waits for a quota out of order, or for none", r.ticket)
+	for t, l := range d.held {
+		for i := range l.Len() {
+			if r := l.At(i).Of; !r.held || r.gone || r.spot.Waiting() || r.Owner.Tenant != t || d.quotas[t] == nil {
+				return fmt.Errorf("request %d waits for a quota of %s and for something else, or for none", r.ticket, t)
+			}
 		}
-	}
-	for _, r := range d.queue {
-		if r.held {
-			return fmt.Errorf("request %d waits in line and beside it", r.ticket)
+		if l.Len() == 0 {
+			return fmt.Errorf("nobody waits for the quota of %s", t)
 		}
 	}
 	return nil

@@ -104,11 +104,8 @@ func (d *Device) at(x timer) {
 	if len(d.timers.h) < max(minSweep, d.timers.sweep) {
 		return
 	}
-	waiting := make(map[Ticket]bool, len(d.queue)+len(d.held))
-	for _, r := range d.queue {
-		waiting[r.ticket] = true
-	}
-	for _, r := range d.held {
+	waiting := map[Ticket]bool{}
+	for _, r := range d.waiters() {
 		waiting[r.ticket] = true
 	}
 	d.timers.keep(func(x timer) bool {

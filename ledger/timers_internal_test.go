@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
+	"github.com/isobar-project/isobar/admission"
 	"github.com/isobar-project/isobar/clock"
 )
 
@@ -48,7 +49,7 @@ func TestTimersFallDueInOrder(t *testing.T) {
 
 // Leases of grants that are long gone must not pile up.
 func TestTimersThatAreOverAreSweptOut(t *testing.T) {
-	d := &Device{grants: map[uuid.UUID]*Grant{}}
+	d := &Device{grants: map[uuid.UUID]*Grant{}, line: admission.NewLine[*Request](func(string) float64 { return 1 })}
 	live := &Grant{LeaseEnds: 7}
 	d.grants[uuid.UUID{1}] = live
 	d.at(timer{at: 7, kind: timerLease, grant: uuid.UUID{1}})

@@ -6,7 +6,7 @@ import (
 
 // tend keeps the warm pool: enough segments of each class, none beyond the bound for long.
 func (d *Device) tend(now Now) {
-	if len(d.queue) > 0 {
+	if d.line.Len() > 0 {
 		return // whoever waits comes before anything is kept warm
 	}
 	// What is over the limit, or far over the pool's bound, is given back at once; what the

@@ -81,8 +81,8 @@ type Live struct {
 }
 
 type waiting struct {
-	ticket   ledger.Ticket
-	priority int
+	ticket ledger.Ticket
+	tenant string
 }
 
 // Settings are those of a small device: pages of 4 KiB, classes of 16 and 64 KiB, own
@@ -148,7 +148,7 @@ func (m *Machine) call(f func(), over bool) error {
 	m.before = m.before[:0]
 	m.Core.Waiting(func(_ int, r *ledger.Request) {
 		if !r.Held() { // those do not stand in line
-			m.before = append(m.before, waiting{r.Ticket(), r.Priority})
+			m.before = append(m.before, waiting{r.Ticket(), r.Owner.Tenant})
 		}
 	})
 	m.free = m.Core.Figures().Free
@@ -304,22 +304,33 @@ func (m *Machine) unused(j ledger.Job) error {
 	return nil
 }
 
-// inOrder checks that those who left the line to be served stood before all who stay.
+// inOrder checks that those who left the line to be served stood before all who stay. Who
+// comes into the line moves the others of his tenant back, and who leaves it unserved moves
+// them forward: of these nothing is known here (package admission has the tests of the order
+// itself).
 func (m *Machine) inOrder() error {
-	still := map[ledger.Ticket]bool{}
-	aside := map[ledger.Ticket]bool{}
-	m.Core.Waiting(func(_ int, r *ledger.Request) { still[r.Ticket()], aside[r.Ticket()] = !r.Held(), r.Held() })
-	refused := map[ledger.Ticket]bool{}
+	still, refused := map[ledger.Ticket]bool{}, map[ledger.Ticket]bool{}
+	m.Core.Waiting(func(_ int, r *ledger.Request) { still[r.Ticket()], refused[r.Ticket()] = !r.Held(), r.Held() })
 	for _, o := range m.Outcomes {
 		refused[o.Ticket] = refused[o.Ticket] || o.Kind == ledger.OutcomeRefused
 	}
-	stays := ledger.Ticket(0)
+	known, moved := map[ledger.Ticket]bool{0: true}, map[string]bool{}
+	for _, w := range m.before {
+		known[w.ticket] = true
+		moved[w.tenant] = moved[w.tenant] || refused[w.ticket]
+	}
+	for t, in := range still {
+		if in && !known[t] {
+			return nil // somebody has come
+		}
+	}
+	var stays waiting
 	for _, w := range m.before {
 		switch {
 		case still[w.ticket]:
-			stays = w.ticket
-		case stays != 0 && !refused[w.ticket] && !aside[w.ticket]:
-			return fmt.Errorf("request %d was served before request %d, which is before it in line", w.ticket, stays)
+			stays = w
+		case stays.ticket != 0 && !refused[w.ticket] && !moved[w.tenant] && !moved[stays.tenant]:
+			return fmt.Errorf("request %d was served before request %d, which is before it in line", w.ticket, stays.ticket)
 		}
 	}
 	return nil
