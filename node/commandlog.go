@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,8 +45,18 @@ type commandLog struct {
 	pending []outcome
 	armed   bool
 
-	writing sync.Mutex // keeps the records in order
-	spare   []outcome  // guarded by writing
+	writing sync.Mutex // keeps the records in order, and guards what follows
+	spare   []outcome
+	line    commandLine
+	lines   []byte
+}
+
+// word says how the command ended.
+func (o *outcome) word() string {
+	if o.code != "" {
+		return "failed"
+	}
+	return "done"
 }
 
 // add notes one outcome, from any goroutine.
@@ -75,27 +86,50 @@ func (l *commandLog) flush() {
 	list := l.pending
 	l.pending, l.armed = l.spare, false
 	l.mu.Unlock()
-	h := l.log.Handler()
-	for i := range list {
-		o := &list[i]
-		r := slog.NewRecord(o.at, slog.LevelInfo, commandRecord, 0)
-		word := "done"
-		if o.code != "" {
-			word = "failed"
-		}
-		r.AddAttrs(slog.String("action", o.action), slog.String("request_id", o.requestID), slog.String("tenant", o.tenant),
-			slog.String("device", o.deviceID), slog.String("outcome", word), slog.String("code", string(o.code)),
-			slog.Float64("duration_ms", float64(o.took)/float64(time.Millisecond)))
-		_ = h.Handle(context.Background(), r) // a log that cannot be written has nobody to be told
-		if i%commandLogTurn == commandLogTurn-1 {
-			runtime.Gosched()
-		}
+	for turn := range slices.Chunk(list, commandLogTurn) {
+		l.write(turn)
+		runtime.Gosched()
 	}
 	clear(list)
 	l.spare = list[:0]
 	if cap(list) > 2*commandLogFull {
 		l.spare = nil
 	}
+}
+
+// write makes the records of some outcomes. A log that cannot be written has nobody to be told.
+func (l *commandLog) write(list []outcome) {
+	h := l.log.Handler()
+	own, _ := h.(bufferedHandler)
+	l.lines = l.lines[:0]
+	for i := range list {
+		ok := false
+		if own.bare {
+			l.lines, ok = l.line.append(l.lines, own.format, &list[i])
+		}
+		if !ok {
+			l.hand(own.buffer)
+			_ = h.Handle(context.Background(), list[i].record())
+		}
+	}
+	l.hand(own.buffer)
+}
+
+// hand gives the log the lines that are ready.
+func (l *commandLog) hand(to *logBuffer) {
+	if len(l.lines) > 0 {
+		_, _ = to.Write(l.lines)
+		l.lines = l.lines[:0]
+	}
+}
+
+// record is what a commandLine writes, for any handler.
+func (o *outcome) record() slog.Record {
+	r := slog.NewRecord(o.at, slog.LevelInfo, commandRecord, 0)
+	r.AddAttrs(slog.String("action", o.action), slog.String("request_id", o.requestID), slog.String("tenant", o.tenant),
+		slog.String("device", o.deviceID), slog.String("outcome", o.word()), slog.String("code", string(o.code)),
+		slog.Float64("duration_ms", float64(o.took)/float64(time.Millisecond)))
+	return r
 }
 
 // deviceOf is the device that a request names, if it names one.

@@ -12,8 +12,9 @@ import (
 func (c *Config) Logger(w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.LogLevel}
 	b := &logBuffer{w: w, clock: clock.Real()}
+	h := bufferedHandler{Handler: slog.NewTextHandler(b, options), buffer: b, format: c.LogFormat, bare: true}
 	if c.LogFormat == LogJSON {
-		return slog.New(bufferedHandler{slog.NewJSONHandler(b, options), b})
+		h.Handler = slog.NewJSONHandler(b, options)
 	}
-	return slog.New(bufferedHandler{slog.NewTextHandler(b, options), b})
+	return slog.New(h)
 }

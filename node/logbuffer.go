@@ -61,6 +61,10 @@ func (b *logBuffer) flushLocked() {
 type bufferedHandler struct {
 	slog.Handler
 	buffer *logBuffer
+	format LogFormat
+	// bare is true while nothing is added to every record: then a line of the format can go
+	// to the buffer as it is.
+	bare bool
 }
 
 // Handle implements slog.Handler.
@@ -74,10 +78,10 @@ func (h bufferedHandler) Handle(ctx context.Context, r slog.Record) error {
 
 // WithAttrs implements slog.Handler.
 func (h bufferedHandler) WithAttrs(a []slog.Attr) slog.Handler {
-	return bufferedHandler{h.Handler.WithAttrs(a), h.buffer}
+	return bufferedHandler{Handler: h.Handler.WithAttrs(a), buffer: h.buffer}
 }
 
 // WithGroup implements slog.Handler.
 func (h bufferedHandler) WithGroup(name string) slog.Handler {
-	return bufferedHandler{h.Handler.WithGroup(name), h.buffer}
+	return bufferedHandler{Handler: h.Handler.WithGroup(name), buffer: h.buffer}
 }
