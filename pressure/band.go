@@ -21,20 +21,22 @@ func (b Band) Holds(f *Figures) bool {
 }
 
 // Band returns the band around the present figures. It is empty at high and above, where
-// whatever becomes reclaimable matters, while others grow, and close to a threshold, where the exact
-// comparison is left to the Evaluator.
+// whatever becomes reclaimable matters, and close to a threshold, where the exact comparison is
+// left to the Evaluator. While others grow it ends where their growth would be foreseen to
+// reach a threshold, so that own bytes alone, between two samples, say nothing new.
 func (e *Evaluator) Band() Band {
 	f := &e.figures
-	if e.level >= High || f.Stall > Low || e.growth > 0 || f.Deficit > 0 || f.UnloadInFlight || f.Stale || f.Limit <= 0 {
+	if e.level >= High || f.Stall > Low || f.Deficit > 0 || f.UnloadInFlight || f.Stale || f.Limit <= 0 {
 		return Band{}
 	}
-	b := Band{Limit: f.Limit, Basis: e.cfg.Basis, To: e.below(e.cfg.Thresholds.Moderate.Enter)}
+	ahead := int64(math.Ceil(min(max(0, e.growth)*seconds(e.cfg.Horizon), float64(f.Limit))))
+	t := &e.cfg.Thresholds
+	b := Band{Limit: f.Limit, Basis: e.cfg.Basis, To: e.below(t.Moderate.Enter) - ahead}
 	if e.level == Moderate {
-		leave := e.cfg.Thresholds.Moderate.Leave
 		if e.under {
-			b.To = e.below(leave)
+			b.To = min(b.To, e.below(t.Moderate.Leave))
 		} else {
-			b.From, b.To = e.below(leave)+2, e.below(e.cfg.Thresholds.High.Enter)
+			b.From, b.To = e.below(t.Moderate.Leave)+2, e.below(t.High.Enter)-ahead
 		}
 	}
 	if counted := e.counted(); counted < b.From || counted > b.To {
