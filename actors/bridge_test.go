@@ -160,63 +160,49 @@ func TestBridgesAreCancelled(t *testing.T) {
 	is(t, "left on the target", h.used("gpu-0"), int64(0))
 }
 
-// swift is a device that gets through so much in a turn that its segments are shorter. While
-// together is set, calls wait until so many are under way.
+// swift is a device that has many ranges cleared and copied as one piece of work.
 type swift struct {
 	*gated
-	mu       sync.Mutex
-	together int
-	enough   chan struct{}
-	calls    []int64
+	calls []string
 }
 
-func (s *swift) Info() device.Info {
-	i := s.gated.Info()
-	i.ChunkBytes = 4 << 30
-	return i
-}
-
-func (s *swift) begin(n int64) {
-	s.mu.Lock()
-	s.calls = append(s.calls, n)
-	enough := s.enough
-	if s.together > 0 && len(s.calls) == s.together {
-		close(enough)
+func (s *swift) ClearAll(ctx context.Context, ranges []device.Range, value byte, did func(n int64)) error {
+	s.calls = append(s.calls, fmt.Sprintf("clear %d", len(ranges)))
+	for _, r := range ranges {
+		if err := errors.Join(ctx.Err(), s.gated.Driver.Clear(r.Segment, r.Off, r.Bytes, value)); err != nil {
+			return err
+		}
+		did(r.Bytes)
 	}
-	s.mu.Unlock()
-	<-enough
+	return nil
 }
 
-func (s *swift) Clear(seg device.Segment, off, n int64, value byte) error {
-	s.begin(n)
-	return s.gated.Driver.Clear(seg, off, n, value)
+func (s *swift) CopyAll(ctx context.Context, to, from []device.Range, did func(n int64)) error {
+	s.calls = append(s.calls, fmt.Sprintf("copy %d", len(to)))
+	for i, r := range to {
+		if err := errors.Join(ctx.Err(), s.gated.Driver.Copy(r.Segment, r.Off, from[i].Segment, from[i].Off, r.Bytes)); err != nil {
+			return err
+		}
+		did(r.Bytes)
+	}
+	return nil
 }
 
-func (s *swift) Copy(dst device.Segment, dstOff int64, src device.Segment, srcOff, n int64) error {
-	s.begin(n)
-	return s.gated.Driver.Copy(dst, dstOff, src, srcOff, n)
-}
-
-// A device whose chunks are longer than its segments has several of them done in one turn, side
-// by side; the first failure ends the turn.
-func TestTurnsOfASwiftDevice(t *testing.T) {
-	dev := &swift{gated: &gated{Driver: gpu(t, "gpu-0", 8<<30)}, enough: make(chan struct{})}
+// A device that can have a grant's segments cleared and copied as one piece of work is asked once
+// for all of them; a failure is told as others are.
+func TestASwiftDeviceIsAskedOnce(t *testing.T) {
+	dev := &swift{gated: &gated{Driver: gpu(t, "gpu-0", 8<<30)}}
 	h := openTimed(t, nil, func(c *actors.Config) {
 		c.Devices = []actors.DeviceConfig{{Driver: dev}}
 	})
-	close(dev.enough)
-	const n, first = 2<<30 + 4*mib, int64(1 << 30)
+	const n = 2<<30 + 4*mib
 	a, b := h.allocate(scratch("gpu-0", n)), h.allocate(scratch("gpu-0", n))
-	dev.calls, dev.together, dev.enough = nil, 3, make(chan struct{})
-	h.paint(a.AllocationID, 0)
-	slices.Sort(dev.calls)
-	is(t, "cleared at once", dev.calls, []int64{4 * mib, first, first})
-	dev.calls, dev.enough = nil, make(chan struct{})
+	dev.calls = nil
+	is(t, "cleared", call[*schemas.ClearReply](t, h.house, schemas.ActionClear, &schemas.ClearRequest{AllocationID: a.AllocationID}).ClearedBytes, int64(n))
 	in := &schemas.CopyRequest{SourceAllocationID: a.AllocationID, TargetAllocationID: b.AllocationID}
 	is(t, "copied", call[*schemas.CopyReply](t, h.house, schemas.ActionCopy, in).CopiedBytes, int64(n))
-	is(t, "copied at once", len(dev.calls), 3)
+	is(t, "calls", dev.calls, []string{"clear 3", "copy 3"})
 
-	dev.together = 0
 	dev.Faults().FailCopy(2, errors.New("the bus is loose"))
 	if x := h.command("", "", schemas.ActionCopy, in); x.err == nil || x.err.Code != schemas.CodeTransferFailed {
 		t.Errorf("failed: %+v, %v", x.data, x.err)

@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -59,61 +60,60 @@ type chunk struct {
 	// parts are the work instead of do, so many side by side.
 	parts      []chunk
 	sideBySide int
+	// whole is the work instead of both where a driver does all of it by itself; it tells did
+	// of bytes that are done, from one goroutine.
+	whole func(ctx context.Context, did func(n int64)) error
 }
 
+// alone tells whether a driver's own threads do the work, and a worker would only wait for them.
+func (c chunk) alone() bool { return c.parts != nil || c.whole != nil }
+
 // clearChunks fill pieces with a value.
-func clearChunks(d device.Driver, ps []piece, value byte) []chunk {
-	var units []chunk
-	most := chunkOf(d)
+func clearChunks(d device.Driver, ps []piece, value byte) (out []chunk) {
+	if b, ok := d.(device.Batcher); ok {
+		return atOnce(ps, func(ctx context.Context, did func(n int64)) error { return b.ClearAll(ctx, ranges(ps), value, did) })
+	}
 	for _, p := range ps {
-		for at := int64(0); at < p.n; at += most {
-			n := min(most, p.n-at)
-			units = append(units, chunk{bytes: n, do: func(context.Context) error { return d.Clear(p.segment, p.off+at, n, value) }})
+		for at := int64(0); at < p.n; at += chunkBytes {
+			n := min(chunkBytes, p.n-at)
+			out = append(out, chunk{bytes: n, do: func(context.Context) error { return d.Clear(p.segment, p.off+at, n, value) }})
 		}
 	}
-	return turns(d, units)
+	return out
 }
 
 // copyChunks copy as many bytes from one list of pieces to another, inside one driver.
 func copyChunks(d device.Driver, to, from []piece) []chunk {
-	return turns(d, zip(to, from, chunkOf(d), func(_ context.Context, t, f piece) error { return d.Copy(t.segment, t.off, f.segment, f.off, t.n) }))
+	if b, ok := d.(device.Batcher); ok {
+		to, from := pairs(to, from, math.MaxInt64)
+		return atOnce(to, func(ctx context.Context, did func(n int64)) error {
+			return b.CopyAll(ctx, ranges(to), ranges(from), did)
+		})
+	}
+	return zip(to, from, chunkBytes, func(_ context.Context, t, f piece) error { return d.Copy(t.segment, t.off, f.segment, f.off, t.n) })
 }
 
-// chunkOf is how much a driver clears or copies at a time.
-func chunkOf(d device.Driver) int64 {
-	if n := d.Info().ChunkBytes; n > 0 {
-		return n
+// atOnce is the chunk of a driver that does all of it by itself.
+func atOnce(ps []piece, do func(ctx context.Context, did func(n int64)) error) []chunk {
+	c := chunk{whole: do}
+	for _, p := range ps {
+		c.bytes += p.n
 	}
-	return chunkBytes
+	return []chunk{c}
 }
 
-// turnWidth is how many of a turn's calls a driver is given at once: it has the next while it
-// waits for one, and others find room. bridgeWidth is the same of copies from driver to driver,
-// of which each keeps a link busy by itself.
-const (
-	turnWidth   = 4
-	bridgeWidth = 2
-)
-
-// turns gathers the work of a driver whose chunks are longer than its segments: as much as one
-// chunk is done in one turn, side by side.
-func turns(d device.Driver, units []chunk) (out []chunk) {
-	most := d.Info().ChunkBytes
-	if most == 0 {
-		return units
-	}
-	for len(units) > 0 {
-		n, k := units[0].bytes, 1
-		for k < len(units) && n+units[k].bytes <= most {
-			n += units[k].bytes
-			k++
-		}
-		turn := units[:k]
-		units = units[k:]
-		out = append(out, chunk{bytes: n, parts: turn, sideBySide: turnWidth})
+// ranges are pieces as drivers take them.
+func ranges(ps []piece) []device.Range {
+	out := make([]device.Range, len(ps))
+	for i, p := range ps {
+		out[i] = device.Range{Segment: p.segment, Off: p.off, Bytes: p.n}
 	}
 	return out
 }
+
+// bridgeWidth is how many copies from driver to driver are under way at once: each keeps a link
+// busy by itself, and begins and ends.
+const bridgeWidth = 2
 
 // together does the parts of a chunk; the first that fails, or the end of ctx, keeps the rest
 // from beginning. did is called with the bytes of each that is done, never twice at once.
@@ -212,14 +212,23 @@ func bridge(target device.Driver, to []piece, source device.Driver, from []piece
 	return nil
 }
 
-// zip cuts two lists of pieces of the same sum into pairs of the same size, none over most.
-func zip(to, from []piece, most int64, do func(ctx context.Context, t, f piece) error) (out []chunk) {
+// pairs cuts two lists of pieces of the same sum so that they agree piece by piece, none over
+// most.
+func pairs(to, from []piece, most int64) (t, f []piece) {
 	to, from = slices.Clone(to), slices.Clone(from)
 	for len(to) > 0 && len(from) > 0 {
 		n := min(to[0].n, from[0].n, most)
-		t, f := piece{to[0].segment, to[0].off, n}, piece{from[0].segment, from[0].off, n}
-		out = append(out, chunk{bytes: n, do: func(ctx context.Context) error { return do(ctx, t, f) }})
+		t, f = append(t, piece{to[0].segment, to[0].off, n}), append(f, piece{from[0].segment, from[0].off, n})
 		to, from = after(to, n), after(from, n)
+	}
+	return t, f
+}
+
+// zip makes a chunk of each pair.
+func zip(to, from []piece, most int64, do func(ctx context.Context, t, f piece) error) (out []chunk) {
+	to, from = pairs(to, from, most)
+	for i, t := range to {
+		out = append(out, chunk{bytes: t.n, do: func(ctx context.Context) error { return do(ctx, t, from[i]) }})
 	}
 	return out
 }
@@ -242,9 +251,6 @@ type task struct {
 	lost   schemas.Code
 	// progress, if not nil, is called on a worker, rarely enough to tell everybody of it.
 	progress func(done int64)
-	// own is set where the drivers' own threads do the work, in one chunk: a worker of the
-	// device would only wait for them.
-	own bool
 	// end is called once on the transfer actor, when no worker is at it any more.
 	end func(done int64, took time.Duration, err error)
 
@@ -268,9 +274,7 @@ func newTask(d *deviceActor, chunks []chunk, grants ...uuid.UUID) *task {
 
 // ferry is the task of copying between two devices.
 func ferry(target *deviceActor, to []piece, source *deviceActor, from []piece, grants ...uuid.UUID) *task {
-	t := newTask(target, ferryChunks(target.driver, to, source.driver, from), grants...)
-	t.own = len(t.chunks) == 1 && t.chunks[0].parts != nil
-	return t
+	return newTask(target, ferryChunks(target.driver, to, source.driver, from), grants...)
 }
 
 // canceller ends the task at its next chunk.
@@ -290,7 +294,7 @@ func (t *transferActor) begin(k *task) {
 			return
 		}
 		t.tasks[k] = true
-		if k.own {
+		if len(k.chunks) == 1 && k.chunks[0].alone() {
 			t.wg.Go(k.step)
 			return
 		}
@@ -336,10 +340,15 @@ func (t *task) do(c chunk) error {
 		defer t.device.house.cfg.Blocking(-n)
 	}
 	var err error
-	if c.parts != nil {
+	switch {
+	case c.whole != nil:
+		err = c.whole(t.ctx, t.advance)
+	case c.parts != nil:
 		err = together(t.ctx, c, t.advance)
-	} else if err = c.do(t.ctx); err == nil {
-		t.advance(c.bytes)
+	default:
+		if err = c.do(t.ctx); err == nil {
+			t.advance(c.bytes)
+		}
 	}
 	if err != nil && t.ctx.Err() != nil {
 		return context.Cause(t.ctx)
@@ -352,11 +361,16 @@ func (h *House) blocking(c chunk) int {
 	switch {
 	case c.parts != nil && c.bytes >= longBytes:
 		return h.cfg.LoadWorkers // as a load's: the threads of a driver
+	case c.whole != nil && c.bytes < longBatch:
+		h.cfg.Blocking(0)
 	case c.bytes >= longBytes:
 		return 1
 	}
 	return 0
 }
+
+// longBatch is how much takes a driver that does all of it by itself a millisecond or more.
+const longBatch = 1 << 30
 
 // interrupt stops what is under way on a grant whose release has begun.
 func (t *transferActor) interrupt(id uuid.UUID) {

@@ -284,12 +284,7 @@ func (d *deviceActor) destroyAll(job ledger.Job, segs []device.Segment) {
 
 func (d *deviceActor) clear(job ledger.Job, segs []device.Segment) {
 	defer d.blocks(job.Ranges)()
-	var fail error
-	for i, s := range segs {
-		if fail = d.driver.Clear(s, job.Ranges[i].Offset, job.Ranges[i].Length, 0); fail != nil {
-			break
-		}
-	}
+	fail := d.clearAll(job.Ranges, segs)
 	d.tell(seam.SystemLane, func() {
 		if errors.Is(fail, device.ErrLost) {
 			d.lose(fail)
@@ -301,6 +296,23 @@ func (d *deviceActor) clear(job ledger.Job, segs []device.Segment) {
 		}
 		d.flush()
 	})
+}
+
+// clearAll sets ranges of segments to zero.
+func (d *deviceActor) clearAll(ranges []ledger.Range, segs []device.Segment) error {
+	if b, ok := d.driver.(device.Batcher); ok {
+		list := make([]device.Range, len(segs))
+		for i, s := range segs {
+			list[i] = device.Range{Segment: s, Off: ranges[i].Offset, Bytes: ranges[i].Length}
+		}
+		return b.ClearAll(context.Background(), list, 0, func(int64) {})
+	}
+	for i, s := range segs {
+		if err := d.driver.Clear(s, ranges[i].Offset, ranges[i].Length, 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *deviceActor) prove(job ledger.Job, segs []device.Segment) {

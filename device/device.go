@@ -99,10 +99,6 @@ type Info struct {
 	PhysicalBytes int64
 	// GranularityBytes divides the size of every segment. A power of two.
 	GranularityBytes int64
-	// ChunkBytes is what Clear and Copy get through in some milliseconds: callers have that
-	// much done at a time, so that others get their turn and a cancel is heard. 0 means
-	// 16 MiB.
-	ChunkBytes int64
 	// NUMANode is the node the memory is on, -1 where there is none or it is mixed.
 	NUMANode int
 	// Peers are the IDs of devices that reach this one's memory directly.

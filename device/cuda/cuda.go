@@ -46,10 +46,6 @@ type Config struct {
 	Clock clock.Clock
 }
 
-// chunkBytes is Info.ChunkBytes: the memory of a large GPU clears and copies it in two to five
-// milliseconds, beside which the tenth of one that a call takes is little.
-const chunkBytes = 8 << 30
-
 // check fills in defaults.
 func (c *Config) check() error {
 	switch {
@@ -119,6 +115,7 @@ var (
 	_ device.Driver      = (*Driver)(nil)
 	_ device.ProcessUser = (*Driver)(nil)
 	_ device.Bridge      = (*Driver)(nil)
+	_ device.Batcher     = (*Driver)(nil)
 )
 
 // New takes a GPU into use: it makes the process's context there, which takes about 0.2 s and
@@ -154,7 +151,6 @@ func (r *Runtime) New(c Config) (*Driver, error) {
 		Simulated:        r.cu.Fake,
 		PhysicalBytes:    physical / granularity * granularity,
 		GranularityBytes: granularity,
-		ChunkBytes:       chunkBytes,
 		NUMANode:         gpu.NUMANode,
 	}
 	if d.info.Peers, err = r.peers(dev, &c); err != nil {

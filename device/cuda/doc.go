@@ -35,7 +35,8 @@
 //     emptied while the other is copied. Fill cuts its range into chunks and takes, besides its
 //     own thread, all that nobody else wants; those go back between two chunks as soon as
 //     somebody waits. So one big load runs at the speed of all threads, and a small clear does
-//     not wait for it. Chunks of a file that are not in the page cache are read past it, as many
+//     not wait for it. A batch (device.Batcher) is all launched by one copy thread, gigabytes
+//     before anybody waits. Chunks of a file that are not in the page cache are read past it, as many
 //     at once as there are threads.
 //   - Destroy gives each segment back on a thread of its own: an unmap can wait for a process
 //     that hangs, and must hold up no other.
