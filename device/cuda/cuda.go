@@ -94,7 +94,8 @@ type Driver struct {
 	totalBytes int64
 
 	control *thread
-	making  api.Stream // the control thread's
+	zeroes  api.Stream // the control thread's
+	making  turnstile  // what is being made
 	lanes   *lanes
 	warm    *warm
 	moving  moving
@@ -162,7 +163,7 @@ func (r *Runtime) New(c Config) (*Driver, error) {
 	if d.control, err = startThread(d.cu, d.ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("cuda: %s: %w", c.ID, err), r.cu.GiveBack(dev))
 	}
-	err = d.control.do(func() (err error) { d.making, err = d.cu.NewStream(); return err })
+	err = d.control.do(func() (err error) { d.zeroes, err = d.cu.NewStream(); return err })
 	if err != nil {
 		d.control.stop()
 		return nil, errors.Join(fmt.Errorf("cuda: %s: %w", c.ID, err), r.cu.GiveBack(dev))
@@ -243,7 +244,7 @@ func (d *Driver) Close() error {
 	err := errors.Join(errs...)
 	d.warm.close()
 	err = errors.Join(err, d.lanes.close())
-	if closed := d.control.do(func() error { return d.cu.CloseStream(d.making) }); d.lost() == nil {
+	if closed := d.control.do(func() error { return d.cu.CloseStream(d.zeroes) }); d.lost() == nil {
 		err = errors.Join(err, closed)
 	}
 	d.control.stop()

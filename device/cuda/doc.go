@@ -39,7 +39,8 @@
 //     before anybody waits. Chunks of a file that are not in the page cache are read past it, as many
 //     at once as there are threads.
 //   - Destroy gives each segment back on a thread of its own: an unmap can wait for a process
-//     that hangs, and must hold up no other.
+//     that hangs, and must hold up no other. Between its calls it gives way to what is being
+//     made: somebody waits for that.
 //
 // The context is the process's primary one, so that several drivers of a GPU share it.
 //

@@ -2,7 +2,11 @@
 
 package cuda
 
-import "github.com/isobar-project/isobar/device/cuda/internal/api"
+import (
+	"runtime"
+
+	"github.com/isobar-project/isobar/device/cuda/internal/api"
+)
 
 // MakeLanes has all copy threads made.
 func (d *Driver) MakeLanes() error {
@@ -23,6 +27,16 @@ func (d *Driver) MakeLanes() error {
 
 // AwaitWarm waits until nothing is being registered in the background.
 func (d *Driver) AwaitWarm() { d.warm.wait() }
+
+// AwaitGivingWay waits until somebody gives way to what is being made.
+func (d *Driver) AwaitGivingWay() {
+	for waits := 0; waits == 0; {
+		runtime.Gosched()
+		d.making.mu.Lock()
+		waits = d.making.waiting
+		d.making.mu.Unlock()
+	}
+}
 
 // Raw is what a test needs to call CUDA beside the driver: the entry points, the context, and
 // the address of a segment of d.

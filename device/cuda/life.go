@@ -62,7 +62,9 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 	}
 	s := &Segment{d: d, bytes: bytes, weights: o.Weights}
 	var unclean error
+	d.making.begin()
 	err := d.control.do(func() error {
+		defer d.making.end()
 		err := d.fault(d.make(s))
 		if err == nil && !o.Weights {
 			unclean = d.zero(s) // here, since each change of threads takes longer than that
@@ -92,12 +94,12 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 // zero sets all of a new segment to zero. It runs on the control thread. When it fails nothing
 // is under way either: who is told may unmap.
 func (d *Driver) zero(s *Segment) error {
-	err := d.cu.Set(s.at, 0, s.bytes, d.making)
+	err := d.cu.Set(s.at, 0, s.bytes, d.zeroes)
 	if err == nil {
-		err = d.cu.Sync(d.making)
+		err = d.cu.Sync(d.zeroes)
 	}
 	if err != nil {
-		return errors.Join(err, d.cu.Sync(d.making))
+		return errors.Join(err, d.cu.Sync(d.zeroes))
 	}
 	return nil
 }
@@ -275,10 +277,6 @@ func (d *Driver) Destroy(ds device.Segment) error {
 	d.mu.Lock()
 	d.places.remove(s)
 	d.mu.Unlock()
-	closed := s.file.Close()
-	if errors.Is(closed, os.ErrClosed) {
-		closed = nil
-	}
 	ended := make(chan error, 1)
 	go func() { ended <- d.reap(s) }()
 	overdue := make(chan struct{})
@@ -290,26 +288,36 @@ func (d *Driver) Destroy(ds device.Segment) error {
 		err = fmt.Errorf("%d bytes are not back after %v: the driver's unmap hangs", s.bytes, d.c.UnmapTimeout)
 		d.hangs(s)
 	}
-	if err := errors.Join(err, closed); err != nil {
+	if err != nil {
 		return fmt.Errorf("%s: destroy: %w", d.c.ID, err)
 	}
 	return nil
 }
 
 // reap gives a dead segment's memory back, once, and stops counting it when the driver says
-// that it did. On a lost device it is the end of the process that does.
+// that it did. On a lost device it is the end of the process that does. Somebody waits for what
+// is being made, and the driver does one thing at a time: giving back gives way, call by call.
 func (d *Driver) reap(s *Segment) error {
+	d.making.pass()
+	closed := s.file.Close()
+	if errors.Is(closed, os.ErrClosed) {
+		closed = nil
+	}
 	err := onThread(d.cu, d.ctx, func() error {
+		d.making.pass()
 		err := d.cu.Unmap(s.at, s.bytes)
 		if err == nil {
+			d.making.pass()
 			err = d.cu.Free(s.at, s.bytes)
 		}
+		d.making.pass()
 		return errors.Join(err, d.cu.Release(s.handle))
 	})
 	err = d.fault(err)
 	if errors.Is(err, device.ErrLost) {
 		err = nil
 	}
+	err = errors.Join(err, closed)
 	if err != nil {
 		d.stays(s, err)
 		return err
