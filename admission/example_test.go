@@ -26,7 +26,7 @@ func Example() {
 		line.Serve(next)
 	}
 	// The one at the head lacks 1 GiB, and 4 GiB are on their way: so much may be taken now.
-	fmt.Println(admission.Slack(1<<30, []int64{4 << 30})>>30, "GiB may pass")
+	fmt.Println(admission.Slack(1<<30, []int64{4 << 30}, nil)>>30, "GiB may pass")
 	// Output:
 	// chat 3, urgent
 	// render 1

@@ -4,25 +4,28 @@ package admission
 // in which they can come back. Where there are more it lets nobody pass.
 const Foreseen = 12
 
-// Slack is how many bytes may be taken now so that one who waits is served no later for it:
-// at the very moment at which so many of the portions on their way have come back that it has
-// all it lacks, whichever come first, there is so much left over. It is less than 0 where
-// they are not enough, and what is free already beyond the need where nothing lacks.
-func Slack(lacks int64, coming []int64) int64 {
+// Slack is how many bytes may be taken now so that one who waits is served no later for it.
+// He lacks some, which the portions that are coming will give him. Whichever come first, and
+// whichever of those come that may never, at the very moment at which he has all he lacks
+// so much is left over. It is less than 0 where what is coming is not enough, and what is
+// free beyond the need where nothing lacks.
+func Slack(lacks int64, coming, perhaps []int64) int64 {
 	if lacks <= 0 {
 		return -lacks
 	}
-	if len(coming) > Foreseen {
+	var sure int64
+	for _, n := range coming {
+		sure += n
+	}
+	if sure < lacks || len(coming)+len(perhaps) > Foreseen {
 		return -1
 	}
-	var all int64
-	for _, n := range coming {
+	var few [Foreseen]int64
+	portions, all := append(append(few[:0], coming...), perhaps...), sure
+	for _, n := range perhaps {
 		all += n
 	}
-	if all < lacks {
-		return -1
-	}
-	return least(lacks, all, coming) - lacks
+	return least(lacks, all, portions) - lacks
 }
 
 // least is the smallest sum of portions that is no less than the need; all is the sum of

@@ -59,6 +59,7 @@ type Request struct {
 	gone     bool // refused or cancelled, perhaps while workers were at it
 	held     bool // waits for its tenant's quota
 	again    bool // was served before, and stands before everybody
+	passed   bool // was served before its turn
 	spot     *admission.Spot[*Request]
 
 	// What it has got so far, while workers prepare the rest.
@@ -120,7 +121,9 @@ func (d *Device) Allocate(r *Request, now Now) Ticket {
 		return r.ticket
 	}
 	free := d.line.Len() > 0 && d.harmless(r)
-	if (free || d.first(r)) && d.admit(r, now) {
+	first := d.first(r)
+	if (free || first || d.passes(r)) && d.admit(r, now) {
+		r.passed = !first && !free && !r.gone
 		d.served(r, free)
 		d.tend(now)
 		return r.ticket
@@ -175,7 +178,7 @@ func (d *Device) inadmissible(r *Request) *schemas.Error {
 	if err := d.never(r); err != nil {
 		return err
 	}
-	if d.line.Len()+d.heldCount() >= d.cfg.MaxQueue && !d.first(r) && !d.harmless(r) {
+	if d.line.Len()+d.heldCount() >= d.cfg.MaxQueue && !d.first(r) && !d.harmless(r) && !d.passes(r) {
 		return schemas.Errorf(schemas.CodeBusy, "the queue of %s is full (%d requests)", d.cfg.Device, d.line.Len()+d.heldCount()).With("retry_after_ms", 100)
 	}
 	return nil

@@ -222,6 +222,16 @@ func (d *Device) checkIndexes() error {
 }
 
 func (d *Device) checkQueue() error {
+	for i, g := range d.going {
+		if g.release == nil || g.release.slot != i+1 || d.grants[g.ID] != g {
+			return fmt.Errorf("grant %s is being released and is not", g.ID)
+		}
+	}
+	for _, g := range d.grants {
+		if (g.release != nil) != (g.Status == StatusRevoking || g.Status == StatusZombie) || g.release != nil && g.release.slot == 0 {
+			return fmt.Errorf("grant %s is %s, and not among those that go", g.ID, g.Status)
+		}
+	}
 	if err := d.line.Check(); err != nil {
 		return err
 	}

@@ -101,6 +101,7 @@ type Device struct {
 	answers  map[string]*answerAt          // by request key
 	sessions map[SessionID]map[*Grant]bool // what each session owns or maps
 	trims    []*trim                       // under way
+	going    []*Grant                      // being released, zombies too
 	ended    map[SessionID]bool
 	endedAt  []SessionID
 

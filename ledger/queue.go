@@ -60,7 +60,12 @@ func (d *Device) served(r *Request, free bool) {
 		d.line.Serve(r.spot)
 		d.overtake(r)
 	case !free:
-		if d.line.Len() > 0 {
+		switch {
+		case r.passed:
+			d.line.Add(d.spotOf(r))
+			d.line.Pass(r.spot)
+			return
+		case d.line.Len() > 0:
 			d.line.Add(d.spotOf(r))
 			d.line.Serve(r.spot)
 		}
@@ -133,6 +138,7 @@ func (d *Device) pump(now Now) {
 		d.served(head, false)
 		d.changed("", nil)
 	}
+	d.passBy(now)
 	d.dismiss()
 	d.tend(now)
 }
@@ -254,7 +260,7 @@ func (d *Device) Plan(r *Request, now Now) Plan {
 	if p, ok := d.planQuota(r, grow); ok {
 		return p
 	}
-	if !d.first(r) && !d.harmless(r) {
+	if !d.first(r) && !d.harmless(r) && !d.passes(r) {
 		i := d.where(r)
 		p := Plan{Outcome: "queued", Position: i + 1, Reason: waitsBehind(i)}
 		if r.Patience == 0 && !d.prompt(d.line.Ahead(r.Owner.Tenant, r.Priority, uint64(r.ticket))) {

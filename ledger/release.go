@@ -26,6 +26,7 @@ type release struct {
 	ending   bool                    // the processes that map it were asked to end
 	doomed   map[heap.SegmentID]bool // segments being destroyed; the grant ends with the last
 	pids     []int32
+	slot     int // among those that are going; 0: it is not there
 }
 
 // ReleaseRequest asks for a grant to end.
@@ -159,6 +160,7 @@ func (d *Device) beginRelease(g *Grant, why string, wait time.Duration, ref any,
 			return
 		}
 		d.setStatus(g, StatusRevoking)
+		d.goes(g)
 		if d.needsRecord(g) {
 			d.rewrite(g)
 		}
@@ -401,6 +403,7 @@ func (d *Device) drop(g *Grant) {
 		must(tx.Commit())
 	}
 	delete(d.grants, g.ID)
+	d.went(g)
 	for _, c := range g.Claims {
 		delete(d.claims, c.Digest)
 	}

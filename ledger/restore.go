@@ -340,6 +340,7 @@ func (d *Device) adopt(g *Grant, now Now) error {
 		if g.lost {
 			g.release.why = WhyLost
 		}
+		d.goes(g)
 		d.at(timer{at: g.release.deadline, kind: timerRevoke, grant: g.ID})
 	}
 	return nil

@@ -67,6 +67,7 @@ type Machine struct {
 	before []waiting
 	bound  map[string]int64 // of each tenant with a quota
 	free   int64
+	other  int64 // foreign bytes
 }
 
 // Live is a grant as its client knows it.
@@ -83,6 +84,7 @@ type Live struct {
 type waiting struct {
 	ticket ledger.Ticket
 	tenant string
+	*ledger.Request
 }
 
 // Settings are those of a small device: pages of 4 KiB, classes of 16 and 64 KiB, own
@@ -148,10 +150,11 @@ func (m *Machine) call(f func(), over bool) error {
 	m.before = m.before[:0]
 	m.Core.Waiting(func(_ int, r *ledger.Request) {
 		if !r.Held() { // those do not stand in line
-			m.before = append(m.before, waiting{r.Ticket(), r.Owner.Tenant})
+			m.before = append(m.before, waiting{r.Ticket(), r.Owner.Tenant, r})
 		}
 	})
-	m.free = m.Core.Figures().Free
+	were := m.Core.Figures()
+	m.free, m.other = were.Free, were.Foreign
 	m.bound = map[string]int64{}
 	for _, t := range m.Core.Tenants() {
 		m.bound[t.Tenant] = t.Used
@@ -211,7 +214,8 @@ func (m *Machine) After(over bool) error {
 		return err
 	}
 	f := m.Core.Figures()
-	if !over && f.Free < min(0, m.free) {
+	// What a reservation's tree uses is foreign when the reservation ends.
+	if grew := max(0, f.Foreign-m.other); !over && f.Free < min(0, m.free)-grew {
 		return fmt.Errorf("%d bytes were free, now %d: over the limit", m.free, f.Free)
 	}
 	if err := m.quotas(f, over); err != nil {
@@ -329,7 +333,7 @@ func (m *Machine) inOrder() error {
 		switch {
 		case still[w.ticket]:
 			stays = w
-		case stays.ticket != 0 && !refused[w.ticket] && !moved[w.tenant] && !moved[stays.tenant]:
+		case stays.ticket != 0 && !refused[w.ticket] && !moved[w.tenant] && !moved[stays.tenant] && !w.Passed():
 			return fmt.Errorf("request %d was served before request %d, which is before it in line", w.ticket, stays.ticket)
 		}
 	}
