@@ -58,6 +58,9 @@ type Config struct {
 	Roots       *weights.Roots
 	// Policy values models; nil is the default one.
 	Policy eviction.Policy
+	// DemoteOff has models that go from a device to make room dropped, even where main memory
+	// has room for them.
+	DemoteOff bool
 	// LoadWorkers read one model at once, Loads models at a time are read.
 	LoadWorkers, Loads int
 	// Observer is told of grants, ends of commands and warnings; nil: nobody wants to know.

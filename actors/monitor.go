@@ -52,6 +52,7 @@ type gaugeState struct {
 	eased     bool // the optimizer has been told of the newest signal
 	trigger   string
 	targeted  int64 // reclaimable bytes when the optimizer was last told its target
+	hurried   bool  // evictions in flight have been told that the bytes are needed at once
 }
 
 func newMonitor(h *House) *monitorActor {
@@ -67,6 +68,7 @@ func (m *monitorActor) state(d *deviceActor) *gaugeState {
 		}
 		s = &gaugeState{eval: eval, cfg: d.cfg.Pressure}
 		m.gauges[d] = s
+		d.gauges.bound(eval.Config().Thresholds.High.Leave)
 	}
 	return s
 }
@@ -80,6 +82,7 @@ type gaugeSlot struct {
 	newest  gauge
 	holders []ledger.Holding
 	band    pressure.Band
+	calm    float64 // the share of the limit up to which the level is not high
 	pending int
 	peak    int64 // the most used bytes since analytics looked
 }
@@ -117,6 +120,22 @@ func (s *gaugeSlot) heard(taken int, band pressure.Band) {
 	defer s.mu.Unlock()
 	s.pending -= taken
 	s.band = band
+}
+
+// bound is called by the monitor with the share of the limit at which the level high is left.
+func (s *gaugeSlot) bound(calm float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calm = calm
+}
+
+// room is how many bytes more may be used before the level would be high, as far as is known.
+// It may be called from any goroutine.
+func (s *gaugeSlot) room() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &s.newest.figures
+	return min(int64(s.calm*float64(f.Limit)), f.Limit) - f.Used
 }
 
 // gauge takes a change of a device's bytes.
@@ -220,10 +239,16 @@ func (m *monitorActor) aim(s *gaugeState) {
 		return
 	}
 	if s.eval.Level() < pressure.High {
-		s.targeted = -1
+		s.targeted, s.hurried = -1, false
 		return
 	}
 	st := s.eval.State()
+	urgent := st.Level >= pressure.Critical
+	if hurry := urgent && s.unloading > 0; hurry != s.hurried {
+		if s.hurried = hurry; hurry {
+			m.house.pool.hurry(s.last.device)
+		}
+	}
 	if st.Target <= 0 || s.unloading > 0 || st.Figures.Reclaimable == 0 || st.Figures.Reclaimable == s.targeted {
 		return
 	}
@@ -234,7 +259,8 @@ func (m *monitorActor) aim(s *gaugeState) {
 		s.eased = true
 	}
 	s.targeted = st.Figures.Reclaimable
-	s.last.device.optimizer.target(st.Target, s.last.grant, fmt.Sprintf("pressure is %s: %d of %d bytes are used", st.Level, st.Figures.Used, st.Figures.Limit))
+	s.last.device.optimizer.target(goal{bytes: st.Target, grant: s.last.grant, urgent: urgent,
+		why: fmt.Sprintf("pressure is %s: %d of %d bytes are used", st.Level, st.Figures.Used, st.Figures.Limit)})
 }
 
 // arm sets the one timer: the next dwell or reminder of any device.
@@ -397,6 +423,7 @@ func (m *monitorActor) setThresholds(d *deviceActor, in *schemas.Thresholds, use
 				d.gauges.heard(0, s.eval.Band())
 				m.aim(s)
 			}
+			d.gauges.bound(s.eval.Config().Thresholds.High.Leave)
 			m.arm()
 		}
 		out := func(t pressure.Threshold) *schemas.Threshold {

@@ -33,6 +33,8 @@ type goal struct {
 	bytes int64
 	grant uuid.UUID // the model whose load caused it, the plan's last victim
 	why   string
+	// urgent is true where the device is nearly full.
+	urgent bool
 }
 
 // plan is a set of evictions under way.
@@ -58,6 +60,7 @@ type roomOrder struct {
 	why       string
 	tenant    string  // whose need it is; empty: nobody's in particular
 	own       bool    // only models of that tenant may go
+	urgent    bool    // the bytes are needed at once: nothing is copied for it
 	choice    *choice // a client's; nil: the default's
 	dry       bool    // only say what would go
 }
@@ -70,6 +73,8 @@ type victim struct {
 	bytes  int64
 	cost   time.Duration
 	reason string
+	// demoted models are kept in main memory, where the copy may have to be made first.
+	demoted bool
 }
 
 func newOptimizer(h *House, d *deviceActor) *optimizerActor {
@@ -89,9 +94,9 @@ func (o *optimizerActor) want(w ledger.Want) {
 }
 
 // target is pressure's wish: release this many bytes, as far as nobody reads them.
-func (o *optimizerActor) target(bytes int64, grant uuid.UUID, why string) {
+func (o *optimizerActor) target(g goal) {
 	o.tell(seam.SystemLane, func() {
-		o.goal = &goal{bytes: bytes, grant: grant, why: why}
+		o.goal = &g
 		o.next()
 	})
 }
@@ -117,7 +122,7 @@ func (o *optimizerActor) next() {
 		g := *o.goal
 		o.goal = nil
 		p.why, p.target = g.why, g.bytes
-		order = roomOrder{bytes: g.bytes, lastGrant: g.grant, why: g.why}
+		order = roomOrder{bytes: g.bytes, lastGrant: g.grant, why: g.why, urgent: g.urgent}
 	default:
 		return
 	}
@@ -139,7 +144,11 @@ func (o *optimizerActor) chosen(p *plan, vs []victim, shortfall int64) {
 	for _, v := range vs {
 		ev := schemas.Eviction{Model: v.model, Tier: schemas.Tier(v.tier), FreedBytes: v.bytes, ReloadCostMs: millis(v.cost)}
 		p.evicted = append(p.evicted, ev)
-		p.steps = append(p.steps, schemas.OptimizationStep{Kind: "drop", Subject: v.model, Reason: v.reason, FreedBytes: v.bytes})
+		kind := "drop"
+		if v.demoted {
+			kind = "demote"
+		}
+		p.steps = append(p.steps, schemas.OptimizationStep{Kind: kind, Subject: v.model, Reason: v.reason, FreedBytes: v.bytes})
 	}
 	switch {
 	case p.errand != nil:

@@ -115,6 +115,9 @@ func (p *poolActor) flush() {
 	for i := range e.Steps {
 		p.step(&e.Steps[i])
 	}
+	for _, grant := range e.Kept {
+		p.victimGone(grant, 0)
+	}
 	for i := range e.Outcomes {
 		e.Outcomes[i].Ref.(modelAsker).modelOutcome(p, &e.Outcomes[i])
 	}
@@ -211,7 +214,7 @@ func (p *poolActor) allocate(s catalog.Step) {
 	}
 	r := &ledger.Request{
 		Ref: ask, Owner: ledger.Owner{Tenant: m.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: max(1, size),
-		Purpose: "model", Persistent: true, Priority: m.Priority, Patience: s.Patience, Segments: segments, Model: m.Name,
+		Purpose: "model", Persistent: true, Priority: m.Priority, Patience: s.Patience, Modest: s.Modest, Segments: segments, Model: m.Name,
 		RequestID: s.Request.RequestID, Unclaimed: true,
 	}
 	d.tell(seam.SystemLane, func() {
@@ -369,20 +372,27 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 		}
 		plan, copies := p.core.Plan(w, p.house.now().Boot)
 		var out []victim
+		arriving := map[*deviceActor]int64{}
 		for _, v := range plan.Victims {
 			cp := copies[v.Key]
 			gone := victim{grant: cp.Grant, model: cp.Model.Name, tier: string(d.tier()), bytes: v.Bytes,
 				cost: time.Duration(v.Cost * float64(time.Second)), reason: v.Reason}
+			to := p.shelter(d, cp, o, arriving)
+			if to != nil && o.dry {
+				arriving[to] += v.Bytes // else the catalog counts them
+			}
+			gone.demoted = to != nil
 			if o.dry {
-				out = append(out, gone)
+				out = append(out, p.priced(d, cp, gone))
 				continue
 			}
 			p.evicting[gone.grant] = ordered{d.optimizer, o.tenant}
-			if !p.evict(cp, o, o.why+"; "+v.Reason) {
+			why := o.why + "; " + v.Reason
+			if gone.demoted = to != nil && p.core.EvictDown(cp, to.id, why, p.house.now()); !gone.demoted && !p.evict(cp, o, why) {
 				delete(p.evicting, gone.grant)
 				continue
 			}
-			out = append(out, gone)
+			out = append(out, p.priced(d, cp, gone))
 			// Told before the release, so that the device knows it before the bytes are back.
 			d.tell(seam.SystemLane, func() {
 				d.core.RoomMade(o.ticket, ledger.Evicted{Model: gone.model, Tier: gone.tier, Bytes: gone.bytes, Cost: gone.cost, Reason: gone.reason})

@@ -24,6 +24,7 @@ type bench struct {
 	grants int
 	said   []string
 	steps  []catalog.Step
+	kept   []uuid.UUID
 }
 
 func newBench(t *testing.T, bytes int) *bench {
@@ -49,6 +50,7 @@ func (b *bench) do(f func()) {
 		b.t.Fatal(err)
 	}
 	e := b.c.Take()
+	b.kept = append(b.kept, e.Kept...)
 	for _, s := range e.Steps {
 		b.said = append(b.said, "step "+stepNames[s.Kind])
 		b.steps = append(b.steps, s)

@@ -45,7 +45,7 @@ func (h *house) crashAt(n int) {
 func (h *house) takeOver() *house {
 	c := h.left
 	next := &house{t: h.t, mem: c.mem, devices: map[string]*ledgertest.Machine{}, names: h.names, final: map[any]catalog.Outcome{}, now: c.now, n: h.n,
-		owed: map[any]string{}, tickets: map[*catalog.Copy]ledger.Ticket{}, files: h.files, sealed: map[uuid.UUID]string{}}
+		owed: map[any]string{}, tickets: map[*catalog.Copy]ledger.Ticket{}, files: h.files, sealed: map[uuid.UUID]string{}, descending: map[uuid.UUID]bool{}}
 	granted := map[uuid.UUID]string{}
 	for _, name := range h.names {
 		m := h.devices[name]

@@ -15,10 +15,11 @@ import (
 // WhyDemoted is why the copy of a model that was demoted is released, in events.
 const WhyDemoted = "demoted to main memory"
 
-// demotion is an unload that waits until the copy in main memory is sealed.
+// demotion is an unload, or an eviction, that waits until the copy in main memory is sealed.
 type demotion struct {
 	from   *Copy
 	unload UnloadRequest
+	order  *descent // nil: a client asked for it
 }
 
 // Warm names the devices whose copies other devices are served from: main memory. It is
@@ -138,7 +139,7 @@ func (c *Catalog) demote(cp *Copy, u UnloadRequest, now ledger.Now) {
 		c.out.Steps = append(c.out.Steps, Step{Kind: StepAllocate, Copy: into, Request: r})
 		c.event(schemas.EventModelLoading, into, Event{RequestID: u.RequestID, Reason: "it is demoted from " + cp.Device})
 	}
-	into.demotions = append(into.demotions, demotion{cp, u})
+	into.demotions = append(into.demotions, demotion{from: cp, unload: u})
 }
 
 // demoted goes on with an unload whose copy in main memory is there.

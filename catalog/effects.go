@@ -30,6 +30,7 @@ type Step struct {
 	Copy     *Copy
 	Request  *LoadRequest // StepInspect
 	Patience time.Duration
+	Modest   bool // StepAllocate: nothing is to be released for it
 	Grant    uuid.UUID
 	From     *Copy // StepCopy
 	Force    bool
@@ -89,6 +90,8 @@ type Effects struct {
 	Steps    []Step
 	Outcomes []Outcome
 	Events   []Event
+	// Kept are the grants of copies that were to be evicted by way of main memory, and stay.
+	Kept []uuid.UUID
 	// Devices whose reclaimable bytes may have changed.
 	Devices []string
 }
@@ -97,5 +100,5 @@ func (e *Effects) reset() {
 	clear(e.Steps)
 	clear(e.Outcomes)
 	clear(e.Events)
-	*e = Effects{Steps: e.Steps[:0], Outcomes: e.Outcomes[:0], Events: e.Events[:0], Devices: e.Devices[:0]}
+	*e = Effects{Steps: e.Steps[:0], Outcomes: e.Outcomes[:0], Events: e.Events[:0], Kept: e.Kept[:0], Devices: e.Devices[:0]}
 }

@@ -286,7 +286,11 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 	demotions := cp.demotions
 	cp.demotions = nil
 	for _, d := range demotions {
-		c.demoted(d.from, cp, d.unload)
+		if d.order != nil {
+			c.descended(d, cp, now)
+		} else {
+			c.demoted(d.from, cp, d.unload)
+		}
 	}
 	c.unwarmed(cp, waiters)
 	if len(waiters) == 0 {
@@ -345,7 +349,11 @@ func (c *Catalog) failed(cp *Copy, err *schemas.Error, now ledger.Now) {
 		c.unloaded(u, cp, 0, true, 0)
 	}
 	for _, d := range cp.demotions {
-		c.refuseUnload(d.unload, err)
+		if d.order != nil {
+			c.dropped(d, err, now)
+		} else {
+			c.refuseUnload(d.unload, err)
+		}
 	}
 	cp.waiters, cp.unloads, cp.demotions = nil, nil, nil
 	c.moved(cp.Device)

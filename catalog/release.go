@@ -144,7 +144,7 @@ func (c *Catalog) Released(grant uuid.UUID, freed, zombie int64, confirmed bool,
 		c.erase(cp)
 		c.unknown(cp)
 		kind := schemas.EventModelUnloaded
-		if cp.why == WhyDemoted {
+		if demotedWhy(cp.why) {
 			kind = schemas.EventModelDemoted
 		}
 		c.event(kind, cp, Event{Freed: freed, Reason: cp.why})
@@ -309,7 +309,7 @@ func (c *Catalog) unloadable(r UnloadRequest) ([]*Copy, *schemas.Error) {
 			case cp.State != Sealed:
 			case cp.Readers() > 0:
 				return nil, inUse(cp)
-			case len(cp.feeds) > 0 && r.Demote == nil:
+			case len(cp.feeds) > 0 && r.Demote == nil && !cp.onlyDescends():
 				return nil, beingCopied(cp)
 			}
 		}

@@ -39,6 +39,8 @@ type Request struct {
 	Key       string
 	RequestID string
 	Answer    func(g *Grant) AnswerRecord
+	// Modest requests take what is free, or idle, and have nothing released for them.
+	Modest bool
 	// Filling makes a grant that a transfer has yet to fill: see transfer.go.
 	Filling bool
 	// Unclaimed grants get no claim (a model's weights are claimed by its readers).
@@ -431,6 +433,9 @@ func (d *Device) room(r *Request, need, grow int64) bool {
 // ask has the optimizer look for what a request still lacks.
 func (d *Device) ask(r *Request, need, short int64) {
 	switch {
+	case r.Modest:
+		d.unqueue(r)
+		d.refuse(r, d.outOfMemory(r, need))
 	case short <= 0:
 		// What was asked for is on its way. Should it not suffice, it is asked for again.
 		r.wanted = 0

@@ -87,7 +87,7 @@ func (d *Device) hold(r *Request, grow int64, now Now) {
 	d.unqueue(r)
 	r.need, r.wanted = grow, 0
 	short := d.short(r)
-	if r.Patience == 0 && (short == 0 || d.behind(r)) {
+	if r.Modest || r.Patience == 0 && (short == 0 || d.behind(r)) {
 		// Nothing that could go now would help it: what is leaving already may come too late.
 		d.refuse(r, d.quotaExceeded(r, grow))
 		return

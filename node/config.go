@@ -99,6 +99,9 @@ type Config struct {
 	// SignalsOff ignores what the kernel says beside the figures; ReliefOff, for
 	// measurements, releases nothing because of pressure.
 	SignalsOff, ReliefOff bool
+	// DemoteOff drops the models that go from a GPU to make room, instead of keeping them in main
+	// memory where it has room.
+	DemoteOff bool
 	// Dwell and DwellCritical are how long a level holds before it falls, UnloadHold how
 	// long a fall waits for unloads in flight, Reminder the period of reminders.
 	Dwell, DwellCritical, UnloadHold, Reminder time.Duration
