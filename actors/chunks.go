@@ -24,9 +24,13 @@ const chunkBytes = 16 << 20
 // stageBytes is the buffer by way of which bytes go from one driver to another.
 const stageBytes = 4 << 20
 
-// bridgeBytes is how much one driver copies of another's at a time: some milliseconds at the
-// speed of a link, after which progress is known. A cancel is heard meanwhile.
-const bridgeBytes = 256 << 20
+// bridgeBytes is how much one driver copies of another's at a time, as a model's segments have:
+// some tens of milliseconds at the speed of a link, after which progress is known. A cancel is
+// heard meanwhile. loadBytes is the same of files, which may come from a slow disk.
+const (
+	bridgeBytes = 1 << 30
+	loadBytes   = 256 << 20
+)
 
 // progressEvery is the least time between two reports of one copy: ten a second.
 const progressEvery = 100 * time.Millisecond

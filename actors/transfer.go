@@ -198,7 +198,7 @@ func (t *transferActor) load(f *fill) error {
 	defer t.house.cfg.Blocking(-t.house.cfg.LoadWorkers)
 	most := int64(0)
 	if _, ok := f.lent.driver.(device.Bridge); ok {
-		most = bridgeBytes // its own threads read, side by side: the more at a time the better
+		most = loadBytes // its own threads read, side by side: the more at a time the better
 	}
 	return weights.Load(f.ctx, f.source.model, f.source.layout, &sink{f.lent}, weights.LoadOptions{
 		Workers:   t.house.cfg.LoadWorkers,

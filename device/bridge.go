@@ -16,7 +16,8 @@ type Bridge interface {
 	// was done, the way by a buffer is open.
 	Pull(ctx context.Context, dst Segment, dstOff int64, src Segment, srcOff, n int64) error
 
-	// Push is Pull the other way: src is this driver's, dst another's.
+	// Push is Pull the other way: src is this driver's, dst another's. What makes pulling weights
+	// back fast is done on the way, or not.
 	Push(ctx context.Context, dst Segment, dstOff int64, src Segment, srcOff, n int64) error
 
 	// Expect says that src, sealed weights of another driver, will likely be pulled: what
@@ -37,10 +38,12 @@ type Lender interface {
 	// milliseconds. ErrRange, ErrSealed, ErrDestroyed.
 	Lend(off, n int64, m Mode) (Loan, error)
 
-	// Entrust maps all of sealed weights for reading, for as long as the segment lives: Destroy
-	// and Close call recall, once, and let go of the memory when that returns. It must have
-	// returned the loan by then. A loan that is returned before is not recalled. ErrNotSealed,
-	// ErrDestroyed.
+	// Entrust maps all of weights for reading, for as long as the segment lives: Destroy and
+	// Close call recall, once, and let go of the memory when that returns. It must have returned
+	// the loan by then. A loan that is returned before is not recalled. Of weights that are not
+	// sealed yet, only what the caller has written itself may be looked at or pinned: no other
+	// process has them, but their pages are still being made. ErrNotSealed of scratch, whose
+	// pages a client can take away; ErrDestroyed.
 	Entrust(recall func()) (Loan, error)
 }
 

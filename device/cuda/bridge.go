@@ -42,7 +42,7 @@ func (d *Driver) Pull(ctx context.Context, dst device.Segment, dstOff int64, src
 		_, err = to.write(dstOff, n, all(n, func() error { return d.fromPeer(ctx, to, dstOff, from, srcOff, n) }))
 		return err
 	}
-	if p := d.warm.use(src); p != nil {
+	if p := d.warm.use(src, srcOff+n); p != nil {
 		defer p.done()
 		_, err = to.write(dstOff, n, all(n, func() error { return d.fromWarm(ctx, to.pointer(dstOff), p, srcOff, n) }))
 		return err
@@ -55,7 +55,7 @@ func (d *Driver) Pull(ctx context.Context, dst device.Segment, dstOff int64, src
 }
 
 // Push implements device.Bridge: a chunk arrives in pinned memory while the pages of the one
-// before are made and written.
+// before are made and written. Weights are registered as they come down.
 func (d *Driver) Push(ctx context.Context, dst device.Segment, dstOff int64, src device.Segment, srcOff, n int64) error {
 	const what = "push"
 	if !d.Bridges(dst) {
@@ -80,14 +80,15 @@ func (d *Driver) Push(ctx context.Context, dst device.Segment, dstOff int64, src
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer loan.Return()
-	w := &spilling{spread: d.spread(ctx, n, makeBytes), loan: loan, to: loan.Bytes(), from: from.pointer(srcOff)}
+	w := &spilling{spread: d.spread(ctx, n, makeBytes), loan: loan, to: loan.Bytes(), from: from.pointer(srcOff), off: dstOff}
+	w.warm = d.warm.follow(dst.(device.Lender))
 	_, err = d.run(what, &w.spread, w.pieces)
 	return err
 }
 
 // makeBytes is how much main memory a lane makes pages of at a time: making huge pages has the
 // kernel ask all processors, once a call.
-const makeBytes = 16 << 20
+const makeBytes = 32 << 20
 
 // spilling is one Push into main memory under way on several lanes.
 type spilling struct {
@@ -95,6 +96,8 @@ type spilling struct {
 	loan device.Loan
 	to   []byte
 	from api.Pointer
+	off  int64   // where in its segment to begins
+	warm *pinned // what is there is registered behind us; nil: it is not
 }
 
 // pieces does pieces until there are no more, chunk by chunk. It runs on the lane's thread.
@@ -143,6 +146,7 @@ func (w *spilling) land(l *lane, c *chunk) error {
 		return err
 	}
 	copy(w.to[c.at:][:c.n], c.host)
+	w.warm.arrived(w.off+c.at, c.n)
 	return nil
 }
 

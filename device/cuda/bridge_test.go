@@ -119,18 +119,83 @@ func TestModelsGoUpAndDown(t *testing.T) {
 	must(t, d.Push(ctx, down, 0, up, 0, n))
 	must(t, host.Seal(down))
 	holds(t, "pushed", host, down, 0, content)
-	if counted, kernel, err := host.Audit(); err != nil || counted != kernel || counted != 2*n {
-		t.Errorf("main memory counts %d bytes, the kernel %d (%v), want %d", counted, kernel, err, int64(2*n))
-	}
-	d.Expect(down)
 	d.AwaitWarm()
 	if d.RegisteredBytes() != 2*n {
-		t.Errorf("%d bytes are registered; the demoted copy was expected", d.RegisteredBytes())
+		t.Errorf("%d bytes are registered; what came down was to be", d.RegisteredBytes())
+	}
+	if counted, kernel, err := host.Audit(); err != nil || counted != kernel || counted != 2*n {
+		t.Errorf("main memory counts %d bytes, the kernel %d (%v), want %d", counted, kernel, err, int64(2*n))
 	}
 	must(t, host.Destroy(below))
 	must(t, host.Destroy(down))
 	if got := r.Live().Pinned; got != before || d.RegisteredBytes() != 0 {
 		t.Errorf("%d pieces, %d bytes stay registered of memory that is gone; %d before", got, d.RegisteredBytes(), before)
+	}
+}
+
+// Weights that come down are registered behind the copy, so that they go up again at the link's
+// speed at once; those of which only a part came, once they are sealed and expected.
+func TestWhatComesDownIsRegistered(t *testing.T) {
+	r := newRig(t, true)
+	must(t, r.Configure(2, 256*mib, ""))
+	d, host := r.open(t, 0), ram(t)
+	ctx := context.Background()
+	const n = 66 * mib
+	content := noise(n)
+	up := weights(t, d, content)
+	must(t, d.MakeLanes())
+	before := r.Live().Pinned
+	again := func(what string, s device.Segment, n int64, copies int) {
+		t.Helper()
+		to := fresh(t, d, 66*mib)
+		calls := r.Calls("cuMemcpyHtoDAsync_v2")
+		must(t, d.Pull(ctx, to, 0, s, 0, n))
+		if got := r.Calls("cuMemcpyHtoDAsync_v2") - calls; got != copies {
+			t.Errorf("%s: up by %d copies, want %d", what, got, copies)
+		}
+		holds(t, what, d, to, 0, content[:n])
+		must(t, d.Destroy(to))
+	}
+
+	down := fresh(t, host, n)
+	const half = 33*mib + 5
+	must(t, d.Push(ctx, down, half, up, half, n-half)) // from behind, so that it waits for the rest
+	d.AwaitWarm()
+	if got := r.Live().Pinned - before; got != 0 {
+		t.Errorf("%d pieces are registered before the beginning is there", got)
+	}
+	must(t, d.Push(ctx, down, 0, up, 0, half))
+	d.AwaitWarm()
+	if got := r.Live().Pinned - before; got != 2 {
+		t.Errorf("%d pieces are registered, want 2", got)
+	}
+	must(t, host.Seal(down))
+	again("all of it", down, n, 3)
+	must(t, host.Destroy(down))
+
+	part := fresh(t, host, n+2*mib)
+	must(t, d.Push(ctx, part, 0, up, 0, n))
+	d.AwaitWarm()
+	must(t, host.Seal(part))
+	again("what is registered", part, 64*mib, 2)
+	again("more than is", part, n, n/(256<<10)) // which expects it
+	d.AwaitWarm()
+	again("the rest", part, n, 3)
+	must(t, host.Destroy(part))
+	if got := r.Live().Pinned; got != before || d.RegisteredBytes() != 0 {
+		t.Errorf("%d pieces and %d bytes stay registered, before %d", got, d.RegisteredBytes(), before)
+	}
+
+	// What does not come down after all is let go of.
+	down = fresh(t, host, n)
+	r.Fail("cuMemcpyDtoHAsync_v2", 262, invalidValue)
+	if err := d.Push(ctx, down, 0, up, 0, n); err == nil {
+		t.Error("the copy did not fail")
+	}
+	must(t, host.Destroy(down))
+	d.AwaitWarm()
+	if got := r.Live().Pinned; got != before || d.RegisteredBytes() != 0 {
+		t.Errorf("%d pieces and %d bytes stay registered, before %d", got, d.RegisteredBytes(), before)
 	}
 }
 

@@ -5,6 +5,7 @@ package cuda
 import (
 	"cmp"
 	"errors"
+	"math"
 	"slices"
 	"sync"
 )
@@ -59,6 +60,19 @@ func (c *cover) disclaim(off, n int64) {
 		}
 	}
 	c.spans = out
+}
+
+// reach is how many bytes from the beginning have been claimed without a gap.
+func (c *cover) reach() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.total > 0 && (len(c.spans) == 0 || c.spans[0].at > 0) {
+		return 0
+	}
+	if c.total > 0 {
+		return c.spans[0].end
+	}
+	return math.MaxInt64
 }
 
 // close has all that nobody has written set, after which all is. It does so once, unless that

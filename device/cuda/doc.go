@@ -50,8 +50,9 @@
 // goes through the pinned chunks on all lanes: a chunk is on its way while the one before is
 // read, or its pages made and written. Sealed weights that were pulled once, or are expected to
 // be, are registered with the driver in the background, up to Config.RegisterBytes, and copied
-// from then on without the processor. Nothing else is: a hole that is punched into registered
-// memory leaves the GPU with the old bytes for ever, and only what is sealed cannot be punched.
+// from then on without the processor; weights that come down are registered behind the copy,
+// since nobody else has them before they are sealed. Nothing else is: a hole that is punched into
+// registered memory leaves the GPU with the old bytes for ever.
 // The segment's own driver recalls what is registered before it destroys the segment.
 //
 // GPUs copy between each other directly where they reach each other's memory (Info.Peers): then

@@ -18,14 +18,16 @@ import (
 const pinBytes = 64 << 20
 
 // warm is main memory that is kept registered, so that it is copied at the link's speed and
-// without the processor: sealed weights of other drivers. Nothing else is, since a hole that is
-// punched into registered memory leaves the GPU with the old bytes for ever, and only what is
-// sealed cannot be punched.
+// without the processor: weights of other drivers, sealed ones and such as this driver writes
+// itself. Nothing else is, since a hole that is punched into registered memory leaves the GPU with
+// the old bytes for ever: what is sealed nobody can punch, and what is not nobody else has.
 //
 // Registering runs in the background, one segment after the other, while nothing is copied: the
-// driver's calls wait for each other. It ends at the limit: what is registered stays so as long
-// as the segment lives. A segment that is destroyed is let go of
-// first, on the thread that destroys it; that waits for copies under way, and for the GPU.
+// driver's calls wait for each other. But weights that come down are registered behind the copy,
+// part by part: making their pages is what that waits for, and they can go up again as soon as they
+// are there. It ends at the limit: what is registered stays so as long as the segment lives. A
+// segment that is destroyed is let go of first, on the thread that destroys it; that waits for
+// copies under way, and for the GPU.
 type warm struct {
 	d     *Driver
 	limit int64
@@ -42,6 +44,13 @@ type warm struct {
 type pinned struct {
 	w       *warm
 	segment device.Segment
+	landed  cover // what has come down, of a segment that does
+
+	// Guarded by the warm's mu:
+	ready  int64 // bytes from the beginning that may be registered
+	asked  int64 // ready when it was last put into the queue
+	behind bool  // what is registered comes down: the copy is not waited for
+	queued bool
 
 	// use is held shared by copies, and alone by what changes the rest.
 	use        sync.RWMutex
@@ -106,16 +115,16 @@ func halfOfMemory() int64 {
 	return int64(info.Totalram) * int64(info.Unit) / 2
 }
 
-// use gives a segment that is registered whole, until done is called; else nil. It does not
-// wait.
-func (w *warm) use(s device.Segment) *pinned {
+// use gives a segment of which the bytes up to end are registered, until done is called; else
+// nil. It does not wait.
+func (w *warm) use(s device.Segment, end int64) *pinned {
 	w.mu.Lock()
 	p := w.held[s]
 	w.mu.Unlock()
 	if p == nil || !p.use.TryRLock() {
 		return nil
 	}
-	if p.registered < s.Bytes() || p.gone {
+	if p.registered < end || p.gone {
 		p.use.RUnlock()
 		return nil
 	}
@@ -129,16 +138,66 @@ func (p *pinned) part(off, n int64) []byte {
 	return p.loan.Bytes()[off:][:min(n, pinBytes-off%pinBytes)]
 }
 
-// expect has a segment registered in the background, if there is room.
+// expect has sealed weights registered in the background, if there is room.
 func (w *warm) expect(s device.Lender) {
 	if !s.Weights() || !s.Sealed() {
 		return
 	}
+	w.mu.Lock()
+	p := w.held[s]
+	w.mu.Unlock()
+	if p == nil {
+		p = w.hold(s)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p != nil && w.held[s] == p && p.ready < s.Bytes() {
+		p.ready, p.behind = s.Bytes(), false
+		w.enqueue(p)
+	}
+}
+
+// follow is expect for weights that this driver writes: what has arrived of them is registered
+// behind the writing. nil: they are not.
+func (w *warm) follow(s device.Lender) *pinned {
+	if !s.Weights() || s.Sealed() {
+		return nil
+	}
+	if p := w.hold(s); p != nil {
+		return p
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.held[s] // by another part of the same copy
+}
+
+// arrived notes bytes that have come down; they stay what they are.
+func (p *pinned) arrived(off, n int64) {
+	if p == nil {
+		return
+	}
+	p.landed.claim(off, n)
+	reach := min(p.landed.reach(), p.segment.Bytes())
+	w := p.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if reach <= p.ready || w.held[p.segment] != p {
+		return
+	}
+	p.ready, p.behind = reach, true
+	if reach-p.asked >= pinBytes || reach == p.segment.Bytes() {
+		w.enqueue(p)
+	}
+}
+
+// hold maps a segment to be registered, if there is room; nil: there is not, or it is held.
+func (w *warm) hold(s device.Lender) *pinned {
 	p := &pinned{w: w, segment: s}
+	p.landed.begin(s.Bytes())
 	w.mu.Lock()
 	if w.closed || w.held[s] != nil || s.Bytes() > w.limit-w.bytes {
 		w.mu.Unlock()
-		return
+		return nil
 	}
 	p.use.Lock() // a recall waits until the loan is there
 	w.held[s] = p
@@ -147,18 +206,26 @@ func (w *warm) expect(s device.Lender) {
 	loan, err := s.Entrust(p.release)
 	p.loan, p.gone = loan, err != nil
 	p.use.Unlock()
-
+	if err == nil {
+		return p
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case err != nil:
-		w.forget(p)
-	case w.held[s] == p: // not let go of already
-		w.queue = append(w.queue, p)
-		if w.idle == nil {
-			w.idle = make(chan struct{})
-			go w.work(w.idle)
-		}
+	w.forget(p)
+	return nil
+}
+
+// enqueue has what may be registered of a segment registered. It is called with mu held.
+func (w *warm) enqueue(p *pinned) {
+	p.asked = p.ready
+	if p.queued || w.closed {
+		return
+	}
+	p.queued = true
+	w.queue = append(w.queue, p)
+	if w.idle == nil {
+		w.idle = make(chan struct{})
+		go w.work(w.idle)
 	}
 }
 
@@ -185,10 +252,13 @@ func (w *warm) work(idle chan struct{}) {
 		}
 		p := w.queue[0]
 		w.queue = w.queue[1:]
+		p.queued = false
 		w.mu.Unlock()
 		err := onThread(w.d.cu, w.d.ctx, func() error {
 			for more := true; more; {
-				w.d.moving.pass()
+				if !w.follows(p) {
+					w.d.moving.pass()
+				}
 				var err error
 				if more, err = p.register(); err != nil {
 					return err
@@ -202,19 +272,33 @@ func (w *warm) work(idle chan struct{}) {
 	}
 }
 
-// register registers the next part; more says whether that was not the last.
+// follows tells whether what is to be registered comes down at present.
+func (w *warm) follows(p *pinned) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return p.behind
+}
+
+// register registers the next part that may be; more says whether there is another.
 func (p *pinned) register() (more bool, err error) {
 	p.use.Lock()
 	defer p.use.Unlock()
+	p.w.mu.Lock()
+	ready := p.ready
+	p.w.mu.Unlock()
 	if p.gone || p.registered == p.segment.Bytes() {
 		return false, nil
 	}
 	part := p.part(p.registered, p.segment.Bytes()-p.registered)
+	end := p.registered + int64(len(part))
+	if end > ready {
+		return false, nil
+	}
 	if err := p.w.d.cu.RegisterReadOnly(part); err != nil {
 		return false, err
 	}
-	p.registered += int64(len(part))
-	return p.registered < p.segment.Bytes(), nil
+	p.registered = end
+	return end < ready, nil
 }
 
 // refuse notes that the driver does not register a segment: it is not tried again.

@@ -78,8 +78,8 @@ func TestLoansAreRefused(t *testing.T) {
 			t.Errorf("%d bytes at %d: %v", c.n, c.off, err)
 		}
 	}
-	if _, err := s.Entrust(func() {}); !errors.Is(err, device.ErrNotSealed) {
-		t.Errorf("weights that are not sealed: %v", err)
+	if _, err := lender(t, d, 4*mib, device.CreateOptions{}).Entrust(func() {}); !errors.Is(err, device.ErrNotSealed) {
+		t.Errorf("scratch: %v", err)
 	}
 	if err := d.Seal(s); err != nil {
 		t.Fatal(err)
@@ -135,6 +135,33 @@ func mustSample(t *testing.T, d *hostram.Driver) device.Sample {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// Weights may be entrusted while they are filled: sealing them does not wait for it, and what was
+// seen before stays the memory.
+func TestEntrustedMemoryIsSealed(t *testing.T) {
+	d := newHost(512*mib, 512*mib).open(t, hostram.Config{})
+	s := lender(t, d, 4*mib, device.CreateOptions{Weights: true})
+	if err := d.Write(s, 0, []byte{5}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Entrust(func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Write(s, 2*mib, []byte{6}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Seal(s); err != nil {
+		t.Fatal(err)
+	}
+	if b := l.Bytes(); b[0] != 5 || b[2*mib] != 6 {
+		t.Errorf("entrusted memory holds %d and %d", b[0], b[2*mib])
+	}
+	if ok, err := d.Released(s); err != nil || !ok {
+		t.Errorf("released %v, %v", ok, err)
+	}
+	l.Return()
 }
 
 // Entrusted memory is recalled, once, when its segment ends, by Destroy or by Close, and not

@@ -98,7 +98,7 @@ func (s *Segment) Entrust(recall func()) (device.Loan, error) {
 		return nil, fmt.Errorf("entrust: %w", err)
 	}
 	defer done()
-	if !s.Sealed() {
+	if !s.weights {
 		return nil, fmt.Errorf("entrust: %w", device.ErrNotSealed)
 	}
 	l, err := s.lend(0, s.bytes, unix.PROT_READ)
@@ -143,10 +143,8 @@ func (l *loan) Ready(off, n int64) error {
 		if p := st.pager; p.way != noHuge {
 			whole := int64(len(l.w.bytes)) / p.hugeBytes * p.hugeBytes
 			lo, hi := off/p.hugeBytes*p.hugeBytes, min((off+n+p.hugeBytes-1)/p.hugeBytes*p.hugeBytes, whole)
-			for at := lo; at < hi; at += p.hugeBytes {
-				if !p.makeHugeIn(l.s.file, l.w.bytes[at:at+p.hugeBytes], l.lo+at) {
-					break // the rest is small pages
-				}
+			if lo < hi {
+				p.makeManyIn(l.s.file, l.w.bytes[lo:hi], l.lo+lo) // what does not come is small pages
 			}
 		}
 	}

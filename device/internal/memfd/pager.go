@@ -186,15 +186,34 @@ func (p *pager) makeHuge(f *os.File, off, n int64) bool {
 
 // makeHugeIn is makeHuge where b, aligned, maps the range already.
 func (p *pager) makeHugeIn(f *os.File, b []byte, off int64) bool {
-	var err error
-	if p.way == byCollapse {
-		err = p.collapse(f, b, off)
-	} else if err = unix.Madvise(b, unix.MADV_HUGEPAGE); err == nil {
-		err = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
-	}
-	if err != nil {
+	if p.make(f, b, off) != nil {
 		p.missed.Add(int64(len(b)))
 		return false
 	}
 	return true
+}
+
+// makeManyIn is makeHugeIn for who makes many, on many threads: by one call, since with every call
+// the kernel has all processors hand in the pages that they are at, which on a large machine takes
+// longer than making one. Where not all of them come they are tried one by one, up to the first
+// that does not.
+func (p *pager) makeManyIn(f *os.File, b []byte, off int64) {
+	if p.make(f, b, off) == nil {
+		return
+	}
+	for at := int64(0); at < int64(len(b)); at += p.hugeBytes {
+		if !p.makeHugeIn(f, b[at:at+p.hugeBytes], off+at) {
+			return
+		}
+	}
+}
+
+func (p *pager) make(f *os.File, b []byte, off int64) error {
+	if p.way == byCollapse {
+		return p.collapse(f, b, off)
+	}
+	if err := unix.Madvise(b, unix.MADV_HUGEPAGE); err != nil {
+		return err
+	}
+	return unix.Madvise(b, unix.MADV_POPULATE_WRITE)
 }
