@@ -241,7 +241,9 @@ func Open(cfg Config) (*House, error) {
 	begun := cfg.Clock.Now()
 	h.monitor = newMonitor(h)
 	h.transfer = newTransfer(h)
-	h.analytics = newAnalytics(h)
+	if err := h.openAnalytics(); err != nil {
+		return nil, err
+	}
 	models := map[uuid.UUID]string{}
 	if err := h.openDevices(models); err != nil {
 		return nil, err

@@ -109,6 +109,11 @@ func (p *poolActor) flush() {
 	hits, loads := p.core.HitRate()
 	p.hits.Store(hits)
 	p.loads.Store(loads)
+	for i := range e.Uses {
+		if d, ok := p.house.byID[e.Uses[i].Device]; ok {
+			d.took.use(&e.Uses[i])
+		}
+	}
 	for i := range e.Events {
 		p.announce(&e.Events[i])
 	}

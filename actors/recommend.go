@@ -50,6 +50,7 @@ type advice struct {
 	idle    int64
 	ceiling int64 // the most the limit could be set to
 	recs    []schemas.Recommendation
+	leaks   holding // of the tenant that asks
 }
 
 // recommendations answers optimization_recs.
@@ -76,22 +77,31 @@ func (h *House) recommend(ds []*deviceActor, c *call, use func([]schemas.Recomme
 			use(nil, err)
 			return
 		}
-		h.analytics.tell(seam.SystemLane, func() {
+		h.sessions.tell(seam.SystemLane, func() {
 			for i := range parts {
-				h.analytics.adviseLimit(&parts[i])
+				h.sessions.findGone(&parts[i].leaks)
+				parts[i].adviseLeaks(h.cfg.Clock.Wall())
 			}
-			h.pool.tell(seam.SystemLane, func() {
-				recs := []schemas.Recommendation{}
+			h.analytics.tell(seam.SystemLane, func() {
 				for i := range parts {
-					h.pool.advise(&parts[i], c.Tenant)
-					recs = append(recs, parts[i].recs...)
+					h.analytics.adviseLimit(&parts[i])
 				}
-				recs = slices.DeleteFunc(recs, func(r schemas.Recommendation) bool { return !c.may(r.Command.Action) })
-				slices.SortStableFunc(recs, func(a, b schemas.Recommendation) int { return cmp.Compare(b.ExpectedBytes, a.ExpectedBytes) })
-				use(recs, nil)
+				h.pool.tell(seam.SystemLane, func() { use(h.pool.adviseAll(parts, c), nil) })
 			})
 		})
 	})
+}
+
+// adviseAll adds what the pool knows, and puts everything in order.
+func (p *poolActor) adviseAll(parts []advice, c *call) []schemas.Recommendation {
+	recs := []schemas.Recommendation{}
+	for i := range parts {
+		p.advise(&parts[i], c.Tenant)
+		recs = append(recs, parts[i].recs...)
+	}
+	recs = slices.DeleteFunc(recs, func(r schemas.Recommendation) bool { return !c.may(r.Command.Action) })
+	slices.SortStableFunc(recs, func(a, b schemas.Recommendation) int { return cmp.Compare(b.ExpectedBytes, a.ExpectedBytes) })
+	return recs
 }
 
 func (a *advice) add(kind, reason string, bytes int64, cost time.Duration, action schemas.Action, data map[string]any) {
@@ -114,15 +124,11 @@ func (d *deviceActor) advise(tenant string) advice {
 		a.add(recDefrag, fmt.Sprintf("%d free bytes lie in %d pieces inside segments", frag.FreeBytes, frag.FreeBlocks), p.Released, 0,
 			schemas.ActionDefragment, map[string]any{"device_id": d.id, "strategy": string(schemas.DefragmentFull)})
 	}
-	now := d.house.cfg.Clock.Wall()
-	var leaks []*ledger.Grant
 	d.core.Grants(func(g *ledger.Grant) {
 		if g.Owner.Tenant != tenant {
 			return
 		}
-		if x := held(g); x.Unused(now) {
-			leaks = append(leaks, g)
-		}
+		a.leaks.add(d, g)
 		switch {
 		case g.Status != ledger.StatusZombie:
 		case g.Class == ledger.ClassWeights:
@@ -133,14 +139,20 @@ func (d *deviceActor) advise(tenant string) advice {
 				schemas.ActionDeallocate, map[string]any{"allocation_id": g.ID.String(), "force": true})
 		}
 	})
-	slices.SortFunc(leaks, func(x, y *ledger.Grant) int {
-		return cmp.Or(cmp.Compare(y.Granted, x.Granted), cmp.Compare(x.ID.String(), y.ID.String()))
-	})
-	for _, g := range leaks[:min(len(leaks), maxLeakRecs)] {
-		a.add(recLeak, fmt.Sprintf("%s holds it, and nobody has mapped it for %s", g.Holder(), now.Sub(g.LastUsed).Round(time.Second)), g.Granted, 0,
-			schemas.ActionDeallocate, map[string]any{"allocation_id": g.ID.String()})
-	}
 	return a
+}
+
+// adviseLeaks recommends to give back the largest grants that are suspected to leak.
+func (a *advice) adviseLeaks(now time.Time) {
+	leaks := slices.DeleteFunc(a.leaks.held, func(g history.Held) bool { return g.Suspected(now) == "" })
+	slices.SortFunc(leaks, func(x, y history.Held) int { return cmp.Or(cmp.Compare(y.Bytes, x.Bytes), cmp.Compare(x.ID, y.ID)) })
+	for _, g := range leaks[:min(len(leaks), maxLeakRecs)] {
+		why := fmt.Sprintf("%s holds it, and nobody has mapped it for %s", g.Owner, now.Sub(g.LastUsed).Round(time.Second))
+		if g.Gone != "" {
+			why += ": " + g.Gone
+		}
+		a.add(recLeak, why, g.Bytes, 0, schemas.ActionDeallocate, map[string]any{"allocation_id": g.ID})
+	}
 }
 
 // adviseLimit recommends another limit, by what is lacking now or was never used.

@@ -3,6 +3,7 @@ package actors_test
 import (
 	"maps"
 	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -36,11 +37,29 @@ func (s shelf) Drop(ids ...uint64) error {
 	return nil
 }
 
+// locked is a shelf for several workers at once.
+type locked struct {
+	mu    sync.Mutex
+	shelf shelf
+}
+
+func (l *locked) Put(entries ...vault.Entry) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shelf.Put(entries...)
+}
+
+func (l *locked) Drop(ids ...uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shelf.Drop(ids...)
+}
+
 // heirs are houses of which each takes over what the one before left on the shelf.
 func heirs() (shelf, func(*actors.Config)) {
 	kept := shelf{}
 	return kept, func(c *actors.Config) {
-		c.Keeper, c.Inherited = kept, maps.Clone(kept)
+		c.Keeper, c.Inherited = &locked{shelf: kept}, maps.Clone(kept)
 		c.Watch = func(*os.File, func()) (func(), error) { return func() {}, nil }
 	}
 }

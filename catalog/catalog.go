@@ -168,17 +168,22 @@ func (cp *Copy) evictable() bool {
 func (c *Catalog) PolicyName() string { return c.policy.Name() }
 
 // use counts a use of a copy.
-func (c *Catalog) use(cp *Copy, now ledger.Now) {
+func (c *Catalog) use(cp *Copy, kind UseKind, now ledger.Now) {
 	cp.UsedAt = now.Boot
 	cp.Model.LastUsed = now.Wall
-	c.policy.Used(cp.Key(), now.Boot)
+	u := Use{Kind: kind, Key: cp.Key(), Device: cp.Device, At: now.Boot, Bytes: cp.Granted, Cost: cp.cost()}
+	if kind == UseLoad {
+		u.Took = cp.Took
+	}
+	c.policy.Used(u.Key, now.Boot)
+	c.out.Uses = append(c.out.Uses, u)
 }
 
 // Touch counts a use that came by another way: a handle was asked for.
 func (c *Catalog) Touch(grant uuid.UUID, now ledger.Now) {
 	c.begin()
 	if cp, ok := c.grants[grant]; ok {
-		c.use(cp, now)
+		c.use(cp, UseTouch, now)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -85,6 +86,28 @@ type Event struct {
 	Readers map[string]int
 }
 
+// UseKind says what became of a model that somebody asked for.
+type UseKind uint8
+
+// The kinds of uses.
+const (
+	UseHit   UseKind = iota // it was there, or another's load brought it
+	UseLoad                 // it was loaded for this
+	UseTouch                // not asked for anew: it is mapped, or a handle of it was fetched
+	UseGone                 // not a use: a client let go of it
+)
+
+// Use is one time that somebody asked for a model on a device.
+type Use struct {
+	Kind   UseKind
+	Key    string // of the copy
+	Device string
+	At     clock.Instant
+	Bytes  int64
+	Cost   time.Duration // of having it again
+	Took   time.Duration // the load, of a UseLoad
+}
+
 // Effects is what the catalog wants done; valid until its next call.
 type Effects struct {
 	Steps    []Step
@@ -94,11 +117,14 @@ type Effects struct {
 	Kept []uuid.UUID
 	// Devices whose reclaimable bytes may have changed.
 	Devices []string
+	// Uses of models, in order: what the eviction policy has heard too.
+	Uses []Use
 }
 
 func (e *Effects) reset() {
 	clear(e.Steps)
 	clear(e.Outcomes)
 	clear(e.Events)
-	*e = Effects{Steps: e.Steps[:0], Outcomes: e.Outcomes[:0], Events: e.Events[:0], Kept: e.Kept[:0], Devices: e.Devices[:0]}
+	clear(e.Uses)
+	*e = Effects{Steps: e.Steps[:0], Outcomes: e.Outcomes[:0], Events: e.Events[:0], Kept: e.Kept[:0], Devices: e.Devices[:0], Uses: e.Uses[:0]}
 }

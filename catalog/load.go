@@ -278,7 +278,11 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 	}
 	c.event(kind, cp, Event{RequestID: asker, Took: cp.Took, Done: cp.done})
 	for i, r := range waiters {
-		c.use(cp, now)
+		kind := UseLoad
+		if i > 0 {
+			kind = UseHit
+		}
+		c.use(cp, kind, now)
 		c.hand(cp, r, i > 0)
 	}
 	c.moved(cp.Device)
@@ -311,7 +315,7 @@ func (cp *Copy) asker() string {
 
 // deliver answers a load with a copy that is there.
 func (c *Catalog) deliver(cp *Copy, r LoadRequest, hit bool, now ledger.Now) {
-	c.use(cp, now)
+	c.use(cp, UseHit, now)
 	if r.Key != "" && r.Answer != nil || r.Reference != nil {
 		if err := c.saveUse(cp, r, now); err != nil {
 			c.refuse(r.Ref, err)

@@ -39,7 +39,7 @@ func (c *Catalog) Mapped(r ledger.Reader, now ledger.Now) {
 		delete(cp.mappers, s)
 	case !known:
 		cp.mappers[s] = r.Tenant
-		c.use(cp, now)
+		c.use(cp, UseTouch, now)
 	}
 	c.settle(cp, now)
 	c.moved(cp.Device)

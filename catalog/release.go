@@ -142,7 +142,7 @@ func (c *Catalog) Released(grant uuid.UUID, freed, zombie int64, confirmed bool,
 		delete(cp.Model.copies, cp.Device)
 		delete(c.grants, grant)
 		c.erase(cp)
-		c.unknown(cp)
+		c.unknown(cp, now)
 		kind := schemas.EventModelUnloaded
 		if demotedWhy(cp.why) {
 			kind = schemas.EventModelDemoted
@@ -186,7 +186,7 @@ func (c *Catalog) ReleaseRefused(grant uuid.UUID, err *schemas.Error, now ledger
 
 // unknown has the policy forget a copy that was not evicted, unless another version of
 // the model lies in its place.
-func (c *Catalog) unknown(cp *Copy) {
+func (c *Catalog) unknown(cp *Copy, now ledger.Now) {
 	if cp.ordered {
 		return
 	}
@@ -196,6 +196,7 @@ func (c *Catalog) unknown(cp *Copy) {
 		}
 	}
 	c.policy.Removed(cp.Key())
+	c.out.Uses = append(c.out.Uses, Use{Kind: UseGone, Key: cp.Key(), Device: cp.Device, At: now.Boot, Bytes: cp.Granted, Cost: cp.cost()})
 }
 
 // maxRemembered bounds the models that are known and nowhere loaded: what a client can name

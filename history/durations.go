@@ -4,8 +4,6 @@ import (
 	"time"
 
 	"github.com/DataDog/sketches-go/ddsketch"
-
-	"github.com/isobar-project/isobar/clock"
 )
 
 // Kind says what took time.
@@ -28,7 +26,7 @@ const (
 )
 
 // Histogram counts durations in a sketch whose percentiles are off by a fiftieth at most.
-// Its zero value is empty. Copies share the sketch: see clone.
+// Its zero value is empty. Copies share the sketch.
 type Histogram struct {
 	sketch *ddsketch.DDSketch
 	Count  int64
@@ -69,13 +67,6 @@ func (h *Histogram) Merge(o *Histogram) {
 	h.Max = max(h.Max, o.Max)
 }
 
-// clone is a histogram of its own.
-func (h *Histogram) clone() *Histogram {
-	c := &Histogram{}
-	c.Merge(h)
-	return c
-}
-
 // Percentile estimates the duration below which so many percent lie; 0 of nothing.
 func (h *Histogram) Percentile(p float64) time.Duration {
 	if h.Count == 0 {
@@ -86,37 +77,4 @@ func (h *Histogram) Percentile(p float64) time.Duration {
 		return h.Max // of no percentage that there is
 	}
 	return min(time.Duration(v), h.Max)
-}
-
-// spans is a bounded series of histograms, one for each span of time in which anything
-// took any.
-type spans struct {
-	span  clock.Instant
-	bound int
-	list  []spanned
-}
-
-type spanned struct {
-	at clock.Instant // the span's number
-	h  *Histogram
-}
-
-func (s *spans) add(o *Histogram, at clock.Instant) {
-	n := at / s.span
-	if len(s.list) > 0 && s.list[len(s.list)-1].at == n {
-		s.list[len(s.list)-1].h.Merge(o)
-		return
-	}
-	for len(s.list) > 0 && (s.list[0].at <= n-clock.Instant(s.bound) || len(s.list) >= s.bound) {
-		s.list = append(s.list[:0], s.list[1:]...)
-	}
-	s.list = append(s.list, spanned{n, o.clone()})
-}
-
-func (s *spans) since(at clock.Instant, sum *Histogram) {
-	for _, x := range s.list {
-		if x.at >= at/s.span {
-			sum.Merge(x.h)
-		}
-	}
 }

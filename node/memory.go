@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isobar-project/isobar/actors"
+	"github.com/isobar-project/isobar/history"
 	"github.com/isobar-project/isobar/vault"
 )
 
@@ -18,6 +19,8 @@ import (
 const (
 	deviceRegion = 128 << 20
 	otherRegion  = 64 << 20
+	// The history is no ledger, but lies beside it and goes with it.
+	historyRegion = history.ImageBytes
 )
 
 // ledgers are the regions of the ledger: memfds in the vault, mapped here.
@@ -49,8 +52,11 @@ func (l *ledgers) memory(actor string) ([]byte, bool, error) {
 		return mem, true, err
 	}
 	size := int64(otherRegion)
-	if strings.HasPrefix(actor, "device/") {
+	switch {
+	case strings.HasPrefix(actor, "device/"):
 		size = deviceRegion
+	case actor == "history":
+		size = historyRegion
 	}
 	fd, err := unix.MemfdCreate("isobar "+label, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {

@@ -52,6 +52,21 @@ func (DeviceType) Numbered() {}
 // ParseDeviceType accepts any letter case.
 func ParseDeviceType(s string) (DeviceType, error) { return ParseEnum[DeviceType](s) }
 
+// LeakKind is the rule by which something is suspected to leak.
+type LeakKind string
+
+// The kinds of leaks.
+const (
+	LeakUnused    LeakKind = "unused"     // nothing keeps it, and nobody has used it for 15 minutes
+	LeakOwnerGone LeakKind = "owner_gone" // it outlived its owner, and nobody has used it for 15 minutes
+	LeakGrowing   LeakKind = "growing"    // its owner's allocations only become more
+)
+
+var leakKindNames = []string{"unused", "owner_gone", "growing"}
+
+// Names implements Enum.
+func (LeakKind) Names() []string { return leakKindNames }
+
 // Health is the state of a device.
 type Health string
 

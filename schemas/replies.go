@@ -368,13 +368,66 @@ type DurationPercentiles struct {
 	Load  Percentiles `json:"load"`
 }
 
-// LeakSuspect is an owner whose bytes only grow.
+// LeakSuspect is an owner whose bytes look like a leak.
 type LeakSuspect struct {
-	Owner               string  `json:"owner"`
-	Bytes               int64   `json:"bytes"`
+	Owner string `json:"owner"`
+	// By which rule it is suspected.
+	Kind  LeakKind `json:"kind"`
+	Bytes int64    `json:"bytes"`
+	// How many allocations that is.
+	Allocations         int     `json:"allocations"`
 	GrowthBytesPerHour  float64 `json:"growth_bytes_per_hour"`
 	OldestUnusedSeconds float64 `json:"oldest_unused_seconds"`
-	Reason              string  `json:"reason"`
+	// Since the oldest of them was granted.
+	AgeSeconds float64 `json:"age_seconds"`
+	Reason     string  `json:"reason"`
+	// What to do.
+	Fix string `json:"fix"`
+	// The largest of them, ten at most.
+	AllocationIDs []string `json:"allocation_ids"`
+}
+
+// HistoryGap is a time in which nobody looked: no node ran, or the machine slept.
+type HistoryGap struct {
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+}
+
+// ModelRequests are the requests for models that are remembered of a device, and what they
+// cost.
+type ModelRequests struct {
+	DeviceID string `json:"device_id"`
+	// The time of the first and of the last of them.
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+	// How many there were, and of how many models.
+	Requests int `json:"requests"`
+	Models   int `json:"models"`
+	// How many of them had their model loaded: the first loads too, which no size is without.
+	Loads int `json:"loads"`
+	// The share of the requests that found their model there.
+	HitRate       float64 `json:"hit_rate"`
+	ReloadSeconds float64 `json:"reload_seconds"`
+}
+
+// WhatIf says what the remembered requests would have cost with another limit, by a replay of them
+// through the node's eviction policy. The replay knows no readers, who keep models from being
+// evicted: compare its rows with each other, and the one whose delta is 0 with what was seen.
+type WhatIf struct {
+	DeviceID string `json:"device_id"`
+	// The limit, and by how much it differs from the present one.
+	LimitBytes int64 `json:"limit_bytes"`
+	DeltaBytes int64 `json:"delta_bytes"`
+	// What is left for models, when others hold as much as they did on average.
+	ModelBytes    int64   `json:"model_bytes"`
+	Requests      int     `json:"requests"`
+	Loads         int     `json:"loads"`
+	HitRate       float64 `json:"hit_rate"`
+	ReloadSeconds float64 `json:"reload_seconds"`
+	// How many of these less than with the present limit; below 0: more.
+	SavedSeconds float64 `json:"saved_seconds"`
+	// Requests for models that do not fit at all; they count as loads.
+	Unserved int `json:"unserved"`
 }
 
 // AnalyticsReply is what happened over a window.
@@ -386,6 +439,11 @@ type AnalyticsReply struct {
 	ModelHitRate float64             `json:"model_hit_rate"`
 	TopHolders   []Holder            `json:"top_holders"`
 	LeakSuspects []LeakSuspect       `json:"leak_suspects"`
+	// Times in the window of which nothing is known.
+	Gaps []HistoryGap `json:"gaps"`
+	// Of all requests that are remembered, whatever the window; for the host's own account only.
+	ModelRequests []ModelRequests `json:"model_requests"`
+	WhatIf        []WhatIf        `json:"what_if"`
 }
 
 // OptimizationRecsReply lists what could be done.

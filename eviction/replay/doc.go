@@ -1,6 +1,6 @@
 // Package replay runs an eviction policy over a trace of model requests and
 // counts the seconds of reloading. It is what benchmarks and tests judge
-// policies by; the node does not use it.
+// policies by, and by which a node says what more memory would save (Again).
 //
 // A trace is a folder with requests, models and proven lower bounds (Read says
 // which files). A request needs its base and all its LoRAs resident together

@@ -111,12 +111,17 @@ func (r *run) serve(needs []int, capacity int64, now clock.Instant) error {
 }
 
 func (r *run) evict(key string, now clock.Instant) {
+	r.remove(key)
+	r.result.Evictions++
+	r.policy.Evicted(key, now)
+}
+
+// remove takes an object out, without a word to the policy.
+func (r *run) remove(key string) {
 	at, last := r.place[key], len(r.resident)-1
 	r.free += r.resident[at].Bytes
 	r.resident[at] = r.resident[last]
 	r.place[r.resident[at].Key] = at
 	r.resident = r.resident[:last]
 	delete(r.place, key)
-	r.result.Evictions++
-	r.policy.Evicted(key, now)
 }

@@ -47,8 +47,9 @@ var house = map[string]room{
 	"actors": {
 		imports: []string{"actors/seam", "schemas", "codec", "clock", "device", "device/proctree", "weights", "heap", "ledger/...",
 			"catalog", "pressure", "eviction", "history", "vault", "dataplane",
-			"fdwire"}, // for fdwire.Peer alone: who a client of the data socket is
-		tests: []string{"device/...", "weights/weightstest", "eviction/replay"},
+			"eviction/replay", // for what more memory would save, by what was seen
+			"fdwire"},         // for fdwire.Peer alone: who a client of the data socket is
+		tests: []string{"device/...", "weights/weightstest"},
 	},
 	"bus":        {imports: []string{"actors", "bus/conn", "schemas/...", "codec", "clock"}, tests: []string{"bus/..."}},
 	"bus/conn":   {tests: []string{"bus"}},

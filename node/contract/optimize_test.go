@@ -122,7 +122,8 @@ func TestAnalyticsOnTheWire(t *testing.T) {
 		points := r["series"].([]any)
 		c.want(points[last], "device_id", "gpu-0", "used_memory", 80*mib, "available_memory", 960*mib, "pressure_level", "low")
 		c.want(r, "peaks.0.used_memory", 80*mib, "percentiles.grant.count", 1, "percentiles.load.count", 1, "model_hit_rate", 0.5,
-			"top_holders.0.bytes", 64*mib, "leak_suspects", []any{})
+			"top_holders.0.bytes", 64*mib, "leak_suspects", []any{}, "gaps", []any{},
+			"model_requests.0.requests", 2, "model_requests.0.loads", 1, "what_if.3.delta_bytes", 0, "what_if.3.loads", 1, "what_if.6.saved_seconds", 0)
 		c.want(c.fails("INVALID_REQUEST", "analytics", obj{"window_seconds": 0}), "field", "window_seconds")
 		c.do("analytics", obj{"window_seconds": 31_536_000})
 	})

@@ -223,6 +223,14 @@ func (c caller) roomEffects(add adder) {
 			return ""
 		})
 	})
+	add(schemas.ActionAnalytics, "has-every-list", func() {
+		r := c.do(schemas.ActionAnalytics, object{"device_id": c.device})
+		for _, name := range []string{"series", "peaks", "top_holders", "leak_suspects", "gaps", "model_requests", "what_if"} {
+			if _, ok := r[name].([]any); !ok {
+				fail("%s is %v, not a list", name, r[name])
+			}
+		}
+	})
 	if c.own == nil || c.modelPath == "" {
 		return // the rest would release what is not conform's
 	}
@@ -238,6 +246,24 @@ func (c caller) roomEffects(add adder) {
 		}
 		gone()
 		c.await(schemas.EventCompleted, "events.optimization", of("request_id", name))
+	})
+	add(schemas.ActionAnalytics, "what-if-speaks-of-what-was-asked-for", func() {
+		load()
+		load()
+		c.eventually(func() string {
+			r := c.do(schemas.ActionAnalytics, object{"device_id": c.device})
+			rows, _ := r["what_if"].([]any)
+			if len(rows) < 2 || num(r, "model_requests.0.requests") < 2 || num(r, "model_requests.0.loads") < 1 {
+				return fmt.Sprintf("seen %v, with other limits %v", r["model_requests"], rows)
+			}
+			for i := range rows {
+				at := fmt.Sprintf("what_if.%d.", i)
+				if num(r, at+"requests") != num(r, "model_requests.0.requests") || num(r, at+"delta_bytes") == 0 && num(r, at+"saved_seconds") != 0 {
+					return fmt.Sprintf("row %v does not fit %v", rows[i], r["model_requests"])
+				}
+			}
+			return ""
+		})
 	})
 	add(schemas.ActionOptimize, "wait_for_completion-false → running", func() {
 		r := c.ask(schemas.ActionOptimize, object{"device_id": c.device, "wait_for_completion": false}).expect("")
