@@ -104,7 +104,7 @@ type spilling struct {
 func (w *spilling) pieces(l *lane, extra bool) {
 	var before *chunk
 	for {
-		at, n, ok := w.take(extra)
+		at, n, ok := w.take(extra, w.step)
 		if !ok {
 			break
 		}

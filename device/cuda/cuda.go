@@ -31,6 +31,9 @@ type Config struct {
 	// ChunkBytes is the size of a pinned chunk; 0 means 4 MiB. CopyThreads × 2 × ChunkBytes of
 	// main memory are pinned at most. A cancelled fill stops within CopyThreads chunks.
 	ChunkBytes int
+	// InPlaceBytes is how much of a file in the page cache one copy thread maps, registers and
+	// copies from at a time, while the others read; 0 means 32 MiB, negative that none does.
+	InPlaceBytes int64
 	// RegisterBytes is how much main memory is kept registered with the GPU at most, models that
 	// were or will be copied from there; 0 means half of the machine's, negative none.
 	RegisterBytes int64
@@ -64,6 +67,9 @@ func (c *Config) check() error {
 	if c.ChunkBytes == 0 {
 		c.ChunkBytes = 4 << 20
 	}
+	if c.InPlaceBytes == 0 {
+		c.InPlaceBytes = 32 << 20
+	}
 	switch {
 	case c.RegisterBytes == 0:
 		c.RegisterBytes = halfOfMemory()
@@ -92,6 +98,8 @@ type Driver struct {
 	info device.Info
 	// totalBytes is what the GPU has, whatever Config.PhysicalBytes says.
 	totalBytes int64
+	// pinsFiles is true where memory can be registered that the process may only read.
+	pinsFiles bool
 
 	control *thread
 	zeroes  api.Stream // the control thread's
@@ -99,6 +107,7 @@ type Driver struct {
 	lanes   *lanes
 	warm    *warm
 	moving  moving
+	direct  chan struct{} // full: a lane copies from the page cache in place
 	watch   *watch
 	state   state
 
@@ -136,7 +145,7 @@ func (r *Runtime) New(c Config) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cuda: %s: %w", c.ID, err)
 	}
-	d := &Driver{c: c, cu: r.cu, dev: dev, totalBytes: gpu.Bytes, live: map[*Segment]struct{}{}}
+	d := &Driver{c: c, cu: r.cu, dev: dev, totalBytes: gpu.Bytes, live: map[*Segment]struct{}{}, direct: make(chan struct{}, 1)}
 	physical := gpu.Bytes
 	if c.PhysicalBytes > 0 {
 		physical = min(physical, c.PhysicalBytes)
@@ -167,6 +176,9 @@ func (r *Runtime) New(c Config) (*Driver, error) {
 	if err != nil {
 		d.control.stop()
 		return nil, errors.Join(fmt.Errorf("cuda: %s: %w", c.ID, err), r.cu.GiveBack(dev))
+	}
+	if has, err := d.cu.Attribute(d.dev, api.HasReadOnlyPins); err == nil {
+		d.pinsFiles = has != 0
 	}
 	d.lanes, d.warm = newLanes(d), newWarm(d)
 	d.watch = newWatch(r, gpu.UUID, c.Clock)

@@ -37,7 +37,8 @@
 //     somebody waits. So one big load runs at the speed of all threads, and a small clear does
 //     not wait for it. A batch (device.Batcher) is all launched by one copy thread, gigabytes
 //     before anybody waits. Chunks of a file that are not in the page cache are read past it, as many
-//     at once as there are threads.
+//     at once as there are threads. Of what is in it one thread copies pieces in place, by
+//     registering the cache's pages for as long, while the others read.
 //   - Destroy gives each segment back on a thread of its own: an unmap can wait for a process
 //     that hangs, and must hold up no other. Between its calls it gives way to what is being
 //     made: somebody waits for that.

@@ -36,13 +36,14 @@ func (d *Driver) Fill(ctx context.Context, ds device.Segment, off int64, f *os.F
 
 // fill reads a source into a segment on all lanes that are to be had.
 func (d *Driver) fill(ctx context.Context, what string, s *Segment, off int64, from *source, fromOff, n int64) (int64, error) {
-	w := &filling{spread: d.spread(ctx, n, int64(d.c.ChunkBytes)), from: from, fromOff: fromOff, to: s.pointer(off)}
+	w := &filling{spread: d.spread(ctx, n, int64(d.c.ChunkBytes)), d: d, from: from, fromOff: fromOff, to: s.pointer(off)}
 	return s.write(off, n, func() (int64, error) { return d.run(what, &w.spread, w.pieces) })
 }
 
 // filling is one Fill under way on several lanes.
 type filling struct {
 	spread
+	d       *Driver
 	from    *source
 	fromOff int64
 	to      api.Pointer
@@ -50,29 +51,35 @@ type filling struct {
 
 // pieces does pieces until there are no more. It runs on the lane's thread.
 func (w *filling) pieces(l *lane, extra bool) {
+	w.inPlace(l, extra)
 	for {
-		at, n, ok := w.take(extra)
-		if !ok {
-			break
-		}
-		c, err := l.chunk()
-		if err != nil {
-			w.fail(c.at, err)
-			w.fail(at, err)
-			break
-		}
-		b, short := w.from.read(c.room, w.fromOff+at, n)
-		if len(b) > 0 {
-			c.at = at
-			if err := l.push(c, w.to+api.Pointer(at), b); err != nil {
-				w.fail(at, err)
-				break
-			}
-		}
-		if short != nil {
-			w.fail(at+int64(len(b)), short)
+		at, n, ok := w.take(extra, w.step)
+		if !ok || !w.piece(l, at, n) {
 			break
 		}
 	}
 	w.settle(l)
+}
+
+// piece reads one piece and sends it; false if that failed.
+func (w *filling) piece(l *lane, at, n int64) bool {
+	c, err := l.chunk()
+	if err != nil {
+		w.fail(c.at, err)
+		w.fail(at, err)
+		return false
+	}
+	b, short := w.from.read(c.room, w.fromOff+at, n)
+	if len(b) > 0 {
+		c.at = at
+		if err := l.push(c, w.to+api.Pointer(at), b); err != nil {
+			w.fail(at, err)
+			return false
+		}
+	}
+	if short != nil {
+		w.fail(at+int64(len(b)), short)
+		return false
+	}
+	return true
 }

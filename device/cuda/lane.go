@@ -32,6 +32,8 @@ type chunk struct {
 	event api.Event
 	busy  bool
 	at, n int64 // what its owner keeps with it
+	// window is memory that is copied from in place of host, registered until the copy is through.
+	window []byte
 }
 
 // newLane starts one, or leaves nothing.
@@ -122,10 +124,11 @@ func (l *lane) settle(c *chunk) error {
 		return nil
 	}
 	c.busy = false
-	if err := l.cu.Wait(c.event); err != nil {
-		return errors.Join(err, l.cu.Sync(l.stream))
+	err := l.cu.Wait(c.event)
+	if err != nil {
+		err = errors.Join(err, l.cu.Sync(l.stream))
 	}
-	return nil
+	return errors.Join(err, l.unpin(c))
 }
 
 // drain waits for everything.

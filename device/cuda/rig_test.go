@@ -66,7 +66,7 @@ func newRig(t *testing.T, load bool) *rig {
 // open takes one of the GPUs into use, until the end of the test.
 func (r *rig) open(t *testing.T, ordinal int) *cuda.Driver {
 	t.Helper()
-	d, err := r.runtime.New(cuda.Config{ID: fmt.Sprintf("gpu-%d", ordinal), Ordinal: ordinal, CopyThreads: 2, ChunkBytes: 256 << 10, Clock: r.clock})
+	d, err := r.runtime.New(cuda.Config{ID: fmt.Sprintf("gpu-%d", ordinal), Ordinal: ordinal, CopyThreads: 2, ChunkBytes: 256 << 10, InPlaceBytes: -1, Clock: r.clock})
 	must(t, err)
 	t.Cleanup(func() { must(t, d.Close()) })
 	return d

@@ -22,10 +22,12 @@ const blockBytes = 4 << 10
 // costs the processor no copy, and throws nothing out of the cache.
 type source struct {
 	file *os.File
-	// plain is set where reading past the cache is not to be had.
-	plain  atomic.Bool
-	open   sync.Once
-	direct *os.File
+	// plain is set where reading past the cache is not to be had; stuck where its pages cannot be
+	// registered. memory is a file all of which lies in main memory.
+	plain, stuck atomic.Bool
+	memory       bool
+	open         sync.Once
+	direct       *os.File
 }
 
 // newSource reads a file.
@@ -35,6 +37,7 @@ func newSource(f *os.File) *source { return &source{file: f} }
 func memory(f *os.File) *source {
 	s := newSource(f)
 	s.plain.Store(true)
+	s.memory = true
 	return s
 }
 
@@ -100,13 +103,24 @@ func (s *source) reopen() {
 // probeBytes is how much of a piece is looked at to tell whether it is in the cache.
 const probeBytes = 256 << 10
 
+// cached tells whether all of a range is in the page cache.
+func (s *source) cached(off, n int64) bool {
+	return s.memory || s.pages(off, n) >= n
+}
+
 // cold tells whether most of the beginning of a piece is not in the page cache. Who may not know
 // is told that it is there.
 func (s *source) cold(off, n int64) bool {
 	n = min(n, probeBytes)
-	page := int64(os.Getpagesize())
-	lo := off / page * page
-	n = (off + n - lo + page - 1) / page * page
+	there := s.pages(off, n)
+	return there == 0 || there > 0 && there < n/2
+}
+
+// pages is how many bytes of the pages that a range lies in are in the page cache; negative: who
+// may not know.
+func (s *source) pages(off, n int64) int64 {
+	lo := off / pageBytes * pageBytes
+	n = (off + n - lo + pageBytes - 1) / pageBytes * pageBytes
 	var there int64
 	err := s.control(func(fd int) (err error) {
 		if there, err = cachedPages(fd, lo, n); errors.Is(err, unix.ENOSYS) {
@@ -114,7 +128,10 @@ func (s *source) cold(off, n int64) bool {
 		}
 		return err
 	})
-	return err == nil && there*page < n/2
+	if err != nil {
+		return -1
+	}
+	return there * pageBytes
 }
 
 // cachedPages asks the kernel (Linux 6.5).
@@ -131,7 +148,7 @@ func residentPages(fd int, off, n int64) (pages int64, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, unix.Munmap(b)) }()
-	there := make([]byte, n/int64(os.Getpagesize()))
+	there := make([]byte, n/pageBytes)
 	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), uintptr(unsafe.Pointer(&there[0]))); errno != 0 {
 		return 0, errno
 	}

@@ -86,8 +86,15 @@ func (d *Driver) run(what string, w *spread, work func(l *lane, extra bool)) (in
 	}
 }
 
-// take gives the next piece; an extra lane goes where others wait for it.
-func (w *spread) take(extra bool) (at, n int64, ok bool) {
+// ahead is where the next piece begins, and how much nobody has taken yet.
+func (w *spread) ahead() (next, left int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.next, w.n - w.next
+}
+
+// take gives the next piece, of at most so many bytes; an extra lane goes where others wait for it.
+func (w *spread) take(extra bool, most int64) (at, n int64, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil || w.next == w.n || extra && w.crowded() {
@@ -97,7 +104,7 @@ func (w *spread) take(extra bool) (at, n int64, ok bool) {
 		w.err, w.failed = err, w.next
 		return 0, 0, false
 	}
-	at, n = w.next, min(w.step, w.n-w.next)
+	at, n = w.next, min(most, w.n-w.next)
 	w.next += n
 	return at, n, true
 }

@@ -23,14 +23,14 @@ func TestFreeLanesGoWhereTheyAreNeeded(t *testing.T) {
 	if w := p.needy(); w != nil {
 		t.Error("a free lane does not go to who waits")
 	}
-	if _, _, ok := some.take(true); ok {
+	if _, _, ok := some.take(true, some.step); ok {
 		t.Error("an extra lane stays where others wait")
 	}
 	p.waiting.Add(-1)
-	if _, n, ok := some.take(true); !ok || n != 4 {
+	if _, n, ok := some.take(true, some.step); !ok || n != 4 {
 		t.Error("an extra lane finds nothing to do")
 	}
-	some.take(false)
+	some.take(false, some.step)
 	if some.more() || p.needy() != nil {
 		t.Error("a range that is through takes lanes")
 	}

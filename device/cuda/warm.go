@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isobar-project/isobar/device"
-	"github.com/isobar-project/isobar/device/cuda/internal/api"
 )
 
 // pinBytes is how much is registered by one call: some milliseconds of the driver's time, in
@@ -100,7 +99,7 @@ func (m *moving) pass() {
 // newWarm says what the device and the configuration allow.
 func newWarm(d *Driver) *warm {
 	w := &warm{d: d, limit: d.c.RegisterBytes, held: map[device.Segment]*pinned{}}
-	if has, err := d.cu.Attribute(d.dev, api.HasReadOnlyPins); err != nil || has == 0 {
+	if !d.pinsFiles {
 		w.limit = 0 // sealed memory can be mapped for reading alone
 	}
 	return w

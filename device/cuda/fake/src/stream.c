@@ -3,11 +3,14 @@
 #define _GNU_SOURCE
 #include "driver.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 struct op {
-	char kind; // 'c' copy, 's' set
+	char kind; // 'c' copy, 'h' copy from main memory, 's' set, 'x' beyond what it may reach
 	char *to;
 	const char *from;
 	int value;
@@ -62,7 +65,7 @@ static int host_copy(struct stream *s, struct op op, uintptr_t host, struct touc
 CUresult cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, struct stream *s)
 {
 	ENTER(1);
-	return host_copy(s, (struct op){.kind = 'c', .to = (char *)to, .from = from, .bytes = bytes}, (uintptr_t)from, (struct touch){to, s->device}, (struct touch){0});
+	return host_copy(s, (struct op){.kind = 'h', .to = (char *)to, .from = from, .bytes = bytes}, (uintptr_t)from, (struct touch){to, s->device}, (struct touch){0});
 }
 
 CUresult cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, struct stream *s)
@@ -93,9 +96,26 @@ CUresult cuMemsetD8Async(uintptr_t to, unsigned char value, size_t bytes, struct
 	return give(s, (struct op){.kind = 's', .to = (char *)to, .value = value, .bytes = bytes}, (struct touch){to, s->device}, (struct touch){0});
 }
 
+// Copies as a device does, which has the pages since they were registered: memory that is gone
+// meanwhile, as that of a file that was truncated, is no fatal signal.
+static void from_host(struct op *o)
+{
+	for (size_t at = 0; at < o->bytes;) {
+		struct iovec to = {o->to + at, o->bytes - at}, from = {(char *)o->from + at, o->bytes - at};
+		ssize_t n = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+		if (n < 0 && (errno == EPERM || errno == ENOSYS))
+			memcpy(to.iov_base, from.iov_base, to.iov_len);
+		if (n <= 0)
+			return;
+		at += n;
+	}
+}
+
 static void carry_out(struct stream *s, struct op *o)
 {
-	if (o->kind == 'c')
+	if (o->kind == 'h')
+		from_host(o);
+	else if (o->kind == 'c')
 		memcpy(o->to, o->from, o->bytes);
 	else if (o->kind == 's')
 		memset(o->to, o->value, o->bytes);
