@@ -453,7 +453,8 @@ func (h *House) Close(ctx context.Context) error {
 }
 
 func (h *House) now() ledger.Now {
-	return ledger.Now{Boot: h.cfg.Clock.Now(), Wall: h.cfg.Clock.Wall()}
+	boot, wall := h.cfg.Clock.Both()
+	return ledger.Now{Boot: boot, Wall: wall}
 }
 
 func (h *House) publish(e schemas.Event) { h.cfg.Publisher.Publish(e) }

@@ -69,3 +69,5 @@ type fixedClock struct{ clock.Clock }
 
 func (fixedClock) Now() clock.Instant { return 0 }
 func (fixedClock) Wall() time.Time    { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
+
+func (c fixedClock) Both() (clock.Instant, time.Time) { return c.Now(), c.Wall() }

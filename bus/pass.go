@@ -39,7 +39,7 @@ func (e *endpoint) route(a *answer, m *nats.Msg) (elsewhere bool) {
 	c := &a.command
 	var node string
 	var err *schemas.Error
-	if bytes.ContainsAny(m.Data, nodeMarks) {
+	if marked(m.Data) {
 		node, err = e.nodeOf(c.Data)
 	}
 	others := e.s.peers.others()
@@ -79,10 +79,12 @@ func (a *answer) passToNamed(node string, others []string) {
 	})
 }
 
-// nodeMarks are the bytes without one of which no payload names a node: what ends a node's
-// name, and what JSON could hide that behind. Most commands have none of them, and need not be
-// looked through field by field.
-const nodeMarks = `./\`
+// marked tells whether a payload has one of the bytes without which it names no node: what ends
+// a node's name, and what JSON could hide that behind. Most commands have none of them, and
+// need not be looked through field by field.
+func marked(payload []byte) bool {
+	return bytes.IndexByte(payload, '.') >= 0 || bytes.IndexByte(payload, '/') >= 0 || bytes.IndexByte(payload, '\\') >= 0
+}
 
 // everybody lists all nodes, this one included.
 func (e *endpoint) everybody(others []string) []string {
@@ -139,7 +141,7 @@ func (a *answer) passTo(node string, absent func()) {
 	s, p := a.e.s, a.passage
 	p.header[headerPassed] = []string{strings.Join(p.left, ",")}
 	// The probe goes first: a server that has lost the node says so of both.
-	token := s.unheard.watch(absent)
+	token := s.unheard.watch(absent, s.cfg.Clock.Now())
 	err := s.cfg.Link.Publish(presenceSubject(node), token, nil, nil)
 	if err == nil {
 		err = s.cfg.Link.Publish(a.e.prefix+schemas.NodeCommandSubject(p.action, node), a.to, p.header, p.data)

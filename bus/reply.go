@@ -23,7 +23,9 @@ type Outcome struct {
 	Command *actors.Command
 	// Code is "" for success.
 	Code schemas.Code
-	// Took is the time from the command's arrival to its answer.
+	// At is when it was answered, as the answer says; Took is the time from the command's
+	// arrival until the answer was sent.
+	At   time.Time
 	Took time.Duration
 	// Answered is false for a command without a reply subject.
 	Answered bool
@@ -100,18 +102,19 @@ func (a *answer) Done(data any, undo func()) {
 	if !a.first() {
 		return
 	}
+	now, wall := a.e.s.cfg.Clock.Both()
 	if a.to == "" {
 		a.tell(&schemas.CommandEvent{Result: withoutClaims(data)})
-		a.observe("")
+		a.observe("", wall)
 		return
 	}
 	b := buffers.Get().(*[]byte)
-	*b = codec.EncodeReply((*b)[:0], a.format, a.reply(data, nil))
-	err := a.publish(*b, undo)
+	*b = codec.EncodeReply((*b)[:0], a.format, a.reply(data, nil, wall))
+	err := a.publish(*b, undo, now)
 	release(b)
 	switch {
 	case err == nil:
-		a.observe("")
+		a.observe("", wall)
 		return
 	case errors.Is(err, nats.ErrMaxPayload):
 		a.fail(schemas.Errorf(schemas.CodePayloadTooLarge, "the answer is larger than the NATS server takes: ask for less, with limit or a device_id"))
@@ -135,14 +138,15 @@ func (a *answer) Fail(e *schemas.Error) {
 }
 
 func (a *answer) fail(e *schemas.Error) {
-	defer a.observe(e.Code)
+	wall := a.e.s.cfg.Clock.Wall()
+	defer a.observe(e.Code, wall)
 	if a.to == "" {
 		a.tell(&schemas.CommandEvent{ErrorCode: e.Code, ErrorMessage: e.Message, StatusCode: e.Status, Details: e.Details})
 		return
 	}
 	b := buffers.Get().(*[]byte)
 	defer release(b)
-	*b = codec.EncodeReply((*b)[:0], a.format, a.reply(nil, e))
+	*b = codec.EncodeReply((*b)[:0], a.format, a.reply(nil, e, wall))
 	header := nats.Header{
 		micro.ErrorHeader:     []string{headerText(string(e.Code) + ": " + e.Message)},
 		micro.ErrorCodeHeader: []string{strconv.Itoa(e.Status)},
@@ -155,12 +159,12 @@ func (a *answer) fail(e *schemas.Error) {
 	}
 }
 
-// publish sends a success. With undo, the server is asked to say when nobody
+// publish sends a success, now. With undo, the server is asked to say when nobody
 // listens.
-func (a *answer) publish(payload []byte, undo func()) error {
+func (a *answer) publish(payload []byte, undo func(), now clock.Instant) error {
 	reply := ""
 	if undo != nil {
-		reply = a.e.s.unheard.watch(undo)
+		reply = a.e.s.unheard.watch(undo, now)
 	}
 	var header nats.Header
 	if a.format != codec.JSON {
@@ -183,8 +187,8 @@ func (a *answer) first() bool {
 	return false
 }
 
-func (a *answer) reply(data any, e *schemas.Error) codec.Reply {
-	return codec.Reply{RequestID: a.command.RequestID, Timestamp: a.e.s.cfg.Clock.Wall(), Node: a.e.s.cfg.Node, Data: data, Err: e}
+func (a *answer) reply(data any, e *schemas.Error, at time.Time) codec.Reply {
+	return codec.Reply{RequestID: a.command.RequestID, Timestamp: at, Node: a.e.s.cfg.Node, Data: data, Err: e}
 }
 
 // tell publishes the outcome of a command that has nowhere to answer to.
@@ -197,7 +201,7 @@ func (a *answer) tell(e *schemas.CommandEvent) {
 	a.e.s.cfg.Events.Publish(schemas.Event{Event: kind, Subject: schemas.CommandEventSubject(a.e.s.cfg.Node), Data: e})
 }
 
-func (a *answer) observe(code schemas.Code) {
+func (a *answer) observe(code schemas.Code, at time.Time) {
 	took := a.e.s.cfg.Clock.Now().Sub(a.arrived)
 	a.e.requests.Add(1)
 	a.e.took.Add(int64(took))
@@ -207,7 +211,7 @@ func (a *answer) observe(code schemas.Code) {
 		a.e.lastError.Store(&last)
 	}
 	if a.e.s.cfg.Observe != nil {
-		a.e.s.cfg.Observe(Outcome{Command: &a.command, Code: code, Took: took, Answered: a.to != ""})
+		a.e.s.cfg.Observe(Outcome{Command: &a.command, Code: code, At: at, Took: took, Answered: a.to != ""})
 	}
 }
 

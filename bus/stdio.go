@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/clock"
@@ -240,18 +241,20 @@ type spoken struct {
 // Done implements actors.Reply.
 func (a *spoken) Done(data any, undo func()) {
 	if a.first() {
-		a.put(codec.EncodeReply(nil, codec.JSON, a.reply(data, nil)), undo, "")
+		at := a.s.cfg.Clock.Wall()
+		a.put(codec.EncodeReply(nil, codec.JSON, a.reply(data, nil, at)), undo, "", at)
 	}
 }
 
 // Fail implements actors.Reply.
 func (a *spoken) Fail(e *schemas.Error) {
 	if a.first() {
-		a.put(codec.EncodeReply(nil, codec.JSON, a.reply(nil, e)), nil, e.Code)
+		at := a.s.cfg.Clock.Wall()
+		a.put(codec.EncodeReply(nil, codec.JSON, a.reply(nil, e, at)), nil, e.Code, at)
 	}
 }
 
-func (a *spoken) put(text []byte, undo func(), code schemas.Code) {
+func (a *spoken) put(text []byte, undo func(), code schemas.Code, at time.Time) {
 	a.s.mu.Lock()
 	over := a.s.over
 	if !over {
@@ -262,7 +265,7 @@ func (a *spoken) put(text []byte, undo func(), code schemas.Code) {
 		go undo()
 	}
 	if a.s.cfg.Observe != nil {
-		a.s.cfg.Observe(Outcome{Command: &a.command, Code: code, Took: a.s.cfg.Clock.Now().Sub(a.arrived), Answered: true})
+		a.s.cfg.Observe(Outcome{Command: &a.command, Code: code, At: at, Took: a.s.cfg.Clock.Now().Sub(a.arrived), Answered: true})
 	}
 }
 
@@ -275,6 +278,6 @@ func (a *spoken) first() bool {
 	return false
 }
 
-func (a *spoken) reply(data any, e *schemas.Error) codec.Reply {
-	return codec.Reply{RequestID: a.command.RequestID, Timestamp: a.s.cfg.Clock.Wall(), Node: a.s.cfg.Node, Data: data, Err: e}
+func (a *spoken) reply(data any, e *schemas.Error, at time.Time) codec.Reply {
+	return codec.Reply{RequestID: a.command.RequestID, Timestamp: at, Node: a.s.cfg.Node, Data: data, Err: e}
 }

@@ -54,10 +54,9 @@ func newUnheard(prefix string, c clock.Clock) *unheard {
 }
 
 // watch returns the reply subject under which the server will report an answer
-// that nobody listened for.
-func (u *unheard) watch(undo func()) string {
+// that is sent now and that nobody listened for.
+func (u *unheard) watch(undo func(), now clock.Instant) string {
 	nonce := rand.Uint64()
-	now := u.clock.Now()
 	u.mu.Lock()
 	if u.tail-u.head == uint64(len(u.ring)) {
 		u.grow()

@@ -12,7 +12,7 @@ func TestUnheard(t *testing.T) {
 	c := clock.NewManual(0, time.Unix(0, 0))
 	u := newUnheard("p.", c)
 	undone := map[string]int{}
-	watch := func(name string) string { return u.watch(func() { undone[name]++ }) }
+	watch := func(name string) string { return u.watch(func() { undone[name]++ }, c.Now()) }
 
 	a, b := watch("a"), watch("b")
 	u.report(a)
@@ -50,7 +50,7 @@ func TestUnheard(t *testing.T) {
 	// It is bounded: the oldest goes.
 	first := watch("first")
 	for range unheardMax {
-		u.watch(func() {})
+		u.watch(func() {}, c.Now())
 	}
 	second := watch("second")
 	u.report(first)

@@ -32,6 +32,8 @@ type Clock interface {
 	Now() Instant
 	// Wall is the time of day, UTC.
 	Wall() time.Time
+	// Both is Now and Wall of the same moment, by one look instead of two.
+	Both() (Instant, time.Time)
 	// AfterFunc calls f once in its own goroutine when d has passed.
 	AfterFunc(d time.Duration, f func()) Timer
 }
@@ -69,8 +71,16 @@ func boottime() int64 {
 	return ts.Nano()
 }
 
-func (c *realClock) Now() Instant {
-	since := int64(time.Since(c.base))
+func (c *realClock) Now() Instant { return c.instant(time.Since(c.base)) }
+
+func (c *realClock) Both() (Instant, time.Time) {
+	t := time.Now()
+	return c.instant(t.Sub(c.base)), t.UTC()
+}
+
+// instant is the boot time at so long after base, which is now.
+func (c *realClock) instant(now time.Duration) Instant {
+	since := int64(now)
 	if next := c.next.Load(); since >= next && c.next.CompareAndSwap(next, since+int64(lookAgain)) {
 		// Never backwards: the two clocks are not read at one instant.
 		if ahead := boottime() - int64(time.Since(c.base)); ahead > c.ahead.Load() {
@@ -110,6 +120,13 @@ func (m *Manual) Wall() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.wall
+}
+
+// Both implements Clock.
+func (m *Manual) Both() (Instant, time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.now, m.wall
 }
 
 // AfterFunc implements Clock. f runs inside the Advance that reaches it, on the

@@ -26,7 +26,10 @@ func NewDial(c Clock) *Dial {
 	return d
 }
 
-func (d *Dial) look() int64 { return d.clock.Wall().UnixNano() - int64(d.clock.Now()) }
+func (d *Dial) look() int64 {
+	now, wall := d.clock.Both()
+	return wall.UnixNano() - int64(now)
+}
 
 // At is the time of day at an instant, UTC.
 func (d *Dial) At(i Instant) time.Time {

@@ -13,9 +13,10 @@ type jittery struct {
 	late time.Duration
 }
 
-func (j *jittery) Wall() time.Time {
+func (j *jittery) Both() (clock.Instant, time.Time) {
+	now, wall := j.Manual.Both()
 	j.late += time.Microsecond
-	return j.Manual.Wall().Add(j.late)
+	return now, wall.Add(j.late)
 }
 
 func TestAnInstantIsOneTimeOfDay(t *testing.T) {

@@ -67,7 +67,7 @@ func (l *commandLog) add(o bus.Outcome) {
 	c := o.Command
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.pending = append(l.pending, outcome{at: l.clock.Wall(), action: string(c.Action), requestID: c.RequestID, tenant: c.Tenant,
+	l.pending = append(l.pending, outcome{at: o.At, action: string(c.Action), requestID: c.RequestID, tenant: c.Tenant,
 		deviceID: deviceOf(c.Data), code: o.Code, took: o.Took})
 	switch {
 	case len(l.pending) == commandLogFull:
