@@ -27,6 +27,8 @@ type deviceActor struct {
 	id        string
 	tag       uint32
 	subject   string // of its allocation events
+	claims    string // what its claims begin with
+	named     lastID
 	kind      schemas.DeviceType
 	cfg       DeviceConfig
 	info      device.Info
@@ -106,13 +108,14 @@ func openDevice(h *House, cfg DeviceConfig, mem []byte, inherited bool) (*device
 	d.beat.Store(&schemas.DeviceBeat{DeviceID: d.id, PressureLevel: schemas.PressureLow, Health: schemas.HealthHealthy})
 	d.deafen = func() {}
 	d.subject = schemas.AllocationSubject(h.cfg.Node, d.id)
+	d.claims = claimsOf(d.tag)
 	random := buffered(h.cfg.Random)
 	core := ledger.DeviceConfig{
 		Device: d.id, Type: string(d.kind), Physical: info.PhysicalBytes, Limit: cfg.Limit, Ceiling: info.PhysicalBytes - cfg.Reserve,
 		Overdue: h.cfg.Overdue, EndGrace: h.cfg.EndGrace,
 		BySessions: !info.ProvesRelease,
 		Heap:       heap.Config{GranularityBytes: info.GranularityBytes}, Warm: warmable(cfg.Warm, info), PoolBytes: cfg.PoolBytes, PoolHalfLife: cfg.PoolHalfLife,
-		Rand: random, NewID: func() uuid.UUID { return newID(random, d.tag) },
+		Rand: random, NewID: idsOf(random, d.tag),
 	}
 	if inherited {
 		if err := d.restore(core, mem); err != nil {
@@ -293,7 +296,7 @@ func (d *deviceActor) figures(e *ledger.Effects) {
 		g.holders = d.core.Holders(5)
 	}
 	// Each sample is told: that nothing grew is news too.
-	d.gauges.put(d.house.monitor, g, e.Cause == "foreign" || d.sampling.told != d.sampling.seen)
+	d.gauges.put(d.house.monitor, &g, e.Cause == "foreign" || d.sampling.told != d.sampling.seen)
 	d.sampling.told = d.sampling.seen
 	d.tellQuotas(g.cause, g.requestID)
 }

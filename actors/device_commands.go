@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/actors/seam"
+	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/codec"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/schemas"
@@ -24,9 +25,10 @@ func busy(who string) *schemas.Error {
 
 // grantCall is an allocate command in the core's hands.
 type grantCall struct {
-	c      *call
-	begun  time.Duration
-	follow *follow // the process of a reservation that follows one
+	c       *call
+	begun   clock.Instant
+	follow  *follow // the process of a reservation that follows one
+	request ledger.Request
 }
 
 func (d *deviceActor) allocate(c *call) {
@@ -36,11 +38,12 @@ func (d *deviceActor) allocate(c *call) {
 			c.fail(schemas.Errorf(schemas.CodeDraining, "the node is stopping"))
 			return
 		}
-		ask := &grantCall{c: c}
-		r := &ledger.Request{
-			Ref: ask, Owner: c.owner, Class: ledger.Class(in.Class), Size: in.SizeBytes, Align: in.Alignment, Purpose: in.Purpose,
+		ask := &grantCall{c: c, request: ledger.Request{
+			Owner: c.owner, Class: ledger.Class(in.Class), Size: in.SizeBytes, Align: in.Alignment, Purpose: in.Purpose,
 			Persistent: in.Persistent, Priority: in.Priority, Clear: in.Clear, RequestID: c.RequestID,
-		}
+		}}
+		r := &ask.request
+		r.Ref = ask
 		if in.TimeoutSeconds != nil {
 			r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
 		}
@@ -68,9 +71,9 @@ func (d *deviceActor) allocate(c *call) {
 				return c.record
 			}
 		}
-		begun := d.house.cfg.Clock.Now()
-		ask.begun = time.Duration(begun)
-		ticket := d.core.Allocate(r, d.house.now())
+		now := d.house.now()
+		ask.begun = now.Boot
+		ticket := d.core.Allocate(r, now)
 		if ask.follow != nil {
 			ask.follow.ticket = ticket
 		}
@@ -99,7 +102,7 @@ func (d *deviceActor) canceller(t ledger.Ticket) canceller {
 func (a *grantCall) outcome(d *deviceActor, o *ledger.Outcome) {
 	switch o.Kind {
 	case ledger.OutcomeGranted:
-		took := time.Duration(d.house.cfg.Clock.Now()) - a.begun
+		took := d.house.cfg.Clock.Now().Sub(a.begun)
 		d.took.grant(took, time.Duration(o.Queued))
 		id, tenant := o.Grant.ID, o.Grant.Owner.Tenant
 		if a.follow != nil {
@@ -122,14 +125,19 @@ func (a *grantCall) outcome(d *deviceActor, o *ledger.Outcome) {
 // allocated renders the reply to an allocate; without a claim it has no handle.
 func (d *deviceActor) allocated(g *ledger.Grant, claim string, took, queued time.Duration, evicted []ledger.Evicted) *schemas.AllocateReply {
 	f := d.core.Figures()
-	r := &schemas.AllocateReply{
+	granted := &struct {
+		reply  schemas.AllocateReply
+		handle schemas.Handle
+	}{reply: schemas.AllocateReply{
 		Finished: schemas.Done(), Success: true, DeviceID: d.id, Allocation: d.allocation(g),
 		AllocationTimeMs: millis(took), QueuedMs: millis(queued), Evicted: evictions(evicted),
 		AvailableMemoryBytes: f.Available, UtilizationPercentage: percent(f.Used, f.Limit), Message: "granted", AllocatedAt: g.Created,
-	}
+	}}
+	r := &granted.reply
 	r.AllocationID = r.Allocation.AllocationID
 	if claim != "" {
-		r.Handle = d.handle(g, claim)
+		granted.handle = d.handle(g, claim)
+		r.Handle = &granted.handle
 	}
 	return r
 }
@@ -142,9 +150,9 @@ func evictions(in []ledger.Evicted) []schemas.Eviction {
 	return out
 }
 
-func (d *deviceActor) handle(g *ledger.Grant, claim string) *schemas.Handle {
-	h := &schemas.Handle{Kind: schemas.HandleKind(d.info.HandleKind), Node: d.house.cfg.Node, DataSocket: d.house.cfg.DataSocket,
-		Claim: claimOf(d.tag, claim), SizeBytes: g.Size, SegmentCount: len(g.Blocks)}
+func (d *deviceActor) handle(g *ledger.Grant, claim string) schemas.Handle {
+	h := schemas.Handle{Kind: schemas.HandleKind(d.info.HandleKind), Node: d.house.cfg.Node, DataSocket: d.house.cfg.DataSocket,
+		Claim: d.claims + claim, SizeBytes: g.Size, SegmentCount: len(g.Blocks)}
 	if n := len(g.Claims); n > 0 {
 		h.ClaimExpiresAt = d.house.wallAt(g.Claims[n-1].Expires)
 	}
@@ -170,7 +178,7 @@ func (d *deviceActor) plan(c *call, p ledger.Plan, patient bool) {
 }
 
 // releaseCall is a deallocate command in the core's hands.
-type releaseCall struct{ c *call }
+type releaseCall call
 
 func (d *deviceActor) deallocate(c *call, id uuid.UUID) {
 	d.take(seam.ReleaseLane, c, func() {
@@ -184,7 +192,7 @@ func (d *deviceActor) deallocate(c *call, id uuid.UUID) {
 			c.fail(schemas.Errorf(schemas.CodeInvalidRequest, "allocation %s holds model %q: use unload_model", id, g.Model).With("field", "allocation_id"))
 			return
 		}
-		r := ledger.ReleaseRequest{Ref: &releaseCall{c}, Grant: id, Tenant: c.Tenant, Force: in.Force, Why: ledger.WhyDeallocated}
+		r := ledger.ReleaseRequest{Ref: (*releaseCall)(c), Grant: id, Tenant: c.Tenant, Force: in.Force, Why: ledger.WhyDeallocated}
 		if in.DeadlineMs != nil {
 			r.Deadline = time.Duration(*in.DeadlineMs) * time.Millisecond
 		}
@@ -208,15 +216,16 @@ func (d *deviceActor) deallocate(c *call, id uuid.UUID) {
 
 // outcome implements asker.
 func (a *releaseCall) outcome(d *deviceActor, o *ledger.Outcome) {
+	c := (*call)(a)
 	if o.Kind == ledger.OutcomeRefused {
-		a.c.fail(o.Err)
+		c.fail(o.Err)
 		return
 	}
 	r := d.deallocated(o.Freed, o.Confirmed, o.Zombie)
-	if a.c.record.Key != "" {
-		a.c.record.Body = codec.Append(nil, codec.JSON, r) // it was foreseen; this is what came of it
+	if c.record.Key != "" {
+		c.record.Body = codec.Append(nil, codec.JSON, r) // it was foreseen; this is what came of it
 	}
-	a.c.done(r, nil)
+	c.done(r, nil)
 }
 
 func (d *deviceActor) deallocated(freed int64, confirmed bool, zombie int64) *schemas.DeallocateReply {
@@ -247,12 +256,14 @@ func planned(outcome, reason string) *schemas.DryRunReply {
 func (d *deviceActor) claim(id uuid.UUID, tenant, reader string, use func(*schemas.Handle, *schemas.Error)) {
 	d.tell(seam.SystemLane, func() {
 		g, claim, err := d.core.HandleFor(id, tenant, reader, d.house.now())
-		var h *schemas.Handle
-		if err == nil {
-			h = d.handle(g, claim)
+		if err != nil {
+			d.flush()
+			use(nil, err)
+			return
 		}
+		h := d.handle(g, claim)
 		d.flush()
-		use(h, err)
+		use(&h, nil)
 	})
 }
 
@@ -270,7 +281,7 @@ func (d *deviceActor) getHandle(c *call, id uuid.UUID) {
 		if weights {
 			d.house.pool.touch(id)
 		}
-		c.done(&schemas.GetHandleReply{Handle: *h}, nil)
+		c.done(&schemas.GetHandleReply{Handle: h}, nil)
 	})
 }
 

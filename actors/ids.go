@@ -24,23 +24,41 @@ func tagOf(device string) uint32 {
 // that it never meets the small ids of the ledger's regions.
 func vaultID(tag uint32, segment uint64) uint64 { return uint64(tag)<<40 | segment }
 
-// newID makes an allocation id of a device: 24 bits of tag, 98 random bits.
-func newID(random func([]byte), tag uint32) uuid.UUID {
+// idsOf makes allocation ids of a device, for one goroutine: 24 bits of tag, 98 random bits.
+func idsOf(random func([]byte), tag uint32) func() uuid.UUID {
 	var id uuid.UUID
-	random(id[:])
-	id[0], id[1], id[2] = byte(tag>>16), byte(tag>>8), byte(tag)
-	id[6] = id[6]&0x0f | 0x80 // version 8: for uses of one's own (RFC 9562)
-	id[8] = id[8]&0x3f | 0x80
-	return id
+	return func() uuid.UUID {
+		random(id[:])
+		id[0], id[1], id[2] = byte(tag>>16), byte(tag>>8), byte(tag)
+		id[6] = id[6]&0x0f | 0x80 // version 8: for uses of one's own (RFC 9562)
+		id[8] = id[8]&0x3f | 0x80
+		return id
+	}
+}
+
+func newID(random func([]byte), tag uint32) uuid.UUID { return idsOf(random, tag)() }
+
+// lastID remembers the text of the id that was asked for last: the answer to a grant and the
+// event of it have the same.
+type lastID struct {
+	id   uuid.UUID
+	text string
+}
+
+func (l *lastID) of(id uuid.UUID) string {
+	if l.id != id || l.text == "" {
+		l.id, l.text = id, id.String()
+	}
+	return l.text
 }
 
 func tagOfID(id uuid.UUID) uint32 {
 	return uint32(id[0])<<16 | uint32(id[1])<<8 | uint32(id[2])
 }
 
-// claimOf prefixes a device's claim with its tag.
-func claimOf(tag uint32, secret string) string {
-	return hex.EncodeToString([]byte{byte(tag >> 16), byte(tag >> 8), byte(tag)}) + secret
+// claimsOf is what every claim of a device begins with: its tag. A secret follows.
+func claimsOf(tag uint32) string {
+	return hex.EncodeToString([]byte{byte(tag >> 16), byte(tag >> 8), byte(tag)})
 }
 
 func splitClaim(claim string) (tag uint32, secret string, ok bool) {

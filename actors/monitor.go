@@ -88,10 +88,10 @@ type gaugeSlot struct {
 }
 
 // put is called by the device. told has the monitor hear of it in any case.
-func (s *gaugeSlot) put(m *monitorActor, g gauge, told bool) {
+func (s *gaugeSlot) put(m *monitorActor, g *gauge, told bool) {
 	f := pressureFigures(&g.figures)
 	s.mu.Lock()
-	s.newest = g
+	s.newest = *g
 	s.peak = max(s.peak, g.figures.Used)
 	if g.holders != nil {
 		s.holders = g.holders
@@ -102,7 +102,7 @@ func (s *gaugeSlot) put(m *monitorActor, g gauge, told bool) {
 	}
 	s.mu.Unlock()
 	if !quiet {
-		told := g // else every change would be on the heap
+		told := *g // else every change would be on the heap
 		m.tell(seam.SystemLane, func() { m.gauge(told) })
 	}
 }

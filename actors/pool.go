@@ -37,7 +37,7 @@ func (h *House) openPool(models map[uuid.UUID]string) error {
 	if err != nil {
 		return err
 	}
-	ids := func() uuid.UUID { return newID(h.cfg.Random, 0) }
+	ids := idsOf(h.cfg.Random, 0)
 	if !inherited {
 		region, err := h.format(mem, "pool")
 		if err != nil {

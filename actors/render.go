@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/schemas"
@@ -22,7 +24,7 @@ func (h *House) wallAt(i clock.Instant) time.Time { return h.dial.At(i) }
 // allocation renders a grant.
 func (d *deviceActor) allocation(g *ledger.Grant) schemas.Allocation {
 	a := schemas.Allocation{
-		AllocationID: g.ID.String(), Node: d.house.cfg.Node, DeviceID: d.id, SizeBytes: g.Size, GrantedBytes: g.Counted(),
+		AllocationID: d.named.of(g.ID), Node: d.house.cfg.Node, DeviceID: d.id, SizeBytes: g.Size, GrantedBytes: g.Counted(),
 		AllocationType: d.kind, Class: schemas.Class(g.Class), Alignment: g.Align, Purpose: g.Purpose, Persistent: g.Persistent,
 		Priority: g.Priority, Status: schemas.AllocationStatus(g.Status),
 		Owner:     schemas.Owner{Tenant: g.Owner.Tenant, User: g.Owner.User, SessionID: string(g.Owner.Session), PID: int(g.Owner.PID)},
@@ -71,15 +73,24 @@ func (d *deviceActor) memoryInfo() schemas.MemoryInfo {
 // announce publishes what happened to grants, as one batch.
 func (d *deviceActor) announce(events []ledger.Event, outcomes []ledger.Outcome) {
 	wall := d.house.cfg.Clock.Wall()
-	items := make([]schemas.AllocationItem, len(events))
-	for i, e := range events {
+	made := &struct {
+		batch schemas.AllocationBatch
+		few   [1]schemas.AllocationItem
+	}{}
+	items := made.few[:]
+	if len(events) > len(items) {
+		items = make([]schemas.AllocationItem, len(events))
+	}
+	made.batch.Items = items
+	for i := range events {
+		e := &events[i]
 		items[i] = schemas.AllocationItem{
 			Event: schemas.EventKind(e.Kind), RequestID: e.RequestID, DeviceID: d.id, Tenant: e.Owner.Tenant, SizeBytes: e.Size,
 			GrantedBytes: e.Bytes, Class: schemas.Class(e.Class), Purpose: e.Purpose, QueuedMs: millis(time.Duration(e.Queued)), ModelName: e.Model, SessionID: string(e.Owner.Session),
 			PID: int(e.Owner.PID), Position: e.Position, Reason: e.Reason, Timestamp: wall,
 		}
-		if e.Grant != (ledger.Event{}).Grant {
-			items[i].AllocationID = e.Grant.String()
+		if e.Grant != (uuid.UUID{}) {
+			items[i].AllocationID = d.named.of(e.Grant)
 		}
 		if e.Kind == ledger.EventRefused {
 			items[i].ErrorCode = refusal(outcomes, e.RequestID)
@@ -88,7 +99,7 @@ func (d *deviceActor) announce(events []ledger.Event, outcomes []ledger.Outcome)
 			items[i].PID = int(e.PIDs[0])
 		}
 	}
-	d.house.publish(schemas.Event{Event: items[0].Event, Subject: d.subject, Data: &schemas.AllocationBatch{Items: items}})
+	d.house.publish(schemas.Event{Event: items[0].Event, Subject: d.subject, Timestamp: wall, Data: &made.batch})
 }
 
 // refusal is the code with which a request was refused in the same step.
