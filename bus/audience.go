@@ -6,6 +6,9 @@ import "github.com/isobar-project/isobar/schemas"
 // somebody's own reaches that tenant alone, what concerns a device or the node reaches
 // all, without what it says of others.
 func view(e schemas.Event, tenant string) (schemas.Event, bool) {
+	if data, ok := e.Data.(*schemas.AllocationBatch); ok && !concerns(data.Items, tenant) {
+		return e, false // most grants, and quickly: it is asked of each for every tenant
+	}
 	e.Subject = schemas.TenantSubject(tenant, e.Subject)
 	switch data := e.Data.(type) {
 	case *schemas.Pressure:
@@ -24,7 +27,7 @@ func view(e schemas.Event, tenant string) (schemas.Event, bool) {
 			}
 		}
 		e.Data = b
-		return e, len(b.Items) > 0
+		return e, true
 	case *schemas.ModelEvent:
 		if data.Tenant == tenant {
 			return e, true
@@ -46,4 +49,14 @@ func view(e schemas.Event, tenant string) (schemas.Event, bool) {
 	}
 	// Of anything else the publisher says whose it is.
 	return e, e.Tenant != "" && e.Tenant == tenant
+}
+
+// concerns tells whether some of the items are of a tenant.
+func concerns(items []schemas.AllocationItem, tenant string) bool {
+	for i := range items {
+		if items[i].Tenant == tenant {
+			return true
+		}
+	}
+	return false
 }

@@ -37,6 +37,8 @@ type lane struct {
 	sending bool
 	group   []entry
 	buf     []byte
+	// spare is the items of a batch that was sent, to be used again.
+	spare []schemas.AllocationItem
 
 	wake chan struct{}
 	stop chan struct{}
@@ -61,6 +63,8 @@ type entry struct {
 	weight int
 	// counted entries have a sequence of their own; reminders have not.
 	counted bool
+	// batch is what the event's data is, where it is one that the lane has put together.
+	batch *schemas.AllocationBatch
 }
 
 func newLane(o *Outbox, link Link, keepNewest, here bool) *lane {
@@ -133,7 +137,10 @@ func (l *lane) join(s *topic, items []schemas.AllocationItem) {
 	}
 	if len(s.batch) == 0 {
 		l.open = append(l.open, s)
-		s.batch = make([]schemas.AllocationItem, 0, s.usual)
+		s.batch, l.spare = l.spare, nil
+		if s.batch == nil {
+			s.batch = make([]schemas.AllocationItem, 0, s.usual)
+		}
 	}
 	s.batch = append(s.batch, items...)
 	if len(s.batch) >= l.o.cfg.BatchItems {
@@ -179,9 +186,10 @@ func (l *lane) seal(s *topic) {
 
 func (l *lane) sealItems(s *topic, items []schemas.AllocationItem) {
 	s.seq++
-	l.push(entry{topic: s, weight: len(items), counted: true, event: schemas.Event{
+	b := &schemas.AllocationBatch{Items: items}
+	l.push(entry{topic: s, weight: len(items), counted: true, batch: b, event: schemas.Event{
 		Event: batchKind(items), Subject: s.subject, Sequence: s.seq, Node: l.o.cfg.Node, BootID: l.o.cfg.BootID,
-		Timestamp: l.o.cfg.Clock.Wall(), Data: &schemas.AllocationBatch{Items: items},
+		Timestamp: l.o.cfg.Clock.Wall(), Data: b,
 	}})
 }
 
@@ -383,7 +391,25 @@ func (l *lane) send() bool {
 	if cap(l.buf) > 1<<16 {
 		l.buf = nil
 	}
+	l.reuse(group)
 	return true
+}
+
+// reuse keeps the largest batch of a group that was sent for its memory: most of what events
+// would leave to be collected.
+func (l *lane) reuse(group []entry) {
+	var largest []schemas.AllocationItem
+	for i := range group {
+		if b := group[i].batch; b != nil && cap(b.Items) > cap(largest) && cap(b.Items) <= maxBatchItems {
+			largest = b.Items
+		}
+	}
+	clear(largest)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if cap(largest) > cap(l.spare) {
+		l.spare = largest[:0]
+	}
 }
 
 // happened is when the first of what an event tells of took place.

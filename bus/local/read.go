@@ -231,6 +231,7 @@ func (l *Client) reconnect() *reader {
 
 // serve handles frames until the connection fails.
 func (l *Client) serve(r *reader) error {
+	var m nats.Msg // each handler's in turn, as it is theirs only until they return
 	for {
 		f, err := r.next()
 		if err != nil {
@@ -253,7 +254,7 @@ func (l *Client) serve(r *reader) error {
 		l.mu.Unlock()
 		switch {
 		case s != nil:
-			l.handle(s, &f)
+			l.handle(s, &f, &m)
 		case f.op == opErr:
 			l.notify(failure(string(f.args)))
 		}
@@ -277,9 +278,9 @@ func (l *Client) rest() {
 	l.mu.Unlock()
 }
 
-// handle runs a subscription's handler.
-func (l *Client) handle(s *subscription, f *frame) {
-	m := nats.Msg{Subject: s.subject, Reply: string(f.reply), Data: f.data}
+// handle runs a subscription's handler with a frame, as the message m.
+func (l *Client) handle(s *subscription, f *frame, m *nats.Msg) {
+	*m = nats.Msg{Subject: s.subject, Reply: string(f.reply), Data: f.data}
 	if string(f.subject) != s.subject {
 		m.Subject = string(f.subject)
 	}
@@ -290,7 +291,7 @@ func (l *Client) handle(s *subscription, f *frame) {
 		}
 		m.Header = h
 	}
-	s.handle(&m)
+	s.handle(m)
 }
 
 func (l *Client) notify(e conn.Event) {
