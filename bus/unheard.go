@@ -70,8 +70,8 @@ func (u *unheard) watch(undo func(), now clock.Instant) string {
 	}
 	u.mu.Unlock()
 
-	b := make([]byte, 0, len(u.prefix)+30)
-	b = append(b, u.prefix...)
+	var space [128]byte
+	b := append(space[:0], u.prefix...)
 	b = strconv.AppendUint(b, seq, 36)
 	b = append(b, '-')
 	b = strconv.AppendUint(b, nonce, 36)
