@@ -78,6 +78,9 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 	r := catalog.LoadRequest{Ref: &modelCall{c: c, begun: p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Path: in.Path, Type: in.Type, Device: d.id,
 		Shared: in.Shared, Pinned: in.Pinned, Priority: in.Priority, RequestID: c.RequestID, DryRun: c.DryRun,
 		Cold: in.KeepWarm != nil && !*in.KeepWarm}
+	if in.EstimatedSizeBytes != nil {
+		r.Estimate = *in.EstimatedSizeBytes
+	}
 	if in.TimeoutSeconds != nil {
 		r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
 	}
@@ -192,6 +195,9 @@ func (a *modelCall) planned(p *poolActor, o *catalog.Outcome) {
 	}
 	r := &ledger.Request{Owner: ledger.Owner{Tenant: a.c.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: size, Segments: o.Segments,
 		Priority: a.load.Priority, Patience: a.load.Patience}
+	if o.Estimate > size { // room is made for so much before it is known to be less
+		r.Size, r.Segments, r.Estimated = o.Estimate, nil, true
+	}
 	a.c.handed = true
 	d.tell(seam.SystemLane, func() { d.planAllocate(a.c, r) })
 }

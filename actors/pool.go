@@ -21,8 +21,9 @@ type poolActor struct {
 	core     *catalog.Catalog
 	strategy string
 	orphans  []uuid.UUID
-	tickets  map[*catalog.Copy]ledger.Ticket // allocations that devices still decide
-	evicting map[uuid.UUID]ordered           // victims of a plan, by grant
+	tickets  map[*catalog.Copy]ledger.Ticket   // allocations that devices still decide
+	reserved map[*catalog.Copy]*ledger.Request // what was asked for before the files were read
+	evicting map[uuid.UUID]ordered             // victims of a plan, by grant
 	timer    clock.Timer
 	timerAt  clock.Instant
 	// Of all loads so far, for analytics.
@@ -31,7 +32,8 @@ type poolActor struct {
 
 // openPool reads the pool's region. models are the sealed weights that devices hold.
 func (h *House) openPool(models map[uuid.UUID]string) error {
-	p := &poolActor{house: h, tickets: map[*catalog.Copy]ledger.Ticket{}, evicting: map[uuid.UUID]ordered{}}
+	p := &poolActor{house: h, tickets: map[*catalog.Copy]ledger.Ticket{}, reserved: map[*catalog.Copy]*ledger.Request{},
+		evicting: map[uuid.UUID]ordered{}}
 	h.pool = p
 	mem, inherited, err := h.memory("pool")
 	if err != nil {
@@ -165,6 +167,9 @@ func (p *poolActor) step(s *catalog.Step) {
 	st := *s
 	switch st.Kind {
 	case catalog.StepInspect:
+		if st.Copy != nil && st.Estimate > 0 {
+			p.reserve(st)
+		}
 		p.inspect(st.Copy, *st.Request)
 	case catalog.StepAllocate:
 		p.allocate(st)
@@ -192,68 +197,6 @@ func (p *poolActor) step(s *catalog.Step) {
 		p.house.transfer.stop(st.Copy)
 	default:
 		panic(fmt.Sprintf("actors: a step of kind %d", st.Kind))
-	}
-}
-
-// weightsCall asks a device for a model's memory on behalf of the pool.
-type weightsCall struct {
-	pool *poolActor
-	copy *catalog.Copy
-	// The load's request and operation.
-	id, operation string
-}
-
-func (w *weightsCall) requestID() string { return w.id }
-
-func (p *poolActor) allocate(s catalog.Step) {
-	m, d := s.Copy.Model, p.house.byID[s.Copy.Device]
-	size := m.Bytes
-	round := d.info.GranularityBytes
-	segments := make([]int64, len(m.Segments))
-	for i, n := range m.Segments {
-		segments[i] = (n + round - 1) / round * round
-	}
-	ask := &weightsCall{pool: p, copy: s.Copy, id: s.Request.RequestID}
-	if a, ok := s.Request.Ref.(*modelCall); ok {
-		ask.operation = a.c.operation
-	}
-	r := &ledger.Request{
-		Ref: ask, Owner: ledger.Owner{Tenant: m.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: max(1, size),
-		Purpose: "model", Persistent: true, Priority: m.Priority, Patience: s.Patience, Modest: s.Modest, Segments: segments, Model: m.Name,
-		RequestID: s.Request.RequestID, Unclaimed: true,
-	}
-	d.tell(seam.SystemLane, func() {
-		t := d.core.Allocate(r, d.house.now())
-		p.tell(seam.SystemLane, func() {
-			if s.Copy.State == catalog.Loading && s.Copy.Grant == uuid.Nil {
-				p.tickets[s.Copy] = t
-			}
-		})
-		d.flush()
-	})
-}
-
-// outcome implements asker, on the device's goroutine.
-func (w *weightsCall) outcome(d *deviceActor, o *ledger.Outcome) {
-	p, cp := w.pool, w.copy
-	switch o.Kind {
-	case ledger.OutcomeGranted:
-		id, granted, evicted := o.Grant.ID, o.Grant.Granted, o.Evicted
-		p.tell(seam.SystemLane, func() {
-			delete(p.tickets, cp)
-			p.core.Granted(cp, id, granted, evicted, p.house.now())
-			p.flush()
-		})
-	case ledger.OutcomeQueued:
-		position, reason := o.Position, o.Reason
-		p.tell(seam.SystemLane, func() { p.core.Waiting(cp, position, reason); p.flush() })
-	case ledger.OutcomeRefused:
-		err := o.Err
-		p.tell(seam.SystemLane, func() {
-			delete(p.tickets, cp)
-			p.core.Refused(cp, err, p.house.now())
-			p.flush()
-		})
 	}
 }
 

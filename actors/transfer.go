@@ -100,8 +100,11 @@ func (t *transferActor) inspect(cp *catalog.Copy, r catalog.LoadRequest) {
 
 // inspected is the outcome of looking at a model's files, on the pool's goroutine.
 func (p *poolActor) inspected(cp *catalog.Copy, r *catalog.LoadRequest, src *source, desc catalog.Description, err *schemas.Error) {
-	if !p.core.Inspected(cp, r, desc, err, p.house.now()) && src != nil {
-		src.model.Close()
+	if !p.core.Inspected(cp, r, desc, err, p.house.now()) {
+		if src != nil {
+			src.model.Close()
+		}
+		p.unreserve(cp)
 	}
 	p.flush()
 }

@@ -213,6 +213,34 @@ func (l *Line[W]) Pass(s *Spot[W]) {
 	l.leave(s, f)
 }
 
+// Resize corrects what somebody who waits counts for. He keeps his place in his lane.
+func (l *Line[W]) Resize(s *Spot[W], bytes int64) {
+	s.Bytes = bytes
+	if s.flow != nil && s.flow.retag(nil) {
+		l.stale = true
+	}
+}
+
+// Charge corrects what a tenant was served: it took so many bytes more, or less, than it was
+// served for.
+func (l *Line[W]) Charge(tenant string, bytes int64) {
+	if l.n == 0 {
+		return
+	}
+	f := l.flows[tenant]
+	switch {
+	case f == nil && bytes <= 0:
+		return
+	case f == nil:
+		f = &flow[W]{weight: l.weigh(tenant), finish: l.now}
+		l.flows[tenant] = f
+	}
+	f.finish += float64(bytes) / f.weight
+	if f.retag(nil) {
+		l.stale = true
+	}
+}
+
 // leave ends the stay of a spot that its lane has let go.
 func (l *Line[W]) leave(s *Spot[W], f *flow[W]) {
 	s.flow = nil

@@ -30,6 +30,7 @@ type Step struct {
 	Kind     StepKind
 	Copy     *Copy
 	Request  *LoadRequest // StepInspect
+	Estimate int64        // StepInspect: bytes that the copy will take, as far as that can be said; 0: not at all
 	Patience time.Duration
 	Modest   bool // StepAllocate: nothing is to be released for it
 	Grant    uuid.UUID
@@ -61,6 +62,7 @@ type Outcome struct {
 	Hit       bool
 	Took      time.Duration
 	Segments  []int64
+	Estimate  int64 // OutcomePlanned: what would be reserved before that is known
 	Reference *Reference
 	Names     []string
 	Freed     int64

@@ -39,10 +39,26 @@ func (c *Catalog) Load(r LoadRequest, now ledger.Now) {
 		return
 	}
 	if r.DryRun {
+		if m != nil {
+			r.Estimate = m.Estimate(r.Estimate)
+		}
 		c.out.Steps = append(c.out.Steps, Step{Kind: StepInspect, Request: &r})
 		return
 	}
 	c.start(m, r, now)
+}
+
+// Estimate is how many bytes a copy will take: what it took the last time, else what a client
+// declared.
+func (m *Model) Estimate(declared int64) int64 {
+	if len(m.Segments) == 0 {
+		return declared
+	}
+	var n int64
+	for _, s := range m.Segments {
+		n += s
+	}
+	return n
 }
 
 // source is the copy in main memory that a load can be made of, or nil: its file is read.
@@ -128,7 +144,7 @@ func (c *Catalog) start(m *Model, r LoadRequest, now ledger.Now) {
 	}
 	cp := c.copyOf(m, r.Device, nil, now)
 	cp.waiters = []LoadRequest{r}
-	c.out.Steps = append(c.out.Steps, Step{Kind: StepInspect, Copy: cp, Request: &r})
+	c.out.Steps = append(c.out.Steps, Step{Kind: StepInspect, Copy: cp, Request: &r, Estimate: m.Estimate(r.Estimate)})
 	c.event(schemas.EventModelLoading, cp, Event{RequestID: r.RequestID})
 }
 
@@ -139,9 +155,12 @@ func (c *Catalog) Inspected(cp *Copy, r *LoadRequest, d Description, fail *schem
 		if fail != nil {
 			c.refuse(r.Ref, fail)
 		} else {
-			c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomePlanned, Ref: r.Ref, Segments: d.Segments})
+			c.out.Outcomes = append(c.out.Outcomes, Outcome{Kind: OutcomePlanned, Ref: r.Ref, Segments: d.Segments, Estimate: r.Estimate})
 		}
 		return false
+	}
+	if cp.State == Failed {
+		return false // the device has refused it meanwhile
 	}
 	if fail == nil {
 		fail = cp.cancel

@@ -201,6 +201,8 @@ type LoadRequest struct {
 	// Offered is the shell's: the open file of a request whose Path the shell made up for it.
 	// It comes back in StepInspect.
 	Offered any
+	// Estimate is how many bytes the client says that it will take; 0: it says nothing.
+	Estimate int64
 	// Cold lets go of the copy in main memory that the model was loaded from, unless somebody
 	// asked for that one.
 	Cold bool

@@ -32,7 +32,10 @@ type Request struct {
 	// Segments are the segments of a weights request, from the model's layout. Each is
 	// rounded up to the device's granularity; Size is then their sum.
 	Segments []int64
-	Model    string
+	// Estimated weights have a Size and no Segments yet: they are served with a reservation,
+	// and made when Measure has told their segments.
+	Estimated bool
+	Model     string
 	// Key and Answer make the command idempotent: Answer renders what is kept of the
 	// outcome, and both are committed together with the grant. Key is empty where the
 	// client chose no request_id.
@@ -62,6 +65,7 @@ type Request struct {
 	held     bool // waits for its tenant's quota
 	again    bool // was served before, and stands before everybody
 	passed   bool // was served before its turn
+	charged  bool // was served at its tenant's cost
 	spot     *admission.Spot[*Request]
 
 	// What it has got so far, while workers prepare the rest.
@@ -146,6 +150,9 @@ func (d *Device) prepare(r *Request, t Ticket) {
 	case ClassState:
 		r.Persistent = true
 	case ClassWeights:
+		if r.Estimated {
+			return
+		}
 		r.Size = 0
 		for _, n := range r.Segments {
 			if n < 1 || r.Size > maxBytes {
@@ -169,7 +176,7 @@ func (d *Device) inadmissible(r *Request) *schemas.Error {
 	case d.lost:
 		return d.gone()
 	case r.Size < 1:
-		return schemas.Errorf(schemas.CodeInvalidRequest, "a request for %d bytes", r.Size).With("field", "size_bytes")
+		return noBytes(r)
 	case !r.Class.known():
 		return schemas.Errorf(schemas.CodeInvalidRequest, "no class %q: scratch, state or reservation", r.Class).With("field", "class")
 	case r.Lease < 0:
@@ -184,6 +191,10 @@ func (d *Device) inadmissible(r *Request) *schemas.Error {
 		return schemas.Errorf(schemas.CodeBusy, "the queue of %s is full (%d requests)", d.cfg.Device, d.line.Len()+d.heldCount()).With("retry_after_ms", 100)
 	}
 	return nil
+}
+
+func noBytes(r *Request) *schemas.Error {
+	return schemas.Errorf(schemas.CodeInvalidRequest, "a request for %d bytes", r.Size).With("field", "size_bytes")
 }
 
 // never reports why a request is not to be granted, whatever room is made.
@@ -212,7 +223,7 @@ func (d *Device) never(r *Request) *schemas.Error {
 
 // least is the fewest new bytes that hold a request, rounded to the device's granularity.
 func (d *Device) least(r *Request) (need int64) {
-	if r.Class != ClassWeights {
+	if r.Class != ClassWeights || r.Estimated {
 		return roundUp(r.Size, d.granule)
 	}
 	for _, n := range r.Segments {
@@ -248,6 +259,9 @@ func (d *Device) placement(r *Request) (p heap.Placement, need int64) {
 		return p, r.Size
 	case ClassWeights:
 		p.Kind, p.Whole = heap.Create, true
+		if r.Estimated {
+			return p, d.least(r)
+		}
 		for _, n := range r.Segments {
 			p.Create = append(p.Create, roundUp(n, d.granule))
 		}
@@ -279,9 +293,12 @@ func (d *Device) admit(r *Request, now Now) bool {
 	if (need > 0 || grow > 0 && d.floors(r.Owner.Tenant) > 0) && !d.room(r, need, grow) {
 		return r.gone
 	}
-	if r.Class == ClassReservation {
+	switch {
+	case r.Estimated:
+		d.reserveEstimate(r)
+	case r.Class == ClassReservation:
 		d.grant(r, now)
-	} else {
+	default:
 		d.place(r, p, now)
 	}
 	return true
@@ -399,9 +416,19 @@ func (d *Device) shortage(r *Request, need, grow int64) (s shortage) {
 		s.lasts = grow - d.books.spare() + floors
 	}
 	if r.Class == ClassWeights && d.limits.models > 0 {
-		s.models = d.books.models + need - d.limits.models
+		s.models = d.books.models + d.promisedWeights() + need - d.limits.models
 	}
 	return s
+}
+
+// promisedWeights are the bytes of models that will be granted when they have been made.
+func (d *Device) promisedWeights() (n int64) {
+	for _, r := range d.pending {
+		if r.Class == ClassWeights {
+			n += r.promised
+		}
+	}
+	return n
 }
 
 // room reports whether need bytes of new memory are free now. If not, it sees to it that

@@ -40,6 +40,7 @@ func (b *books) spare() int64 { return b.limit - b.used() - b.slack }
 //	Used = Granted + Reserved + Revoking + Zombie + Foreign
 //	Limit = Used + Free + Pooled
 //
+// Models are a part of Used: those that are being made are among them.
 // Free is negative where more is used than the limit, which may be lowered at any time.
 type Figures struct {
 	Limit, Physical, Used, Free, Available int64
@@ -66,7 +67,7 @@ func (d *Device) Figures() Figures {
 		Available: max(0, b.limit-used+d.reclaimable),
 		Granted:   b.granted, Reserved: b.reserved + b.promised + floors, Revoking: b.revoking,
 		Zombie: b.zombie, Foreign: b.foreign, Pooled: pooled,
-		Reclaimable: d.reclaimable, Models: b.models,
+		Reclaimable: d.reclaimable, Models: b.models + d.promisedWeights(),
 		Largest: max(0, b.spare()-floors), Deficit: d.deficit(),
 		Segments: h.SegmentBytes + b.doomed,
 		Waiting:  d.line.Len() + d.heldCount(), Grants: len(d.grants),

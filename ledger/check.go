@@ -55,6 +55,12 @@ func (d *Device) checkBooks() error {
 		for _, s := range r.segs {
 			sum += s.bytes
 		}
+		if r.Estimated {
+			if r.promised != d.least(r) || r.jobs != 0 || sum != 0 || r.gone {
+				return fmt.Errorf("request %d has a reservation of %d bytes for %d", r.ticket, r.promised, d.least(r))
+			}
+			continue
+		}
 		if r.jobs < 1 || sum != r.promised && r.failed == nil {
 			return fmt.Errorf("request %d was promised %d bytes, has %d, with %d jobs", r.ticket, r.promised, sum, r.jobs)
 		}

@@ -191,7 +191,7 @@ func (d *Device) letBack() {
 		d.unhold(r)
 		r.wanted = 0
 		r.reason = "its tenant's quota has room again"
-		d.line.Add(r.spot)
+		d.stand(r)
 	}
 }
 

@@ -26,7 +26,8 @@ type history struct {
 	maps     []mapping // what sessions were told that they hold
 	crash    *crashes  // nil: none are looked at
 	holds    []hold
-	fills    []uuid.UUID // being filled
+	fills    []uuid.UUID       // being filled
+	guesses  []*ledger.Request // whose size is not known yet
 }
 
 type mapping struct {
@@ -139,8 +140,10 @@ func (h *history) allocate() {
 	r.Filling = (r.Class == ledger.ClassScratch || r.Class == ledger.ClassState) && rapid.IntRange(0, 3).Draw(t, "by a transfer") == 0
 	if r.Class == ledger.ClassWeights {
 		r.Model, r.Unclaimed, r.Owner.Session = fmt.Sprint("m", h.n), true, ""
-		for left := r.Size; left > 0; left -= 100000 {
-			r.Segments = append(r.Segments, min(left, 100000))
+		if r.Estimated = rapid.Bool().Draw(t, "estimated"); r.Estimated {
+			h.guesses = append(h.guesses, r)
+		} else {
+			r.Segments = segments(r.Size)
 		}
 	}
 	if !r.Filling && rapid.Bool().Draw(t, "keyed") {
@@ -161,6 +164,26 @@ func (h *history) allocate() {
 	if plan.Outcome == "refused" {
 		h.foreseen("the request", plan.Err, o.Err)
 	}
+}
+
+// segments are a model's of so many bytes.
+func segments(bytes int64) (s []int64) {
+	for ; bytes > 0; bytes -= 100000 {
+		s = append(s, min(bytes, 100000))
+	}
+	return s
+}
+
+// measure tells the true size of a request, which may be another than was thought.
+func (h *history) measure() {
+	if len(h.guesses) == 0 {
+		return
+	}
+	i := rapid.IntRange(0, len(h.guesses)-1).Draw(h.t, "guess")
+	r := h.guesses[i]
+	h.guesses = slices.Delete(h.guesses, i, i+1)
+	size := r.Size * rapid.SampledFrom([]int64{0, 1, 2, 2, 2, 3, 5}).Draw(h.t, "halves") / 2
+	h.must(h.Measure(r.Ticket(), segments(size)))
 }
 
 func (h *history) pickGrant() *ledgertest.Live {
@@ -369,7 +392,9 @@ func (h *history) rest() {
 }
 
 func (h *history) step() {
-	switch rapid.IntRange(0, 18).Draw(h.t, "step") {
+	switch rapid.IntRange(0, 20).Draw(h.t, "step") {
+	case 19, 20:
+		h.measure()
 	case 16:
 		h.hold()
 	case 17:
@@ -398,6 +423,9 @@ func (h *history) step() {
 // end lets everybody go; the device must come to rest with nothing in use.
 func (h *history) end() {
 	h.must(h.Settle())
+	for len(h.guesses) > 0 {
+		h.measure()
+	}
 	h.must(h.Call(h.Core.StopDefragment))
 	for i := 1; i <= 6; i++ {
 		s := ledger.SessionID(fmt.Sprint("s", i))

@@ -17,7 +17,7 @@ func (d *Device) Lose(now Now) {
 		d.refuse(r, d.gone())
 	}
 	for _, r := range d.preparing() {
-		d.refuse(r, d.gone())
+		d.giveUp(r, d.gone())
 	}
 	d.cfg.Warm, d.cfg.PoolBytes = nil, 0
 	d.changed("source_lost", nil)

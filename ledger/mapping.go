@@ -265,7 +265,7 @@ func (d *Device) closeSession(s SessionID, now Now) {
 	}
 	for _, r := range d.preparing() {
 		if r.Owner.Session == s {
-			d.refuse(r, schemas.Errorf(schemas.CodeCancelled, "the session ended"))
+			d.giveUp(r, schemas.Errorf(schemas.CodeCancelled, "the session ended"))
 		}
 	}
 	for _, g := range d.of(s) {

@@ -81,6 +81,9 @@ func (g *gap) some() bool {
 // takes reports whether a request can be served now, and those before not be later for it.
 func (g *gap) takes(r *Request) bool {
 	d := g.d
+	if r.Estimated {
+		return false // it may take more than it says
+	}
 	p, need := d.placement(r)
 	grow := d.growth(&p, need)
 	q := d.quotas[r.Owner.Tenant]
@@ -90,7 +93,7 @@ func (g *gap) takes(r *Request) bool {
 	if s := d.shortage(r, need, grow); s.now > 0 || s.lasts > 0 || s.models > 0 {
 		return false
 	}
-	if r.Class == ClassWeights && d.limits.models > 0 && g.models > 0 && d.books.models+g.models+grow > d.limits.models {
+	if r.Class == ClassWeights && d.limits.models > 0 && g.models > 0 && d.books.models+d.promisedWeights()+g.models+grow > d.limits.models {
 		return false
 	}
 	var own int64 // of it is kept for its tenant, and nobody else's in any case

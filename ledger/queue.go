@@ -57,6 +57,7 @@ func (d *Device) served(r *Request, free bool) {
 	case r.gone:
 		d.unqueue(r)
 	case stands:
+		r.charged = r.charged || !r.again
 		d.line.Serve(r.spot)
 		d.overtake(r)
 	case !free:
@@ -66,6 +67,7 @@ func (d *Device) served(r *Request, free bool) {
 			d.line.Pass(r.spot)
 			return
 		case d.line.Len() > 0:
+			r.charged = true
 			d.line.Add(d.spotOf(r))
 			d.line.Serve(r.spot)
 		}
@@ -188,7 +190,9 @@ func (d *Device) Cancel(t Ticket, err *schemas.Error, now Now) bool {
 		return true
 	}
 	if r, ok := d.pending[t]; ok && !r.gone {
-		d.refuse(r, err)
+		if d.giveUp(r, err); r.Estimated {
+			d.pump(now) // others can have what it had reserved
+		}
 		return true
 	}
 	return false

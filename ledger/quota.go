@@ -147,6 +147,9 @@ func (d *Device) bound(tenant string) int64 {
 			for _, s := range r.segs {
 				n += s.bytes
 			}
+			if r.Estimated {
+				n += r.promised
+			}
 		}
 	}
 	if s := d.shares[tenant]; s != nil {

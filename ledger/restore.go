@@ -398,7 +398,7 @@ func (d *Device) Drain(all bool, now Now) (stay int, bytes int64) {
 		d.refuse(r, draining())
 	}
 	for _, r := range d.preparing() {
-		d.refuse(r, draining())
+		d.giveUp(r, draining())
 	}
 	for _, g := range d.all() {
 		switch {

@@ -68,6 +68,7 @@ type Machine struct {
 	bound  map[string]int64 // of each tenant with a quota
 	free   int64
 	other  int64 // foreign bytes
+	moves  bool  // the call may change the order
 }
 
 // Live is a grant as its client knows it.
@@ -145,6 +146,14 @@ func (m *Machine) Call(f func()) error { return m.call(f, false) }
 
 // CallOver is Call for what may leave the device over its limit.
 func (m *Machine) CallOver(f func()) error { return m.call(f, true) }
+
+// Measure tells the core the true size of an estimated request, which is charged to its tenant:
+// that may move others in line.
+func (m *Machine) Measure(t ledger.Ticket, segments []int64) error {
+	m.moves = true
+	defer func() { m.moves = false }()
+	return m.Call(func() { m.Core.Measure(t, segments, m.Now) })
+}
 
 func (m *Machine) call(f func(), over bool) error {
 	m.before = m.before[:0]
@@ -313,6 +322,9 @@ func (m *Machine) unused(j ledger.Job) error {
 // them forward: of these nothing is known here (package admission has the tests of the order
 // itself).
 func (m *Machine) inOrder() error {
+	if m.moves {
+		return nil
+	}
 	still, refused := map[ledger.Ticket]bool{}, map[ledger.Ticket]bool{}
 	m.Core.Waiting(func(_ int, r *ledger.Request) { still[r.Ticket()], refused[r.Ticket()] = !r.Held(), r.Held() })
 	for _, o := range m.Outcomes {
