@@ -221,15 +221,27 @@ func hitRate(requests, loads int) float64 {
 // replayed are the uses as a replay takes them.
 func (x *seen) replayed() []replay.Use {
 	kinds := map[history.UseKind]replay.UseKind{history.Hit: replay.Asked, history.Miss: replay.Asked, history.Touch: replay.Touched, history.Gone: replay.LetGo}
-	names := map[uint64]string{}
+	type known struct {
+		name  string
+		loads int
+		took  time.Duration // the last load
+	}
+	models := map[uint64]*known{}
 	out := make([]replay.Use, len(x.uses))
 	for i, u := range x.uses {
-		name, ok := names[u.Model]
-		if !ok {
-			name = strconv.Itoa(len(names))
-			names[u.Model] = name
+		m := models[u.Model]
+		if m == nil {
+			m = &known{name: strconv.Itoa(len(models))}
+			models[u.Model] = m
 		}
-		out[i] = replay.Use{At: u.At, Kind: kinds[u.Kind], Object: eviction.Object{Key: name, Bytes: u.Bytes, Cost: u.Cost.Seconds()}}
+		if u.Kind == history.Miss {
+			m.loads, m.took = m.loads+1, u.Took
+		}
+		load := u.Cost
+		if m.loads > 1 || u.Kind == history.Miss {
+			load = m.took // a first load says nothing of what comes back from main memory
+		}
+		out[i] = replay.Use{At: u.At, Kind: kinds[u.Kind], Load: load.Seconds(), Object: eviction.Object{Key: m.name, Bytes: u.Bytes, Cost: u.Cost.Seconds()}}
 	}
 	return out
 }

@@ -73,8 +73,8 @@ func (h *Histogram) Percentile(p float64) time.Duration {
 		return 0
 	}
 	v, err := h.sketch.GetValueAtQuantile(p / 100)
-	if err != nil {
-		return h.Max // of no percentage that there is
+	if err != nil || v >= float64(h.Max) {
+		return h.Max // of no percentage that there is, or rounded up
 	}
-	return min(time.Duration(v), h.Max)
+	return time.Duration(v)
 }

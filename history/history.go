@@ -121,10 +121,11 @@ func (h *History) Continue(old *History) {
 
 // Add takes a device's figures of a moment no earlier than those before. Grown and Seen are
 // ignored: they are computed from total, which counts since the process began, and from the
-// moment of the look before, which for the first look of a process is Fine ago.
+// moment of the look before, which for the first look of a process is Fine ago, or the last one
+// of its predecessor.
 func (h *History) Add(device string, p Point, total Counters) {
 	s := h.of(device)
-	p.Grown, p.Seen = total.minus(s.total), min(Fine, time.Duration(p.At))
+	p.Grown, p.Seen = total.minus(s.total), max(0, min(Fine, p.At.Sub(s.fine.newest.At)))
 	if pause := p.At.Sub(s.last); s.looked && pause <= maxPause {
 		p.Seen = pause
 	}

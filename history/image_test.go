@@ -351,3 +351,16 @@ func TestUsesAreKept(t *testing.T) {
 		t.Errorf("%d uses are remembered", len(got))
 	}
 }
+
+// What was counted before a history began anew, in the same process, is not counted again.
+func TestCountersGoOnWhereAHistoryBeginsAnew(t *testing.T) {
+	mem, cfg := oneDevice()
+	h := must[*History](t)(Format(mem, cfg, 1))
+	h.Add("d", Point{At: t0}, Counters{Grants: 100})
+	next := must[*History](t)(Format(mem, cfg, 2))
+	next.Continue(h)
+	next.Add("d", Point{At: after(2 * time.Second)}, Counters{Grants: 103})
+	if s := next.Series("d", 0, time.Second); len(s) != 1 || s[0].Grown.Grants != 3 || s[0].Seen != 2*time.Second {
+		t.Errorf("points %+v", s)
+	}
+}

@@ -46,19 +46,20 @@ func (p *Point) join(q Point) {
 	p.Seen += q.Seen
 }
 
-// A point's payload: five words, the time seen in microseconds (a day is 2³⁷), and the level
+// A point's payload: five words, the time seen in microseconds, and the level
 // above it, and the counters, which stop at what 4 bytes hold.
 const (
 	pointPayload = 6*8 + 6*4
 	pointBytes   = recordHeader + pointPayload // 88
 	seenBits     = 56
+	maxSeen      = 30 * 24 * time.Hour
 )
 
 func (p *Point) encode(b *[pointPayload]byte) {
 	for i, v := range [...]int64{int64(p.At), p.Used, p.Available, p.Models, p.Peak} {
 		binary.LittleEndian.PutUint64(b[8*i:], uint64(v))
 	}
-	seen := uint64(max(0, p.Seen.Microseconds())) & (1<<seenBits - 1)
+	seen := uint64(min(max(0, p.Seen), maxSeen).Microseconds())
 	binary.LittleEndian.PutUint64(b[40:], uint64(p.Level)<<seenBits|seen)
 	g := &p.Grown
 	for i, v := range [...]int64{g.Grants, g.Releases, g.Refusals, g.Evictions, g.Hits, g.Loads} {
@@ -74,9 +75,9 @@ func (p *Point) decode(b []byte) bool {
 	word := func(i int) int64 { return int64(binary.LittleEndian.Uint64(b[8*i:])) }
 	count := func(i int) int64 { return int64(binary.LittleEndian.Uint32(b[48+4*i:])) }
 	*p = Point{At: clock.Instant(word(0)), Used: word(1), Available: word(2), Models: word(3), Peak: word(4),
-		Level: uint8(uint64(word(5)) >> seenBits), Seen: time.Duration(word(5)&(1<<seenBits-1)) * time.Microsecond,
+		Level: uint8(uint64(word(5)) >> seenBits), Seen: time.Duration(min(word(5)&(1<<seenBits-1), maxSeen.Microseconds()+1)) * time.Microsecond,
 		Grown: Counters{count(0), count(1), count(2), count(3), count(4), count(5)}}
-	return p.At >= 0 && p.Level <= maxLevel && p.Seen >= 0 && p.Used >= 0 && p.Peak >= 0 && p.Models >= 0
+	return p.At >= 0 && p.Seen <= maxSeen && p.Level <= maxLevel && p.Seen >= 0 && p.Used >= 0 && p.Peak >= 0 && p.Models >= 0
 }
 
 // ring is a bounded series of points, the oldest of which go first.

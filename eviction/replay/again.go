@@ -10,6 +10,9 @@ type Use struct {
 	At     clock.Instant
 	Object eviction.Object // as it was known then
 	Kind   UseKind
+	// Load is what a load would have taken then, in seconds: from main memory, say, where the
+	// object's cost is that from disk.
+	Load float64
 }
 
 // UseKind says what a Use is.
@@ -55,13 +58,15 @@ func Again(uses []Use, room Room, p eviction.Policy) (Result, error) {
 			r.objects = append(r.objects, u.Object)
 		}
 		r.objects[i] = u.Object
-		unserved := r.result.Unserved
+		before := r.result
 		if err := r.serve([]int{i}, room.Bytes, u.At); err != nil {
 			return Result{}, err
 		}
-		if r.result.Unserved > unserved {
+		if r.result.Unserved > before.Unserved {
 			r.result.Loads++
-			r.result.Seconds += u.Object.Cost
+		}
+		if r.result.Loads > before.Loads {
+			r.result.Seconds = before.Seconds + u.Load
 		}
 		if room.High > 0 && room.Bytes-r.free > room.High {
 			r.relieve(room.Bytes-r.free-room.Low, key, u.At)

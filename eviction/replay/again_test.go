@@ -28,7 +28,7 @@ func alone(t *Trace, requests int, cost string) (*Trace, []Use, int64) {
 				known[i] = true
 				total += objects[i].Bytes
 			}
-			uses = append(uses, Use{At: clock.Instant(len(uses)) * clock.Instant(time.Second), Object: objects[i]})
+			uses = append(uses, Use{At: clock.Instant(len(uses)) * clock.Instant(time.Second), Object: objects[i], Load: objects[i].Cost})
 			cut.Requests = append(cut.Requests, []int{i})
 		}
 	}
@@ -114,7 +114,7 @@ func TestAgainOfAnything(t *testing.T) {
 		least, gone, asked := 0., map[int]bool{}, 0
 		for i := range rapid.IntRange(1, 120).Draw(t, "uses") {
 			m := rapid.IntRange(0, n-1).Draw(t, "model")
-			u := Use{At: clock.Instant(i), Object: eviction.Object{Key: string(rune('a' + m)), Bytes: sizes[m], Cost: float64(m + 1)}, Kind: UseKind(rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(t, "kind"))}
+			u := Use{At: clock.Instant(i), Object: eviction.Object{Key: string(rune('a' + m)), Bytes: sizes[m], Cost: float64(m + 1)}, Load: float64(m + 1), Kind: UseKind(rapid.SampledFrom([]int{0, 0, 0, 0, 1, 2}).Draw(t, "kind"))}
 			uses = append(uses, u)
 			switch there, known := gone[m]; u.Kind {
 			case Asked:
@@ -157,14 +157,36 @@ func TestAgainOfAnything(t *testing.T) {
 func TestPressureReleasesInAReplay(t *testing.T) {
 	var uses []Use
 	for i := range 40 {
-		uses = append(uses, Use{At: clock.Instant(i), Object: eviction.Object{Key: string(rune('a' + i%10)), Bytes: 10, Cost: 1}})
+		uses = append(uses, Use{At: clock.Instant(i), Object: eviction.Object{Key: string(rune('a' + i%10)), Bytes: 10, Cost: 1}, Load: 2})
 	}
-	if r := again(t, uses, Room{Bytes: 100}, "lru"); r.Loads != 10 || r.Evictions != 0 {
+	if r := again(t, uses, Room{Bytes: 100}, "lru"); r.Loads != 10 || r.Seconds != 20 || r.Evictions != 0 {
 		t.Errorf("without pressure %+v", r)
 	}
 	// Nine models are too many, eight stay: so each request finds its own gone.
 	if r := again(t, uses, Room{Bytes: 100, High: 85, Low: 80}, "lru"); r.Loads != 40 || r.Evictions != 32 {
 		t.Errorf("with pressure %+v", r)
+	}
+}
+
+// forgetful hears what is removed.
+type forgetful struct {
+	eviction.Policy
+	removed []string
+}
+
+func (f *forgetful) Removed(key string) {
+	f.removed = append(f.removed, key)
+	f.Policy.Removed(key)
+}
+
+// What a client lets go of the policy forgets, as it does in the node; what is only touched is
+// not loaded.
+func TestAgainTellsThePolicyEverything(t *testing.T) {
+	o := eviction.Object{Key: "a", Bytes: 1, Cost: 1}
+	p := &forgetful{Policy: eviction.NewLRU()}
+	r, err := Again([]Use{{At: 1, Object: o, Kind: Touched}, {At: 2, Object: o, Load: 3}, {At: 3, Object: o, Kind: LetGo}, {At: 4, Object: o, Kind: Touched}}, Room{Bytes: 5}, p)
+	if err != nil || r.Loads != 1 || r.Seconds != 3 || !slices.Equal(p.removed, []string{"a"}) {
+		t.Errorf("%+v, %v, removed %v", r, err, p.removed)
 	}
 }
 
