@@ -387,6 +387,11 @@ func (t *transferActor) interrupt(id uuid.UUID) {
 				k.cancel(why(k.lost))
 			}
 		}
+		for k := range t.checks {
+			if k.grant == id {
+				k.cancel(why(schemas.CodeStaleHandle))
+			}
+		}
 		for m := range t.moves {
 			if m.source == id {
 				t.stopMove(m, why(schemas.CodeTransferFailed))

@@ -43,8 +43,11 @@ func (p *poolActor) take(c *call) {
 type modelCall struct {
 	c     *call
 	begun time.Time
-	// load is the request, of a load.
-	load *catalog.LoadRequest
+	// load is the request, of a load; verify: what is loaded is compared with its file, which
+	// check does.
+	load   *catalog.LoadRequest
+	verify bool
+	check  *checking
 }
 
 // target is the device a model goes to: the one named, the only one, or the first GPU.
@@ -75,7 +78,7 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 		c.fail(err)
 		return
 	}
-	r := catalog.LoadRequest{Ref: &modelCall{c: c, begun: p.house.cfg.Clock.Wall()}, Tenant: c.Tenant, Name: in.Name, Path: in.Path, Type: in.Type, Device: d.id,
+	r := catalog.LoadRequest{Ref: &modelCall{c: c, begun: p.house.cfg.Clock.Wall(), verify: in.Verify}, Tenant: c.Tenant, Name: in.Name, Path: in.Path, Type: in.Type, Device: d.id,
 		Shared: in.Shared, Pinned: in.Pinned, Priority: in.Priority, RequestID: c.RequestID, DryRun: c.DryRun,
 		Cold: in.KeepWarm != nil && !*in.KeepWarm}
 	if in.EstimatedSizeBytes != nil {
@@ -97,7 +100,8 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 }
 
 func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
-	if c.key != "" {
+	a := r.Ref.(*modelCall)
+	if c.key != "" && !a.verify { // what is verified is known later: a retry verifies again
 		r.Key, c.home = c.key, "pool"
 		r.Answer = func(cp *catalog.Copy) ledger.AnswerRecord {
 			c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Model: cp.Model.Name}
@@ -110,7 +114,7 @@ func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 			return c.record
 		}
 	}
-	r.Ref.(*modelCall).load = &r
+	a.load = &r
 	if c.operation == "" {
 		c.glance = p.glance(&r)
 	}
@@ -118,7 +122,14 @@ func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 	p.flush()
 	if !c.handed && !c.answered {
 		c.follow(schemas.StatusRunning, 0, "the model is being loaded", func(err *schemas.Error, seen func()) {
-			p.tell(seam.SystemLane, func() { p.core.Cancel(r.Ref, err, p.house.now()); p.flush(); seen() })
+			p.tell(seam.SystemLane, func() {
+				if a.check != nil {
+					a.check.cancel(err)
+				}
+				p.core.Cancel(r.Ref, err, p.house.now())
+				p.flush()
+				seen()
+			})
 		})
 	}
 }
@@ -136,21 +147,19 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 		if o.Hit {
 			r.LoadTimeMs = millis(p.house.cfg.Clock.Wall().Sub(a.begun))
 		}
-		d, name := p.house.byID[o.Copy.Device], o.Copy.Model.Name
-		c.handed = true
-		d.claim(o.Copy.Grant, o.Copy.Model.Tenant, c.Tenant, func(h *schemas.Handle, err *schemas.Error) {
-			// The device answers on its own goroutine, and the call is still the pool's,
-			// which may be about to follow it.
-			p.tell(seam.SystemLane, func() {
+		if a.verify {
+			cp := o.Copy
+			p.check(a, cp, func(err *schemas.Error) {
 				if err != nil {
-					p.forgetAnswer(c)
-					c.fail(handleGone(name, err))
+					c.fail(err)
 					return
 				}
-				r.Handle = h
-				c.done(r, nil)
+				r.Verified = true
+				a.hand(p, cp, r)
 			})
-		})
+			return
+		}
+		a.hand(p, o.Copy, r)
 	case catalog.OutcomeAcquired:
 		ref := o.Reference.ID
 		c.done(p.acquired(o.Copy, o.Reference, c.Tenant), func() {
@@ -176,6 +185,25 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 			c.follow(status, o.Position, o.Reason, nil)
 		}
 	}
+}
+
+// hand answers a load, with a handle of the copy.
+func (a *modelCall) hand(p *poolActor, cp *catalog.Copy, r *schemas.LoadModelReply) {
+	c, d, name := a.c, p.house.byID[cp.Device], cp.Model.Name
+	c.handed = true
+	d.claim(cp.Grant, cp.Model.Tenant, c.Tenant, func(h *schemas.Handle, err *schemas.Error) {
+		// The device answers on its own goroutine, and the call is still the pool's,
+		// which may be about to follow it.
+		p.tell(seam.SystemLane, func() {
+			if err != nil {
+				p.forgetAnswer(c)
+				c.fail(handleGone(name, err))
+				return
+			}
+			r.Handle = h
+			c.done(r, nil)
+		})
+	})
 }
 
 // planned answers the dry run of a load.

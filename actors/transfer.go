@@ -33,8 +33,9 @@ type transferActor struct {
 	feeds   map[*catalog.Copy]*task // copies of models that are made of other copies
 	waiting []*fill
 	active  int
-	tasks   map[*task]bool // copies and clears on the devices' workers
-	moves   map[*move]bool // transfers, from their hold on
+	checks  map[*checking]bool // models that are being compared with their files
+	tasks   map[*task]bool     // copies and clears on the devices' workers
+	moves   map[*move]bool     // transfers, from their hold on
 }
 
 // fill is one load of one model.
@@ -62,7 +63,7 @@ type lent struct {
 var errStopped = errors.New("the load was given up")
 
 func newTransfer(h *House) *transferActor {
-	t := &transferActor{house: h, running: map[*catalog.Copy]*fill{}, feeds: map[*catalog.Copy]*task{}, tasks: map[*task]bool{}, moves: map[*move]bool{}}
+	t := &transferActor{house: h, running: map[*catalog.Copy]*fill{}, feeds: map[*catalog.Copy]*task{}, tasks: map[*task]bool{}, moves: map[*move]bool{}, checks: map[*checking]bool{}}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }

@@ -237,15 +237,17 @@ type SetLimitsReply struct {
 // LoadModelReply is a loaded model.
 type LoadModelReply struct {
 	Finished
-	Loaded                   bool       `json:"loaded"`
-	Model                    Model      `json:"model"`
-	AllocationIDs            []string   `json:"allocation_ids"`
-	Tier                     Tier       `json:"tier"`
-	LoadTimeMs               float64    `json:"load_time_ms"`
-	ThroughputBytesPerSecond float64    `json:"throughput_bytes_per_second"`
-	SourceTier               Tier       `json:"source_tier"`
-	Handle                   *Handle    `json:"handle,omitempty"`
-	Evicted                  []Eviction `json:"evicted"`
+	Loaded                   bool     `json:"loaded"`
+	Model                    Model    `json:"model"`
+	AllocationIDs            []string `json:"allocation_ids"`
+	Tier                     Tier     `json:"tier"`
+	LoadTimeMs               float64  `json:"load_time_ms"`
+	ThroughputBytesPerSecond float64  `json:"throughput_bytes_per_second"`
+	SourceTier               Tier     `json:"source_tier"`
+	// Verified is true where every byte was compared with the file.
+	Verified bool       `json:"verified,omitempty"`
+	Handle   *Handle    `json:"handle,omitempty"`
+	Evicted  []Eviction `json:"evicted"`
 }
 
 // UnloadModelReply says what was unloaded.

@@ -267,6 +267,10 @@ type LoadModelRequest struct {
 	Pinned bool `json:"pinned,omitempty"`
 	// KeepWarm keeps the RAM copy of a model that is loaded to a GPU.
 	KeepWarm *bool `json:"keep_warm,omitempty" default:"true"`
+	// Verify compares every byte that is resident with the file, whether the model is loaded now
+	// or was before: INVALID_MODEL where they differ, MODEL_CONFLICT where the file is another
+	// by now.
+	Verify bool `json:"verify,omitempty"`
 	// The longest stay in the queue, in seconds; 0 means don't queue.
 	TimeoutSeconds *int64 `json:"timeout_seconds,omitempty" default:"120" check:"min=0,max=604800"`
 }

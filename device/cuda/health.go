@@ -214,7 +214,7 @@ func (w *watch) look(st *state) error {
 // count reads the counters of errors.
 func (w *watch) count(st *state) {
 	if n, ok := w.nvml.UncorrectedErrors(w.gpu); ok && n > 0 {
-		st.set("ecc", device.Degraded, fmt.Sprintf("%d memory errors since the driver was loaded could not be corrected: check models against their hashes, and reset the GPU when it is idle", n))
+		st.set("ecc", device.Degraded, fmt.Sprintf("%d memory errors since the driver was loaded could not be corrected: check models (load_model with verify), and reset the GPU when it is idle", n))
 	} else {
 		st.unset("ecc")
 	}

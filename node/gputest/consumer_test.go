@@ -28,6 +28,7 @@ type order struct {
 	Where string // dial: the data socket
 	Claim string
 	Model bool // map: the claim is of a model
+	Forge bool // map: as if it were memory to be written
 	ID    string
 	Seed  byte
 	Bytes int64 // model: its size; the seed is its seed
@@ -112,7 +113,7 @@ func (x *consumer) obey(o order) (a answer, err error) {
 			a.Session = x.c.Session().ID
 		}
 	case "map":
-		a.ID, err = x.add(ctx, o.Claim, o.Model)
+		a.ID, err = x.add(ctx, o.Claim, o.Model, o.Forge)
 	case "write":
 		err = h.each(func(s device.Segment, off, n int64) error {
 			return h.d.Write(s, off, bytes.Repeat([]byte{o.Seed}, int(n)))
@@ -148,7 +149,7 @@ func (x *consumer) obey(o order) (a answer, err error) {
 }
 
 // add redeems a claim and imports what it stands for.
-func (x *consumer) add(ctx context.Context, claim string, model bool) (string, error) {
+func (x *consumer) add(ctx context.Context, claim string, model, forge bool) (string, error) {
 	mode := client.ReadWrite
 	if model {
 		mode = client.ReadOnly
@@ -166,7 +167,7 @@ func (x *consumer) add(ctx context.Context, claim string, model bool) (string, e
 		if err != nil {
 			return "", err
 		}
-		s, err := h.d.Import(f, m.Segments[i].SegmentBytes, device.ImportOptions{Weights: model, Sealed: model})
+		s, err := h.d.Import(f, m.Segments[i].SegmentBytes, device.ImportOptions{Weights: model && !forge, Sealed: model && !forge})
 		if err != nil {
 			return "", err
 		}

@@ -75,7 +75,7 @@ def test_a_model(connected: isobar.Client, gpu_node: Node) -> None:
         t = m.tensors("numpy")
         assert m.device_id == "gpu-0" and t["weight"].shape == (16, MiB // 4) and not t["weight"].flags.writeable
         assert float(t["weight"][3, 1]) == 3 * MiB / 4 + 1 and t["bias"].sum() == 16
-        with connected.load_model("big", device="gpu-0") as same:
+        with connected.load_model("big", device="gpu-0", verify=True) as same:
             assert same.allocation_id == m.allocation_id and float(same.tensor("bias", "numpy")[0]) == 1
             gc.collect()
         with pytest.raises(isobar.InUse):

@@ -247,6 +247,7 @@ class Client:
         pinned: bool = False,
         priority: int = 0,
         keep_warm: bool | None = None,
+        verify: bool = False,
         queue: float | None = None,
         progress: OnProgress | bool | None = None,
         timeout: float | None = None,
@@ -259,13 +260,14 @@ class Client:
         node. Where waiting ends early, by timeout or by cancelling, this request's load is cancelled.
 
         keep_warm says whether a model of a GPU has a copy in main memory too (it does unless the
-        node is told otherwise), from which it comes back quickly. progress is called with a
-        Progress while it goes; True shows a bar on standard error.
+        node is told otherwise), from which it comes back quickly. verify has every byte compared
+        with the file, whether it is loaded now or was before: NodeError INVALID_MODEL where they
+        differ. progress is called with a Progress while it goes; True shows a bar on standard error.
         """
         data = {
             "name": name, "path": None if path is None else os.fspath(path), "device_id": device, "type": type, "shared": shared or None,
             "pinned": pinned or None, "priority": priority or None, "timeout_seconds": None if queue is None else max(0, round(queue)),
-            "keep_warm": keep_warm,
+            "keep_warm": keep_warm, "verify": verify or None,
         }  # fmt: skip
         return Opening(self._load_model(data, offer, progress, timeout, request_id))
 

@@ -413,6 +413,7 @@ class Client:
         pinned: bool = False,
         priority: int = 0,
         keep_warm: bool | None = None,
+        verify: bool = False,
         queue: float | None = None,
         progress: OnProgress | bool | None = None,
         timeout: float | None = None,
@@ -425,14 +426,15 @@ class Client:
         node. Where waiting ends early, by timeout or by an interrupt, this request's load is cancelled.
 
         keep_warm says whether a model of a GPU has a copy in main memory too (it does unless the
-        node is told otherwise), from which it comes back quickly. progress is called with a
-        Progress while it goes; True shows a bar on standard error.
+        node is told otherwise), from which it comes back quickly. verify has every byte compared
+        with the file, whether it is loaded now or was before: NodeError INVALID_MODEL where they
+        differ. progress is called with a Progress while it goes; True shows a bar on standard error.
         """
 
         async def work() -> _objects.Model:
             return await self._inner.load_model(
                 name, path, offer=offer, device=device, type=type, shared=shared, pinned=pinned, priority=priority,
-                keep_warm=keep_warm, queue=queue, progress=elsewhere_if(progress), timeout=timeout, request_id=request_id,
+                keep_warm=keep_warm, verify=verify, queue=queue, progress=elsewhere_if(progress), timeout=timeout, request_id=request_id,
             )  # fmt: skip
 
         return Model(self._thread, self._thread.run(work()))

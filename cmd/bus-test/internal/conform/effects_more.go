@@ -260,6 +260,14 @@ func (c caller) modelEffects(add adder) {
 		want(two, "allocation_ids", one["allocation_ids"], "model.loads", num(two, "model.loads"))
 		want(c.memory(c.device), "model_memory", used)
 	})
+	add(schemas.ActionLoadModel, "verify-compares-it-with-its-file", func() {
+		one := load()
+		two := load("verify", true)
+		want(two, "allocation_ids", one["allocation_ids"], "verified", true)
+		if one["verified"] != nil {
+			fail("verified although nobody asked")
+		}
+	})
 	add(schemas.ActionLoadModel, "is-published", func() {
 		name := c.nextID()
 		c.do(schemas.ActionLoadModel, object{"name": modelName, "path": c.modelPath, "device_id": c.device, "wait_ms": waitFor}, id(name))
