@@ -29,6 +29,10 @@ type Limits struct {
 	Movable func(Block) (align int64, ok bool)
 	// Skip leaves a segment as it is: it is not emptied. nil: none is left out.
 	Skip func(SegmentID) bool
+	// Apart leaves out moves of PlanRoom whose copy would overwrite bytes of a block: every
+	// place To is free before the first move, so that all blocks are whole whenever the
+	// copying is interrupted, and the moves can be made in any order.
+	Apart bool
 	// Closed leaves a segment without new blocks. nil: none is closed.
 	Closed func(SegmentID) bool
 }

@@ -33,7 +33,8 @@
 // moving their blocks to others of the owner, [Heap.PlanRoom] how a block can be
 // fit into a segment that has the bytes, but not in one piece. Both change
 // nothing, copy no more than their budget of bytes, and leave alone what may not
-// be moved; the owner of the bytes copies, and tells the heap.
+// be moved; the owner of the bytes copies, and tells the heap. [Limits].Apart keeps
+// every block whole while it is copied.
 //
 // Clean memory. The heap knows whose bytes a segment holds. A segment taken by
 // another owner than its last must be cleared before it is handed out, and the

@@ -2,14 +2,14 @@ package heap
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 )
 
 // Room is how blocks of one segment would move so that a block fits between them.
 type Room struct {
-	// Moves are to be carried out in their order: copy, then Relocate. Where From and To
-	// overlap, To lies lower, and the copy is made upward, as memmove does.
+	// Moves are to be carried out in their order: copy, Free From, Restore To. Where the two
+	// overlap, To lies lower, and the copy is made upward, as memmove does. With Limits.Apart
+	// all of To can be restored first, and From freed when everything is copied.
 	Moves []Move
 	Moved int64 // bytes to copy
 }
@@ -27,7 +27,7 @@ const (
 // into an owner's segment that has the bytes, but not in one piece. It looks for the range
 // with the fewest bytes to copy: some of its blocks go to free places elsewhere in the
 // segment, the others are pushed together. ok is false where the bytes are not there, or where
-// what may be moved (see Limits; only MaxBytes and Movable count) does not suffice. It changes
+// what may be moved (see Limits; MaxBytes, Movable and Apart count) does not suffice. It changes
 // nothing, and takes time in proportion to the blocks of the segment.
 func (h *Heap) PlanRoom(id SegmentID, size, align int64, l Limits) (Room, bool) {
 	checkWish(size, align)
@@ -55,22 +55,6 @@ func (h *Heap) PlanRoom(id SegmentID, size, align int64, l Limits) (Room, bool) 
 	return Room{}, false
 }
 
-// Relocate moves a block within its segment: From is free and To granted. The two may
-// overlap. The errors are Restore's.
-func (h *Heap) Relocate(m Move) error {
-	if m.From.Segment != m.To.Segment || m.From.Bytes != m.To.Bytes {
-		return fmt.Errorf("%w: %+v is another block", ErrBadBlock, m)
-	}
-	h.Free(m.From)
-	if err := h.Restore(m.To); err != nil {
-		if back := h.Restore(m.From); back != nil {
-			misuse("%+v was there: %v", m.From, back)
-		}
-		return err
-	}
-	return nil
-}
-
 // piece is a span as a plan of room sees it, in units.
 type piece struct {
 	off, n uint32
@@ -86,12 +70,13 @@ type roomPlan struct {
 	s      *segment
 	n, a   uint32
 	budget int64 // units to copy
+	apart  bool
 	pieces []piece
 	holes  []uint32 // the free pieces' places, by size
 }
 
 func (h *Heap) newRoomPlan(s *segment, n, a uint32, l Limits) *roomPlan {
-	p := &roomPlan{h: h, s: s, n: n, a: a, budget: l.MaxBytes / h.cfg.UnitBytes}
+	p := &roomPlan{h: h, s: s, n: n, a: a, budget: l.MaxBytes / h.cfg.UnitBytes, apart: l.Apart}
 	h.spans.walk(s.first, func(x uint32) bool {
 		sp := &h.spans.all[x]
 		q := piece{off: sp.off, n: sp.n, used: sp.used, align: 1}
@@ -225,6 +210,9 @@ func (p *roomPlan) try(c stretch) (Room, bool) {
 			}
 			at = to + q.n
 			if to != q.off {
+				if p.apart && !p.wasFree(to, q.n) {
+					return Room{}, false
+				}
 				pushed = append(pushed, p.move(q, to))
 				r.Moved += int64(q.n) * p.h.cfg.UnitBytes
 			}
@@ -236,6 +224,16 @@ func (p *roomPlan) try(c stretch) (Room, bool) {
 	}
 	r.Moves = append(r.Moves, pushed...)
 	return r, true
+}
+
+// wasFree reports whether nothing lay in a range before the plan.
+func (p *roomPlan) wasFree(off, n uint32) bool {
+	at, found := slices.BinarySearchFunc(p.pieces, off, func(q piece, off uint32) int { return cmp.Compare(q.off, off) })
+	if !found {
+		at--
+	}
+	q := &p.pieces[at]
+	return !q.used && off+n <= q.off+q.n
 }
 
 func (p *roomPlan) move(q piece, to uint32) Move {

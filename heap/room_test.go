@@ -1,7 +1,6 @@
 package heap
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -21,12 +20,22 @@ func (w *world) makeRoom(id SegmentID, size, align int64, l Limits, held map[Blo
 	info, _ := w.h.Segment(id)
 	if !ok {
 		enough := (size+w.cfg.UnitBytes-1)/w.cfg.UnitBytes*w.cfg.UnitBytes <= info.Bytes-info.UsedBytes
-		if enough && len(held) == 0 && l.MaxBytes == math.MaxInt64 && align == 0 {
+		if enough && len(held) == 0 && !l.Apart && l.MaxBytes == math.MaxInt64 && align == 0 {
 			return false, fmt.Errorf("no room for %d bytes in segment %d with %+v, where all may be moved", size, id, info)
 		}
 		return false, nil
 	}
 	moved := int64(0)
+	if l.Apart { // every place is free before the first move
+		for _, m := range plan.Moves {
+			if err := w.h.Restore(m.To); err != nil {
+				return false, fmt.Errorf("%+v lies on bytes of a block: %w", m, err)
+			}
+		}
+		for _, m := range plan.Moves {
+			w.h.Free(m.From)
+		}
+	}
 	for _, m := range plan.Moves {
 		at := slices.Index(w.blocks, m.From)
 		unit, _ := l.Movable(m.From)
@@ -42,8 +51,11 @@ func (w *world) makeRoom(id SegmentID, size, align int64, l Limits, held map[Blo
 		if err := w.o.grant(m.To); err != nil {
 			return false, err
 		}
-		if err := w.h.Relocate(m); err != nil {
-			return false, err
+		if !l.Apart {
+			w.h.Free(m.From)
+			if err := w.h.Restore(m.To); err != nil {
+				return false, err
+			}
 		}
 		w.blocks[at] = m.To
 		moved += m.From.Bytes
@@ -99,6 +111,7 @@ func TestRoomAgainstBitmap(t *testing.T) {
 		l := Limits{
 			MaxBytes: rapid.SampledFrom([]int64{0, 3000, math.MaxInt64}).Draw(t, "budget"),
 			Movable:  func(b Block) (int64, bool) { return 512, !held[b] },
+			Apart:    rapid.Bool().Draw(t, "apart"),
 		}
 		align := rapid.SampledFrom([]int64{0, 0, 1024, 4096}).Draw(t, "align")
 		ok, err := w.makeRoom(1, 512*rapid.Int64Range(1, 40).Draw(t, "room"), align, l, held)
@@ -148,32 +161,5 @@ func TestRoomTakesTheFewestBytes(t *testing.T) {
 	}
 	if plan, ok := h.PlanRoom(1, 30<<10, 0, Limits{MaxBytes: math.MaxInt64, Movable: func(b Block) (int64, bool) { return 0, b.Offset != 22<<10 }}); ok {
 		t.Fatalf("room past a block that may not be moved: %+v", plan)
-	}
-}
-
-func TestRelocateRefusesWhatIsTaken(t *testing.T) {
-	h := New(Config{})
-	h.Add(1, mib, "a", true)
-	var blocks []Block
-	for range 3 {
-		b, err := h.Alloc(1, 4096, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		blocks = append(blocks, b)
-	}
-	to := blocks[0]
-	to.Offset = 6144 // over the second
-	if err := h.Relocate(Move{blocks[0], to}); !errors.Is(err, ErrBadBlock) {
-		t.Fatalf("got %v", err)
-	}
-	h.Free(blocks[1])
-	to.Offset = 2048 // half over itself
-	if err := h.Relocate(Move{blocks[0], to}); err != nil {
-		t.Fatal(err)
-	}
-	h.Free(to)
-	if err := h.Check(); err != nil {
-		t.Fatal(err)
 	}
 }

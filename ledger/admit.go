@@ -49,24 +49,25 @@ type Request struct {
 	// Unclaimed grants get no claim (a model's weights are claimed by its readers).
 	Unclaimed bool
 
-	id       uuid.UUID // of the grant that it becomes
-	ticket   Ticket
-	domain   string
-	need     int64 // bytes of new segments it lacked when last looked at
-	arrived  clock.Instant
-	deadline clock.Instant
-	queued   bool  // told that it waits
-	wanted   int64 // bytes asked of the optimizer and not yet answered
-	refused  bool  // the optimizer found nothing more to release
-	evicted  []Evicted
-	reason   string
-	attempts int  // times the driver was out of memory
-	gone     bool // refused or cancelled, perhaps while workers were at it
-	held     bool // waits for its tenant's quota
-	again    bool // was served before, and stands before everybody
-	passed   bool // was served before its turn
-	charged  bool // was served at its tenant's cost
-	spot     *admission.Spot[*Request]
+	id        uuid.UUID // of the grant that it becomes
+	ticket    Ticket
+	domain    string
+	need      int64 // bytes of new segments it lacked when last looked at
+	arrived   clock.Instant
+	deadline  clock.Instant
+	regrouped clock.Instant // until then it is not tried to move blocks together for it
+	queued    bool          // told that it waits
+	wanted    int64         // bytes asked of the optimizer and not yet answered
+	refused   bool          // the optimizer found nothing more to release
+	evicted   []Evicted
+	reason    string
+	attempts  int  // times the driver was out of memory
+	gone      bool // refused or cancelled, perhaps while workers were at it
+	held      bool // waits for its tenant's quota
+	again     bool // was served before, and stands before everybody
+	passed    bool // was served before its turn
+	charged   bool // was served at its tenant's cost
+	spot      *admission.Spot[*Request]
 
 	// What it has got so far, while workers prepare the rest.
 	blocks    []heap.Block
@@ -286,6 +287,9 @@ func (d *Device) placement(r *Request) (p heap.Placement, need int64) {
 func (d *Device) admit(r *Request, now Now) bool {
 	p, need := d.placement(r)
 	grow := d.growth(&p, need)
+	if d.regroup(r, &p, need, grow, now) {
+		return false
+	}
 	if d.quotas[r.Owner.Tenant] != nil && d.exceeds(r, grow) {
 		d.hold(r, grow, now)
 		return true

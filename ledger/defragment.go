@@ -42,6 +42,7 @@ const maxSteps = 256
 // whatever happens meanwhile is taken as it comes.
 type defragment struct {
 	DefragmentRequest
+	room Ticket // the request for which blocks are moved together; 0: segments are emptied
 	did  Defragmented
 	left int64
 	skip map[heap.SegmentID]bool // segments that could not be emptied
@@ -152,7 +153,7 @@ func (d *Device) vacate(now Now) {
 	limits := d.vacancies(f.left, f.skip, f.Keep)
 	limits.MaxVacancies = 1
 	var plan []heap.Vacancy
-	if !f.stop {
+	if !f.stop && f.room == 0 {
 		plan = d.heap.PlanDefragment(limits)
 	}
 	if len(plan) == 0 {
@@ -160,8 +161,13 @@ func (d *Device) vacate(now Now) {
 		d.tidied()
 		return
 	}
-	s := d.segments[plan[0].Segment]
-	v := &vacancy{Vacancy: plan[0], exports: s.exports, prove: d.shared[s.id] && !d.cfg.BySessions}
+	d.carry(&vacancy{Vacancy: plan[0], prove: d.shared[plan[0].Segment] && !d.cfg.BySessions})
+}
+
+// carry has workers make the moves of a vacancy, to places that are free.
+func (d *Device) carry(v *vacancy) {
+	s := d.segments[v.Segment]
+	v.exports = s.exports
 	where := d.places()
 	for _, m := range v.Moves {
 		g := where[at(m.From)]
@@ -175,7 +181,7 @@ func (d *Device) vacate(now Now) {
 		d.books.slack -= m.To.Bytes
 		d.books.promised += m.To.Bytes
 	}
-	f.now = v
+	d.vacant.now = v
 	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobVacate, Ranges: []Range{{Segment: s.id, Bytes: s.bytes}}, Moves: v.Moves, Prove: v.prove})
 	d.changed("", nil)
 }
@@ -188,6 +194,9 @@ func (d *Device) tidied() {
 	}
 	f.did.After, f.did.Stopped = d.heap.Stats(), f.stop
 	d.vacant = nil
+	if f.room != 0 {
+		return // who waits for it is looked at again
+	}
 	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeDefragmented, Ref: f.Ref, Defragmented: f.did})
 }
 
@@ -273,7 +282,7 @@ func (d *Device) moved(v *vacancy, now Now) bool {
 	}
 	for _, g := range grants {
 		g.Blocks = next[g]
-		g.note("moved", now.Wall, "to another segment")
+		g.note("moved", now.Wall, "to another place")
 		d.event(Event{Kind: EventMoved, Grant: g.ID, Owner: g.Owner, Class: g.Class, Bytes: g.Granted, Reason: "defragmented", RequestID: d.vacant.RequestID})
 	}
 	return true

@@ -12,9 +12,11 @@ import (
 )
 
 // small asks for a block that shares its segment with others.
-func (h *history) small() {
+func (h *history) small() { h.block(256, 1000, 3000, 5000) }
+
+func (h *history) block(sizes ...int64) {
 	h.n++
-	r := &ledger.Request{Ref: h.n, Size: rapid.SampledFrom([]int64{256, 1000, 3000, 5000}).Draw(h.t, "size"), Class: ledger.ClassScratch,
+	r := &ledger.Request{Ref: h.n, Size: rapid.SampledFrom(sizes).Draw(h.t, "size"), Class: ledger.ClassScratch,
 		Owner: ledger.Owner{Tenant: rapid.SampledFrom([]string{"red", "red", "red", "blue"}).Draw(h.t, "tenant"), UID: 7}, Patience: time.Second}
 	h.owed[r.Ref] = r
 	h.must(h.Call(func() { h.Core.Allocate(r, h.Now) }))
@@ -73,6 +75,84 @@ func TestDefragmentHistories(t *testing.T) {
 	if moved == 0 {
 		t.Error("nothing was moved: the test shows nothing")
 	}
+}
+
+// fill has blocks granted one after the other, and takes what the device has beside them.
+func (h *history) fill() {
+	for range 14 {
+		h.block(3000, 5000)
+		h.must(h.Settle()) // while a segment is being made the next block does not know of it
+	}
+	h.n++
+	rest := &ledger.Request{Ref: h.n, Size: h.Core.Figures().Largest, Class: ledger.ClassReservation, Owner: ledger.Owner{Tenant: "blue"}}
+	h.owed[rest.Ref] = rest
+	h.must(h.Call(func() { h.Core.Allocate(rest, h.Now) }))
+	h.must(h.Settle())
+}
+
+// crowd has blocks freed and granted on a device that has no other memory left, with all that
+// goes on beside it. It returns how many were moved to make room for others.
+func (h *history) crowd() (moved int) {
+	for _, g := range h.Grants() {
+		if rapid.Bool().Draw(h.t, "ends") {
+			h.must(h.Call(func() {
+				h.Core.Release(ledger.ReleaseRequest{Grant: g.ID, Tenant: g.Owner.Tenant, Why: ledger.WhyDeallocated}, h.Now)
+			}))
+		}
+	}
+	for range rapid.IntRange(5, 25).Draw(h.t, "steps") {
+		if len(h.Tasks) == 0 {
+			h.block(7000, 10000, 12000)
+		}
+		switch rapid.IntRange(0, 9).Draw(h.t, "step") {
+		case 0, 1, 2:
+			h.block(3000, 7000, 10000, 12000)
+		case 3:
+			h.release()
+		case 5:
+			if rapid.IntRange(0, 3).Draw(h.t, "mapped") == 0 {
+				h.mapIt()
+			}
+		case 6:
+			h.must(h.Advance(time.Second))
+		default:
+			h.work()
+		}
+		for _, e := range h.Events {
+			if e.Kind == ledger.EventMoved {
+				moved++
+			}
+		}
+	}
+	return moved
+}
+
+func TestCrowdedHistories(t *testing.T) {
+	moved := 0
+	rapid.Check(t, func(t *rapid.T) {
+		h := newHistory(t, 1<<20)
+		h.fill()
+		moved += h.crowd()
+		h.end()
+	})
+	t.Logf("%d grants were moved", moved)
+	if moved == 0 {
+		t.Error("nothing was moved: the test shows nothing")
+	}
+}
+
+// A crash at any store while blocks are moved together leaves each grant in one place.
+func TestCrowdedCrash(t *testing.T) {
+	seen := 0
+	rapid.Check(t, func(t *rapid.T) {
+		h := newHistory(t, 48<<10)
+		h.fill()
+		c := &crashes{lives: 1397}
+		c.watch(h)
+		h.crowd()
+		seen += c.seen
+	})
+	t.Logf("%d crashes", seen)
 }
 
 // A crash at any store of a defragmentation leaves each grant in one place.

@@ -21,7 +21,7 @@ const (
 type holds struct {
 	reads, writes int
 	leaving       bool     // it is being moved to another device
-	vacating      *vacancy // its block is being moved to another segment
+	vacating      *vacancy // its block is being moved to another place
 }
 
 // held reports whether workers may be at a grant's memory.

@@ -261,6 +261,11 @@ func (d *Device) Plan(r *Request, now Now) Plan {
 	}
 	place, need := d.placement(r)
 	grow := d.growth(&place, need)
+	if d.vacant == nil && d.first(r) && d.crowded(r, &place, need, grow) {
+		if _, room, ok := d.planRegroup(r); ok {
+			return Plan{Outcome: "granted", Reason: fmt.Sprintf("there is room once %d bytes of its owner's blocks are moved", room.Moved)}
+		}
+	}
 	if p, ok := d.planQuota(r, grow); ok {
 		return p
 	}

@@ -90,29 +90,35 @@ func (r *report) arenas(all []*replay.Allocs, out io.Writer) {
 type curve struct {
 	Trace string         `json:"trace"`
 	Moved []replay.Moved `json:"moved"`
+	Apart []replay.Moved `json:"moved_apart"` // as a node moves them
 }
 
 // curves measures what defragmentation takes.
 func (r *report) curves(all []*replay.Allocs, out io.Writer) {
 	arenas := replay.CurveArenas()
-	fmt.Fprintf(out, "\nBytes moved for each byte allocated, in arenas of so many times the peak (no: the sizes rounded to 256 bytes are more than the arena)\n\n| trace |")
-	for _, m := range arenas {
-		fmt.Fprintf(out, " %.2f |", m)
-	}
-	fmt.Fprintf(out, "\n|---|%s\n", strings.Repeat("---:|", len(arenas)))
 	for _, a := range all {
-		c := curve{a.Name, a.Curve(arenas)}
-		r.Curves = append(r.Curves, c)
-		fmt.Fprintf(out, "| %s |", c.Trace)
-		for _, m := range c.Moved {
-			if m.PerByte < 0 {
-				fmt.Fprint(out, " no |")
-			} else {
-				fmt.Fprintf(out, " %.3f |", m.PerByte)
-			}
-		}
-		fmt.Fprintln(out)
+		r.Curves = append(r.Curves, curve{a.Name, a.Curve(arenas, false), a.Curve(arenas, true)})
 	}
+	table := func(how string, of func(curve) []replay.Moved) {
+		fmt.Fprintf(out, "\nBytes moved for each byte allocated, in arenas of so many times the peak (no: the sizes rounded to 256 bytes are more than the arena, or no room can be made), %s\n\n| trace |", how)
+		for _, m := range arenas {
+			fmt.Fprintf(out, " %.2f |", m)
+		}
+		fmt.Fprintf(out, "\n|---|%s\n", strings.Repeat("---:|", len(arenas)))
+		for _, c := range r.Curves {
+			fmt.Fprintf(out, "| %s |", c.Trace)
+			for _, m := range of(c) {
+				if m.PerByte < 0 {
+					fmt.Fprint(out, " no |")
+				} else {
+					fmt.Fprintf(out, " %.3f |", m.PerByte)
+				}
+			}
+			fmt.Fprintln(out)
+		}
+	}
+	table("blocks may be pushed onto bytes of their own", func(c curve) []replay.Moved { return c.Moved })
+	table("only to places that are free before the first move, as in a node", func(c curve) []replay.Moved { return c.Apart })
 }
 
 // taxes compares segments with counted bytes on the model requests.

@@ -10,7 +10,7 @@ import (
 type Moved struct {
 	Arena float64 `json:"arena"` // as a multiple of the peak
 	// PerByte is how many bytes were moved for each that was allocated; −1: the trace fails,
-	// as the sizes rounded to the unit are more than the arena.
+	// as the sizes rounded to the unit are more than the arena or no room can be made.
 	PerByte float64 `json:"moved_per_byte"`
 	Passes  int     `json:"passes"` // plans carried out
 	Moves   int     `json:"moves"`
@@ -22,20 +22,21 @@ func CurveArenas() []float64 {
 }
 
 // Curve replays the trace in arenas of each of the sizes. Where a block does not fit, blocks
-// are moved to make room for it, the fewest bytes that the heap's plan finds.
-func (a *Allocs) Curve(arenas []float64) []Moved {
+// are moved to make room for it, the fewest bytes that the heap's plan finds; apart as in
+// heap.Limits, which is how a node moves them.
+func (a *Allocs) Curve(arenas []float64, apart bool) []Moved {
 	var out []Moved
 	for _, m := range arenas {
-		out = append(out, a.moved(m))
+		out = append(out, a.moved(m, apart))
 	}
 	return out
 }
 
-func (a *Allocs) moved(arena float64) Moved {
+func (a *Allocs) moved(arena float64, apart bool) Moved {
 	m := Moved{Arena: arena}
 	w := newArena(int64(float64(a.Peak)*arena), len(a.Sizes))
 	at := map[int64]int32{} // which block lies where
-	limits := heap.Limits{MaxBytes: math.MaxInt64, Movable: func(heap.Block) (int64, bool) { return 0, true }}
+	limits := heap.Limits{MaxBytes: math.MaxInt64, Apart: apart, Movable: func(heap.Block) (int64, bool) { return 0, true }}
 	var moved, allocated int64
 	for _, e := range a.Events {
 		if e.Free {
@@ -54,7 +55,8 @@ func (a *Allocs) moved(arena float64) Moved {
 			m.Passes++
 			for _, move := range plan.Moves {
 				id := at[move.From.Offset]
-				if w.h.Relocate(move) != nil {
+				w.h.Free(move.From)
+				if w.h.Restore(move.To) != nil {
 					m.PerByte = -1
 					return m
 				}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -119,7 +120,7 @@ func TestCurve(t *testing.T) {
 	}
 	passes := 0
 	for _, a := range all {
-		for _, m := range a.Curve([]float64{1.02, 1.1}) {
+		for _, m := range slices.Concat(a.Curve([]float64{1.02, 1.1}, false), a.Curve([]float64{1.5}, true)) {
 			if m.PerByte < 0 || m.PerByte > 1 {
 				t.Errorf("%s: %+v", a.Name, m)
 			}
