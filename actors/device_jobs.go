@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/google/uuid"
+
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/heap"
@@ -254,24 +256,54 @@ func (d *deviceActor) destroy(job ledger.Job, segs []device.Segment) {
 	if err := d.house.cfg.Keeper.Drop(ids...); err != nil {
 		d.house.log.Error("the vault did not let go", "device", d.id, "error", err)
 	}
-	d.destroyAll(job, segs)
+	gone, hanging := d.destroyAll(job, segs)
 	d.tell(seam.SystemLane, func() {
 		d.sampling.busy--
-		d.core.Destroyed(job.Grant, job.Ranges, d.house.now())
+		if len(gone) > 0 {
+			d.core.Destroyed(job.Grant, gone, d.house.now())
+		}
+		d.flush()
+	})
+	for r, hang := range hanging {
+		d.house.transfer.wg.Go(func() { d.await(job.Grant, r, hang) })
+	}
+}
+
+// await tells the core of a segment whose bytes come back late; until then they count, though
+// nobody can use them any more.
+func (d *deviceActor) await(grant uuid.UUID, r ledger.Range, hang *device.HangError) {
+	select {
+	case <-hang.Back:
+	case <-d.house.transfer.ctx.Done():
+		return // the next process finds them gone, or not
+	}
+	d.tell(seam.SystemLane, func() {
+		d.core.Destroyed(grant, []ledger.Range{r}, d.house.now())
 		d.flush()
 	})
 }
 
-// destroyAll destroys the segments of a job. On a GPU they are destroyed side by side: one that
-// hangs holds up no other. Main memory goes one by one, since the kernel is busy with each.
-func (d *deviceActor) destroyAll(job ledger.Job, segs []device.Segment) {
+// destroyAll destroys the segments of a job, and says of which the bytes are back. On a GPU they
+// are destroyed side by side: one that hangs holds up no other. Main memory goes one by one, since
+// the kernel is busy with each.
+func (d *deviceActor) destroyAll(job ledger.Job, segs []device.Segment) (gone []ledger.Range, hanging map[ledger.Range]*device.HangError) {
 	d.blocksShortly()
 	var next atomic.Int64
+	var mu sync.Mutex
+	hanging = map[ledger.Range]*device.HangError{}
 	work := func() {
 		for i := next.Add(1) - 1; int(i) < len(segs); i = next.Add(1) - 1 {
-			if err := d.driver.Destroy(segs[i]); err != nil {
+			err := d.driver.Destroy(segs[i])
+			if err != nil {
 				d.house.log.Error("a segment could not be destroyed", "device", d.id, "segment", job.Ranges[i].Segment, "error", err)
 			}
+			mu.Lock()
+			if hang := (*device.HangError)(nil); errors.As(err, &hang) {
+				hanging[job.Ranges[i]] = hang
+			} else {
+				gone = append(gone, job.Ranges[i])
+			}
+			mu.Unlock()
 		}
 	}
 	var group sync.WaitGroup
@@ -280,6 +312,7 @@ func (d *deviceActor) destroyAll(job ledger.Job, segs []device.Segment) {
 	}
 	work()
 	group.Wait()
+	return gone, hanging
 }
 
 func (d *deviceActor) clear(job ledger.Job, segs []device.Segment) {

@@ -255,7 +255,8 @@ type Driver interface {
 
 	// Destroy drops this process's mapping and descriptor of s and stops counting
 	// it. Every later use of s is ErrDestroyed; destroying twice is no error. It
-	// works on a lost driver too.
+	// works on a lost driver too. A *HangError says that the bytes are not back yet:
+	// whoever counts them goes on until they are.
 	Destroy(s Segment) error
 
 	// Sample reads the driver's figures. It is called as often as every 50 ms.

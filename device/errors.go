@@ -1,6 +1,10 @@
 package device
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"time"
+)
 
 // The errors of every driver. They are wrapped with the call, the sizes and,
 // where the operator can do something, the fix: branch with errors.Is.
@@ -38,3 +42,19 @@ var (
 	// ErrUnsupported: the machine lacks what the driver needs.
 	ErrUnsupported = errors.New("not supported on this machine")
 )
+
+// HangError is what Destroy says of memory that is not back after the driver's patience, because
+// one of its calls hangs. The bytes are the driver's until then (Sample.OursBytes), and nobody
+// else's.
+type HangError struct {
+	// Bytes that are not back.
+	Bytes int64
+	// After is how long the driver waited.
+	After time.Duration
+	// Back is closed when they are, if ever.
+	Back <-chan struct{}
+}
+
+func (e *HangError) Error() string {
+	return fmt.Sprintf("%d bytes are not back after %v: the driver's unmap hangs", e.Bytes, e.After)
+}

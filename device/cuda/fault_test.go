@@ -272,8 +272,14 @@ func TestSlowUnmap(t *testing.T) {
 		t.Errorf("waits for %v", wait)
 	}
 	r.clock.Advance(10 * time.Second)
-	if err := <-ended; err == nil || !strings.Contains(err.Error(), "hangs") {
-		t.Errorf("destroy says %v", err)
+	var hang *device.HangError
+	if err := <-ended; !errors.As(err, &hang) || hang.Bytes != 4*mib || !strings.Contains(err.Error(), "hangs") {
+		t.Fatalf("destroy says %v", err)
+	}
+	select {
+	case <-hang.Back:
+		t.Error("back while the unmap hangs")
+	default:
 	}
 	sample, err := watched.Sample()
 	must(t, err)
@@ -288,6 +294,7 @@ func TestSlowUnmap(t *testing.T) {
 	go func() { ended <- watched.Destroy(quick) }()
 	<-waits
 	must(t, <-ended)
+	<-hang.Back
 	for sample.OursBytes != 0 || sample.Health != device.Healthy { // as soon as the driver is through
 		sample, err = watched.Sample()
 		must(t, err)

@@ -277,6 +277,7 @@ func (d *Driver) Destroy(ds device.Segment) error {
 	d.mu.Lock()
 	d.places.remove(s)
 	d.mu.Unlock()
+	s.back = make(chan struct{})
 	ended := make(chan error, 1)
 	go func() { ended <- d.reap(s) }()
 	overdue := make(chan struct{})
@@ -285,7 +286,7 @@ func (d *Driver) Destroy(ds device.Segment) error {
 	select {
 	case err = <-ended:
 	case <-overdue:
-		err = fmt.Errorf("%d bytes are not back after %v: the driver's unmap hangs", s.bytes, d.c.UnmapTimeout)
+		err = &device.HangError{Bytes: s.bytes, After: d.c.UnmapTimeout, Back: s.back}
 		d.hangs(s)
 	}
 	if err != nil {
@@ -327,5 +328,6 @@ func (d *Driver) reap(s *Segment) error {
 	d.bytes -= s.bytes
 	d.mu.Unlock()
 	d.back(s)
+	close(s.back)
 	return nil
 }

@@ -29,6 +29,8 @@ type Segment struct {
 	// use is held shared by whatever works on the memory, and alone where it ends.
 	use  sync.RWMutex
 	dead bool // guarded by use
+	// back is closed when a destroyed segment's bytes are the driver's no more.
+	back chan struct{}
 
 	opened sync.Mutex
 	peers  map[api.Device]bool // whether other GPUs were let at it, guarded by opened
