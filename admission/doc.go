@@ -8,8 +8,8 @@
 //
 //   - Between tenants it is start-time fair queueing over bytes. A tenant's account is the
 //     bytes it was given while others waited, over its weight. The next to be served is
-//     the first of the tenant whose account is lowest; where accounts are equal, the
-//     older request. A tenant that begins to wait starts at the account of the one served
+//     the first of the tenant whose account is lowest; where accounts are equal, of the
+//     one that has waited for longer. A tenant that begins to wait starts at the account of the one served
 //     last: what it did not ask for while it was away it has not saved.
 //   - Inside a tenant a higher priority goes first, and of one priority the older. But a
 //     request is overtaken by at most Overtakings younger ones: those that come after

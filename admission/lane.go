@@ -27,6 +27,7 @@ type Spot[W any] struct {
 	since    float64  // virtual time at which it came
 	lead     int64    // bytes of those that passed from the place before it
 	tag      float64  // virtual time at which its turn comes
+	key      uint64   // decides between tenants whose turns come at the same time
 }
 
 // Waiting reports whether the spot is in a Line.

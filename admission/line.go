@@ -31,6 +31,7 @@ type flow[W any] struct {
 	weight float64
 	finish float64 // its account: virtual time up to which it was served
 	trail  int64   // bytes of those that passed from the end of the lane
+	joined uint64  // who had waited for longest when one was served, if some of them still wait; else 0
 }
 
 // NewLine makes an empty line. weight says what a tenant counts; it is asked when the
@@ -79,62 +80,57 @@ func (l *Line[W]) List() []*Spot[W] {
 }
 
 // Where is how many would be before one who came now.
-func (l *Line[W]) Where(tenant string, priority int, age uint64) (before int) {
-	f := l.flows[tenant]
-	if f == nil || f.lane.Where(priority, age) == f.lane.Len() {
-		if l.n == 0 {
-			return 0
-		}
-		if f == nil {
-			f = &flow[W]{weight: l.weigh(tenant)}
-		}
-		l.refresh()
-		return len(l.returned) + l.search(f.tagAt(f.lane.Len(), l.now), age)
+func (l *Line[W]) Where(tenant string, priority int, age uint64) int {
+	if l.n == 0 {
+		return 0
 	}
-	for range l.Ahead(tenant, priority, age) {
-		before++
-	}
-	return before
+	l.refresh()
+	return len(l.returned) + l.search(l.turn(tenant, priority, age))
 }
 
 // Ahead calls for those who would be before one who came now. The line must not change
 // meanwhile.
 func (l *Line[W]) Ahead(tenant string, priority int, age uint64) iter.Seq[*Spot[W]] {
 	return func(yield func(*Spot[W]) bool) {
-		for _, s := range l.returned {
-			if !yield(s) {
-				return
-			}
-		}
-		f := l.flows[tenant]
-		if f == nil {
-			f = &flow[W]{weight: l.weigh(tenant)}
-		}
-		i := f.lane.Where(priority, age)
-		tag := f.tagAt(i, l.now)
-		var next *Spot[W] // of its tenant
-		if i < f.lane.Len() {
-			next = f.lane.spots[i]
-		}
-		l.refresh()
-		for _, s := range l.order {
-			if !earlier(s.tag, s.Age, tag, age) {
-				return
-			}
-			if s != next && !yield(s) {
+		n := l.Where(tenant, priority, age)
+		for i, s := range l.All() {
+			if i == n || !yield(s) {
 				return
 			}
 		}
 	}
 }
 
-// search is how many of the order have an earlier turn.
-func (l *Line[W]) search(tag float64, age uint64) int {
-	return sort.Search(len(l.order), func(i int) bool { return earlier(tag, age, l.order[i].tag, l.order[i].Age) })
+// turn is when the turn of one who came now would come.
+func (l *Line[W]) turn(tenant string, priority int, age uint64) (tag float64, key uint64) {
+	f := l.flows[tenant]
+	if f == nil {
+		return l.now, age
+	}
+	return f.tagAt(f.lane.Where(priority, age), l.now), f.key(age)
 }
 
-func earlier(tag float64, age uint64, than float64, thanAge uint64) bool {
-	return tag < than || tag == than && age < thanAge
+// search is how many of the order have an earlier turn.
+func (l *Line[W]) search(tag float64, key uint64) int {
+	return sort.Search(len(l.order), func(i int) bool { return !earlier(l.order[i].tag, l.order[i].key, tag, key) })
+}
+
+func earlier(tag float64, key uint64, than float64, thanKey uint64) bool {
+	return tag < than || tag == than && key < thanKey
+}
+
+// key decides for a tenant whose turn comes at the same time as another's: the lower goes
+// first. It is the age of who has waited for longest, for as long as some of the tenant wait:
+// so the order of the others stays when that one is served.
+func (f *flow[W]) key(newcomer uint64) uint64 {
+	if f.joined > 0 {
+		return f.joined
+	}
+	key := newcomer
+	for _, s := range f.lane.spots {
+		key = min(key, s.Age)
+	}
+	return key
 }
 
 // Add gives a spot its place and returns how many are before it.
@@ -152,9 +148,9 @@ func (l *Line[W]) Add(s *Spot[W]) int {
 	if f.retag(s) || l.stale {
 		l.stale = true
 		l.refresh()
-		return len(l.returned) + l.search(s.tag, s.Age) - 1 // it is there already
+		return len(l.returned) + l.search(s.tag, s.key)
 	}
-	at := l.search(s.tag, s.Age)
+	at := l.search(s.tag, s.key)
 	l.order = slices.Insert(l.order, at, s)
 	return len(l.returned) + at
 }
@@ -192,6 +188,7 @@ func (l *Line[W]) Serve(s *Spot[W]) {
 	f := s.flow
 	l.now = max(l.now, s.tag)
 	f.finish = f.after(s)
+	f.joined = f.key(math.MaxUint64)
 	f.lane.serve(s)
 	l.leave(s, f)
 }
@@ -209,6 +206,7 @@ func (l *Line[W]) Pass(s *Spot[W]) {
 	} else {
 		f.passOn(s, i, s.lead+s.Bytes)
 	}
+	f.joined = f.key(math.MaxUint64)
 	f.lane.serve(s)
 	l.leave(s, f)
 }
@@ -244,9 +242,12 @@ func (l *Line[W]) Charge(tenant string, bytes int64) {
 // leave ends the stay of a spot that its lane has let go.
 func (l *Line[W]) leave(s *Spot[W], f *flow[W]) {
 	s.flow = nil
-	if f.lane.Len() == 0 && f.trail > 0 {
-		f.finish = advance(f.finish, f.trail, f.weight)
-		f.trail = 0
+	if f.lane.Len() == 0 {
+		f.joined = 0
+		if f.trail > 0 {
+			f.finish = advance(f.finish, f.trail, f.weight)
+			f.trail = 0
+		}
 	}
 	if at := slices.Index(l.order, s); at >= 0 && !l.stale {
 		l.order = slices.Delete(l.order, at, at+1)
@@ -308,7 +309,7 @@ func (l *Line[W]) refresh() {
 		l.order = append(l.order, f.lane.spots...)
 	}
 	slices.SortFunc(l.order, func(a, b *Spot[W]) int {
-		if earlier(a.tag, a.Age, b.tag, b.Age) {
+		if earlier(a.tag, a.key, b.tag, b.key) {
 			return -1
 		}
 		return 1
@@ -331,14 +332,14 @@ func (f *flow[W]) retag(newcomer *Spot[W]) (changed bool) {
 	if f.lane.Len() == 0 {
 		return false
 	}
-	at := f.start()
+	at, key := f.start(), f.key(math.MaxUint64)
 	for _, s := range f.lane.spots {
 		tag := at
 		if s.lead > 0 {
 			tag = advance(at, s.lead, f.weight)
 		}
-		changed = changed || s != newcomer && tag != s.tag
-		s.tag = tag
+		changed = changed || s != newcomer && (tag != s.tag || key != s.key)
+		s.tag, s.key = tag, key
 		at = advance(tag, s.Bytes, f.weight)
 	}
 	return changed
@@ -412,7 +413,7 @@ func (l *Line[W]) Check() error {
 		return fmt.Errorf("%d wait, %d are counted, %d in order", n, l.n, len(l.order))
 	}
 	for i := range l.order {
-		if i > 0 && !earlier(l.order[i-1].tag, l.order[i-1].Age, l.order[i].tag, l.order[i].Age) {
+		if i > 0 && !earlier(l.order[i-1].tag, l.order[i-1].key, l.order[i].tag, l.order[i].key) {
 			return fmt.Errorf("request %d stands before request %d, whose turn is earlier", l.order[i-1].Age, l.order[i].Age)
 		}
 	}

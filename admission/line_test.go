@@ -21,7 +21,21 @@ type naive struct {
 	waiting  []*guest // by age
 	finish   map[string]float64
 	now      float64
-	overtook map[uint64]int // by younger ones that were served
+	overtook map[uint64]int    // by younger ones that were served
+	joined   map[string]uint64 // of tenants that were served and wait
+}
+
+// key is who of a tenant has waited for longest since it began to wait.
+func (n *naive) key(tenant string) uint64 {
+	if age, ok := n.joined[tenant]; ok {
+		return age
+	}
+	for _, g := range n.waiting {
+		if g.Tenant == tenant {
+			return g.Age
+		}
+	}
+	return 0
 }
 
 type guest struct {
@@ -72,7 +86,7 @@ func (n *naive) order() (order []*guest, turns map[uint64]float64) {
 		if c := cmp.Compare(turns[a.Age], turns[b.Age]); c != 0 {
 			return c
 		}
-		return cmp.Compare(a.Age, b.Age)
+		return cmp.Compare(n.key(a.Tenant), n.key(b.Tenant))
 	})
 	return order, turns
 }
@@ -83,6 +97,9 @@ func (n *naive) add(s *spot) {
 
 func (n *naive) remove(s *spot) {
 	n.waiting = slices.DeleteFunc(n.waiting, func(g *guest) bool { return g.spot == s })
+	if n.lane(s.Tenant) == nil {
+		delete(n.joined, s.Tenant)
+	}
 	if len(n.waiting) == 0 {
 		n.finish, n.now = map[string]float64{}, 0
 	}
@@ -91,7 +108,7 @@ func (n *naive) remove(s *spot) {
 func (n *naive) serve(s *spot) {
 	_, turns := n.order()
 	turn := turns[s.Age]
-	n.now = max(n.now, turn)
+	n.now, n.joined[s.Tenant] = max(n.now, turn), n.key(s.Tenant)
 	n.finish[s.Tenant] = turn + float64(s.Bytes)/n.weights[s.Tenant]
 	for _, g := range n.waiting {
 		if g.Tenant == s.Tenant && g.Age < s.Age {
@@ -102,7 +119,7 @@ func (n *naive) serve(s *spot) {
 }
 
 func newNaive(weights map[string]float64) *naive {
-	return &naive{weights: weights, finish: map[string]float64{}, overtook: map[uint64]int{}}
+	return &naive{weights: weights, finish: map[string]float64{}, overtook: map[uint64]int{}, joined: map[string]uint64{}}
 }
 
 func ages(spots []*spot) string {
