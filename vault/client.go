@@ -72,7 +72,7 @@ func Connect(ctx context.Context, cfg ClientConfig) (*Client, []Entry, error) {
 	}
 	c := &Client{
 		cfg: cfg, conn: conn, pid: welcome.PID, capacity: welcome.Capacity, held: len(entries),
-		pending: map[uint64]*call{}, lost: make(chan struct{}), ended: make(chan struct{}),
+		pending: map[uint64]*call{}, lost: make(chan struct{}), ended: make(chan struct{}), drops: make(chan struct{}, maxDrops),
 	}
 	go c.read()
 	return c, entries, nil
@@ -254,6 +254,7 @@ type Client struct {
 	capacity int
 	lost     chan struct{}
 	ended    chan struct{} // the reader has ended
+	drops    chan struct{} // one for each drop that waits for its answer
 
 	mu       sync.Mutex
 	err      error
@@ -280,8 +281,15 @@ func (c *Client) Lost() <-chan struct{} { return c.lost }
 // List implements Keeper.
 func (c *Client) List() ([]Stat, error) { return listAll(c.ask) }
 
+// maxDrops is how many drops wait for their answers at a time. Many devices may let go of all
+// they have at once: a vault that gets little of the processor meanwhile is not to be taken for
+// one that does not read (fdwire.ErrSlowPeer).
+const maxDrops = 64
+
 // Drop implements Keeper.
 func (c *Client) Drop(ids ...uint64) error {
+	c.drops <- struct{}{}
+	defer func() { <-c.drops }()
 	for len(ids) > 0 {
 		n := min(len(ids), dropPage)
 		if _, err := c.ask(&message{Type: typeDrop, IDs: ids[:n]}); err != nil {

@@ -226,20 +226,18 @@ func TestTheSilentMustSayHello(t *testing.T) {
 	v.running(t)
 }
 
-func TestAVaultThatFallsSilentIsLost(t *testing.T) {
-	// A listener whose vault welcomes and then says nothing.
-	dir := t.TempDir()
-	socket := filepath.Join(dir, "v")
+// puppet is a listener whose vault welcomes one node, with an empty table, and then does what
+// it is told to with every message.
+func puppet(t *testing.T, take func(*fdwire.Conn, *message)) (socket string, serving *sync.WaitGroup) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "v")
 	l, err := Listen(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unlisten(l)
-	var serving sync.WaitGroup
-	serving.Add(1)
-	got := make(chan struct{})
-	go func() {
-		defer serving.Done()
+	t.Cleanup(func() { unlisten(l) })
+	serving = &sync.WaitGroup{}
+	serving.Go(func() {
 		nc, err := l.AcceptUnix()
 		if err != nil {
 			return
@@ -258,14 +256,55 @@ func TestAVaultThatFallsSilentIsLost(t *testing.T) {
 			send(conn, answer, nil, nil)
 		}
 		for {
-			_, f, err := receive(conn)
+			m, f, err := receive(conn)
 			f.Close()
 			if err != nil {
 				return
 			}
-			got <- struct{}{}
+			take(conn, m)
 		}
-	}()
+	})
+	return socket, serving
+}
+
+// However many callers drop at once, the vault need not read them all at once.
+func TestDropsWaitForEachOther(t *testing.T) {
+	const callers = 10 * maxDrops
+	var begun sync.WaitGroup
+	begun.Add(callers)
+	var c *Client
+	most := 0
+	socket, serving := puppet(t, func(conn *fdwire.Conn, m *message) {
+		begun.Wait()
+		c.mu.Lock()
+		most = max(most, len(c.pending))
+		c.mu.Unlock()
+		send(conn, &message{Type: typeDropped, ID: m.ID}, nil, nil)
+	})
+	c, _, err := Connect(t.Context(), ClientConfig{SocketPath: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for id := range uint64(callers) {
+		all.Go(func() {
+			begun.Done()
+			if err := c.Drop(id); err != nil {
+				t.Errorf("dropping %d: %v", id, err)
+			}
+		})
+	}
+	all.Wait()
+	c.Close(false)
+	serving.Wait()
+	if most > maxDrops {
+		t.Errorf("%d drops waited for their answers at once", most)
+	}
+}
+
+func TestAVaultThatFallsSilentIsLost(t *testing.T) {
+	got := make(chan struct{})
+	socket, serving := puppet(t, func(*fdwire.Conn, *message) { got <- struct{}{} })
 	clk := clock.NewManual(1e9, time.Unix(0, 0))
 	c, _, err := Connect(t.Context(), ClientConfig{SocketPath: socket, Clock: clk, Timeout: 3 * time.Second})
 	if err != nil {
