@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/clock"
@@ -54,6 +55,7 @@ type gpuBank struct {
 	specs   []DeviceSpec
 	numbers map[string]int
 	failure error // why there are none, or why those named cannot be had
+	settled sync.Once
 
 	opening sync.WaitGroup
 	mu      sync.Mutex
@@ -68,18 +70,44 @@ func findGPUs(cfg *Config, load func(cudaLibrary, nvmlLibrary string) (device.Ru
 		return nil
 	}
 	b := &gpuBank{loaded: make(chan struct{}), numbers: map[string]int{}, open: map[string]device.Driver{}, failed: map[string]error{}}
+	late := c.AfterFunc(gpuPatience, func() { b.settle(cfg, nil, nil, slow("the driver does not start"), c) })
 	go func() {
-		defer close(b.loaded)
+		defer late.Stop()
 		var gpus []device.GPU
-		if b.runtime, b.failure = load(cfg.CUDALibrary, cfg.NVMLLibrary); b.failure == nil {
-			gpus, b.failure = b.runtime.GPUs()
+		runtime, err := load(cfg.CUDALibrary, cfg.NVMLLibrary)
+		if err == nil {
+			gpus, err = runtime.GPUs()
 		}
+		if !b.settle(cfg, runtime, gpus, err, c) && runtime != nil {
+			_ = runtime.Close() // too late for this process
+		}
+	}()
+	return b
+}
+
+// gpuPatience bounds how long the start of a node waits for the driver of GPUs, and then for each
+// GPU: either takes a second at most where all is well. The node goes on without.
+const gpuPatience = 30 * time.Second
+
+// errSlow: the driver, or a GPU, has not answered in time.
+var errSlow = errors.New("it may yet come, and is then not used before the node is started again")
+
+func slow(what string) error {
+	return fmt.Errorf("%w: %s: no answer after %v: %w", device.ErrUnsupported, what, gpuPatience, errSlow)
+}
+
+// settle takes what has become of loading the driver, once; false: it was settled before.
+func (b *gpuBank) settle(cfg *Config, runtime device.Runtime, gpus []device.GPU, failure error, c clock.Clock) (first bool) {
+	b.settled.Do(func() {
+		first = true
+		b.runtime, b.failure = runtime, failure
 		b.choose(cfg, gpus)
 		for _, s := range b.specs {
 			b.opening.Go(func() { b.take(s, c) })
 		}
-	}()
-	return b
+		close(b.loaded)
+	})
+	return first
 }
 
 // choose says which GPUs become which devices.
@@ -125,17 +153,38 @@ func (b *gpuBank) take(s DeviceSpec, c clock.Clock) {
 	if _, ok := b.numbers[s.ID]; !ok {
 		return // it has failed already
 	}
-	d, err := b.runtime.Open(s.ID, b.numbers, c)
+	type outcome struct {
+		d   device.Driver
+		err error
+	}
+	opened, late := make(chan outcome, 1), make(chan struct{})
+	timer := c.AfterFunc(gpuPatience, func() { close(late) })
+	defer timer.Stop()
+	go func() {
+		d, err := b.runtime.Open(s.ID, b.numbers, c)
+		opened <- outcome{d, err}
+	}()
+	var o outcome
+	select {
+	case o = <-opened:
+	case <-late:
+		o.err = slow("the GPU cannot be opened")
+		go func() {
+			if o := <-opened; o.err == nil {
+				_ = o.d.Close() // too late for this process
+			}
+		}()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err != nil {
-		b.failed[s.ID] = err
+	if o.err != nil {
+		b.failed[s.ID] = o.err
 		return
 	}
-	b.open[s.ID] = d
+	b.open[s.ID] = o.d
 }
 
-// wait waits until every GPU that can be opened is.
+// wait waits until every GPU that can be opened is, or its time is over.
 func (b *gpuBank) wait() {
 	if b == nil {
 		return
@@ -231,6 +280,8 @@ func (n *Node) reportGPUs() {
 // gpuFix is what a person can do about a GPU that cannot be used.
 func gpuFix(err error) string {
 	switch {
+	case errors.Is(err, errSlow):
+		return "nvidia-smi tells when the driver answers; then restart the node. nvidia-persistenced keeps it started"
 	case errors.Is(err, device.ErrLost):
 		return "isobar doctor; nvidia-smi --gpu-reset, or restart the machine, then the node"
 	case errors.Is(err, device.ErrOutOfMemory):

@@ -3,8 +3,11 @@ package node
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/device"
@@ -15,15 +18,27 @@ import (
 type board struct {
 	gpus   []device.GPU
 	broken map[int]error
+	// stuck keeps a GPU from being opened until it is closed; the driver is closed as often.
+	stuck  map[int]chan struct{}
+	closed chan struct{}
 }
 
 func (b *board) GPUs() ([]device.GPU, error) { return b.gpus, nil }
-func (b *board) Close() error                { return nil }
+
+func (b *board) Close() error {
+	if b.closed != nil {
+		b.closed <- struct{}{}
+	}
+	return nil
+}
 
 func (b *board) Open(id string, numbers map[string]int, c clock.Clock) (device.Driver, error) {
 	ordinal := numbers[id]
 	if err := b.broken[ordinal]; err != nil {
 		return nil, err
+	}
+	if stuck := b.stuck[ordinal]; stuck != nil {
+		<-stuck
 	}
 	return sim.New(sim.Config{ID: id, Bytes: b.gpus[ordinal].Bytes, Clock: c})
 }
@@ -95,4 +110,65 @@ func TestABrokenGPUIsLeftOut(t *testing.T) {
 		t.Errorf("open %v, failed %v", b.open, b.failed)
 	}
 	b.close()
+}
+
+// A driver that does not start, or a GPU that does not open, holds up a node no longer than it has
+// patience; what comes later is given up again.
+func TestASlowDriverIsNotAwaited(t *testing.T) {
+	m := newMachine()
+	cfg, err := Load(&m.World, everything, Given{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := clock.NewManual(0, time.Unix(0, 0))
+	gpus := gpusOf(2)
+	gpus.closed = make(chan struct{}, 1)
+	starts := make(chan struct{})
+	b := findGPUs(&cfg, func(string, string) (device.Runtime, error) { <-starts; return gpus, nil }, c)
+	c.Advance(gpuPatience)
+	b.wait()
+	if len(b.devices()) != 0 || !errors.Is(b.failure, errSlow) || !strings.Contains(gpuFix(b.failure), "restart") {
+		t.Errorf("devices %v, failure %v", b.devices(), b.failure)
+	}
+	close(starts)
+	<-gpus.closed
+	if len(b.devices()) != 0 {
+		t.Errorf("devices %v, after all", b.devices())
+	}
+
+	gpus.stuck = map[int]chan struct{}{1: make(chan struct{})}
+	armed := make(chan time.Duration, 3)
+	b = findGPUs(&cfg, func(string, string) (device.Runtime, error) { return gpus, nil }, arming{c, armed})
+	for range 3 { // the driver, and two GPUs
+		<-armed
+	}
+	for b.opened() != 1 {
+		runtime.Gosched()
+	}
+	c.Advance(gpuPatience)
+	b.wait()
+	if b.open["gpu-0"] == nil || !errors.Is(b.failed["gpu-1"], errSlow) {
+		t.Errorf("open %v, failed %v", b.open, b.failed)
+	}
+	close(gpus.stuck[1])
+	b.close()
+}
+
+// opened is how many GPUs are open by now.
+func (b *gpuBank) opened() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.open)
+}
+
+// arming tells of every timer that is set.
+type arming struct {
+	clock.Clock
+	armed chan time.Duration
+}
+
+func (a arming) AfterFunc(d time.Duration, f func()) clock.Timer {
+	t := a.Clock.AfterFunc(d, f)
+	a.armed <- d
+	return t
 }
