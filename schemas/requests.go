@@ -257,7 +257,8 @@ type LoadModelRequest struct {
 	Type string `json:"type,omitempty" check:"bytes=64"`
 	// Where to; the node chooses where absent.
 	DeviceID string `json:"device_id,omitempty" check:"bytes=128"`
-	// What the client thinks it takes; the file says better.
+	// What the client thinks it takes: so much is reserved until the file says better. What the node
+	// remembers of the model goes before it.
 	EstimatedSizeBytes *int64 `json:"estimated_size_bytes,omitempty" mb:"estimated_size_mb" check:"min=0,max=1152921504606846976"`
 	// Visible to every tenant.
 	Shared bool `json:"shared,omitempty"`

@@ -347,11 +347,13 @@ type Thresholds struct {
 
 // TenantLimits are one tenant's quota on a device.
 type TenantLimits struct {
-	Name       string  `json:"name" check:"required,bytes=64"`
-	FloorBytes *int64  `json:"floor_bytes,omitempty" check:"min=0,max=1152921504606846976"`
-	SoftBytes  *int64  `json:"soft_bytes,omitempty" check:"min=0,max=1152921504606846976"`
-	HardBytes  *int64  `json:"hard_bytes,omitempty" check:"min=0,max=1152921504606846976"`
-	Weight     float64 `json:"weight,omitempty" check:"min=0,max=1000"`
+	Name       string `json:"name" check:"required,bytes=64"`
+	FloorBytes *int64 `json:"floor_bytes,omitempty" check:"min=0,max=1152921504606846976"`
+	SoftBytes  *int64 `json:"soft_bytes,omitempty" check:"min=0,max=1152921504606846976"`
+	HardBytes  *int64 `json:"hard_bytes,omitempty" check:"min=0,max=1152921504606846976"`
+	// Its share against other tenants': of what is granted while others wait, and of what its models
+	// are worth when some have to go. 0 is 1.
+	Weight float64 `json:"weight,omitempty" check:"min=0,max=1000"`
 }
 
 // Recommendation is one thing that an operator could do.
