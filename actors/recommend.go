@@ -41,6 +41,8 @@ const (
 	lowPeak      = 25.0             // percent of the limit in use at most, for lowAge
 	lowAge       = time.Hour
 	limitRounded = 64 << 20
+	worthSeconds = 1.0 // of loading saved by a higher limit, and
+	worthShare   = 0.1 // of all that was spent
 )
 
 // advice is what one device's part of the recommendations is made of.
@@ -60,12 +62,23 @@ func (h *House) recommendations(c *call, in *schemas.OptimizationRecsRequest) {
 		c.fail(err)
 		return
 	}
-	h.recommend(ds, c, func(recs []schemas.Recommendation, err *schemas.Error) {
-		if err != nil {
-			c.fail(err)
-			return
-		}
-		c.done(&schemas.OptimizationRecsReply{Recommendations: recs}, nil)
+	recommend := func() {
+		h.recommend(ds, c, func(recs []schemas.Recommendation, err *schemas.Error) {
+			if err != nil {
+				c.fail(err)
+				return
+			}
+			c.done(&schemas.OptimizationRecsReply{Recommendations: recs}, nil)
+		})
+	}
+	if !c.may(schemas.ActionSetLimits) {
+		recommend()
+		return
+	}
+	a := h.analytics
+	a.tell(seam.SystemLane, func() {
+		a.look()
+		a.foresee(ds, func([]*foresight) { recommend() })
 	})
 }
 
@@ -166,6 +179,12 @@ func (a *analyticsActor) adviseLimit(x *advice) {
 			schemas.ActionSetLimits, map[string]any{"device_id": d.id, "limit_bytes": f.Limit + more})
 		return
 	}
+	if row, of := a.worthwhile(d, f.Limit, x.ceiling); row != nil {
+		x.add(recRaise, fmt.Sprintf("with %d bytes more, of %d requests for models %d would have been loads instead of %d: %.1f s of loading less",
+			row.DeltaBytes, row.Requests, row.Loads, of.Loads, row.SavedSeconds), row.DeltaBytes, 0,
+			schemas.ActionSetLimits, map[string]any{"device_id": d.id, "limit_bytes": row.LimitBytes})
+		return
+	}
 	points := a.past.Series(d.id, now.Add(-min(24*time.Hour, time.Duration(now))), history.Coarse)
 	if len(points) == 0 || now.Sub(points[0].At) < lowAge {
 		return
@@ -179,6 +198,25 @@ func (a *analyticsActor) adviseLimit(x *advice) {
 		x.add(recLower, fmt.Sprintf("never more than %d bytes of it were used in %s", peak, now.Sub(points[0].At).Round(time.Minute)), f.Limit-to, 0,
 			schemas.ActionSetLimits, map[string]any{"device_id": d.id, "limit_bytes": to})
 	}
+}
+
+// worthwhile is the least of the higher limits that were looked at, up to a ceiling, by which
+// enough loading would have been saved, and beside it the present one; nil where there is none,
+// or nobody has looked.
+func (a *analyticsActor) worthwhile(d *deviceActor, limit, ceiling int64) (row, present *schemas.WhatIf) {
+	f := a.what[d]
+	if f == nil || f.limit != limit {
+		return nil, nil
+	}
+	for i := range f.rows {
+		switch r := &f.rows[i]; {
+		case r.DeltaBytes == 0:
+			present = r
+		case present != nil && r.LimitBytes <= ceiling && r.SavedSeconds >= max(worthSeconds, worthShare*present.ReloadSeconds):
+			return r, present
+		}
+	}
+	return nil, nil
 }
 
 // advise recommends what the pool knows of a device's models.

@@ -3,10 +3,13 @@ package actors_test
 import (
 	"encoding/json"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/isobar-project/isobar/actors"
+	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/dataplane"
 	"github.com/isobar-project/isobar/schemas"
 	"github.com/isobar-project/isobar/weights"
@@ -158,6 +161,50 @@ func TestALimitIsRaisedAndLowered(t *testing.T) {
 	r, _ = h.apply("lower_limit")
 	if before-limit() != r.ExpectedBytes || limit() != 256*mib {
 		t.Errorf("the limit is %d, %d were promised", limit(), r.ExpectedBytes)
+	}
+}
+
+func levelBelowHigh(l schemas.PressureLevel) bool {
+	return l == schemas.PressureLow || l == schemas.PressureModerate
+}
+
+// A limit that costs loading is raised, as far as that helps and the device has the bytes.
+func TestALimitIsRaisedForWhatLoadingCosts(t *testing.T) {
+	var slow *paced
+	h, load := shop(t, func(c *actors.Config) {
+		slow = &paced{Driver: c.Devices[0].Driver, clock: c.Clock.(*clock.Manual)}
+		c.Devices[0].Driver = slow
+	})
+	limit := func(bytes int64) {
+		call[*schemas.SetLimitsReply](t, h.house, schemas.ActionSetLimits, &schemas.SetLimitsRequest{DeviceID: "gpu-0", LimitBytes: &bytes})
+	}
+	limit(20 * mib)
+	names := strings.Split("abcdefghijkl", "")
+	for i, name := range slices.Concat(names, names, names) {
+		h.pass(time.Second)
+		slow.next.Store(int64(time.Second))
+		if i < len(names) {
+			load(name, false)
+		} else {
+			call[*schemas.LoadModelReply](t, h.house, schemas.ActionLoadModel, &schemas.LoadModelRequest{Name: name})
+		}
+		slow.next.Store(0)
+	}
+	for range 60 { // pressure makes room, and is over
+		if h.pass(time.Second); levelBelowHigh(h.level()) {
+			break
+		}
+	}
+	r := h.recommended("raise_limit")
+	if r == nil || !strings.Contains(r.Reason, "of 36 requests for models") || r.ExpectedBytes <= 0 {
+		t.Fatalf("recommended %+v", r)
+	}
+	if to := r.Command.Data["limit_bytes"].(int64); to != 20*mib+r.ExpectedBytes || to > 40*mib {
+		t.Errorf("recommended %+v", r)
+	}
+	limit(1 << 30)
+	if r := h.recommended("raise_limit"); r != nil {
+		t.Errorf("with room for everything %+v", r)
 	}
 }
 

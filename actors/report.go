@@ -44,7 +44,13 @@ func (a *analyticsActor) answer(c *call, in *schemas.AnalyticsRequest) {
 			then()
 			return
 		}
-		a.foresee(ds, r, then)
+		a.foresee(ds, func(found []*foresight) {
+			for _, f := range found {
+				r.ModelRequests = append(r.ModelRequests, f.requests...)
+				r.WhatIf = append(r.WhatIf, f.rows...)
+			}
+			then()
+		})
 	})
 	if told != nil {
 		c.fail(busy("analytics"))

@@ -46,25 +46,20 @@ const limitStep = 1 << 20
 // looked at to choose what goes. Of more requests than that allows the newest are replayed.
 const mostVisits = 2 << 20
 
-// foresee adds what was asked of some devices, and what other limits would have made of it.
-// then is called on the analytics actor.
-func (a *analyticsActor) foresee(ds []*deviceActor, r *schemas.AnalyticsReply, then func()) {
+// foresee gives use what was asked of some devices, and what other limits would have made of
+// it, on the analytics actor.
+func (a *analyticsActor) foresee(ds []*deviceActor, use func([]*foresight)) {
 	found, left := make([]*foresight, len(ds)), len(ds)
 	if left == 0 {
-		then()
+		use(nil)
 		return
 	}
 	for i, d := range ds {
 		a.forecast(d, func(f *foresight) {
 			found[i] = f
-			if left--; left > 0 {
-				return
+			if left--; left == 0 {
+				use(found)
 			}
-			for _, f := range found {
-				r.ModelRequests = append(r.ModelRequests, f.requests...)
-				r.WhatIf = append(r.WhatIf, f.rows...)
-			}
-			then()
 		})
 	}
 }
@@ -103,8 +98,15 @@ func (a *analyticsActor) forecast(d *deviceActor, use func(*foresight)) {
 				x.relief = cfg.Thresholds.High
 			}
 			go func() {
-				requests, rows := x.foresee(d.id, a.house.wallAt)
-				a.tell(seam.SystemLane, func() { a.foreseen(f, requests, rows) })
+				var requests []schemas.ModelRequests
+				var rows []schemas.WhatIf
+				defer func() {
+					if defect := recover(); defect != nil { // nothing depends on it
+						a.house.log.Error("what other limits would have saved cannot be said", "device", d.id, "defect", defect)
+					}
+					a.tell(seam.SystemLane, func() { a.foreseen(f, requests, rows) })
+				}()
+				requests, rows = x.foresee(d.id, a.house.wallAt)
 			}()
 		})
 	})

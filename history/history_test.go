@@ -197,3 +197,13 @@ func TestSuspects(t *testing.T) {
 		t.Fatalf("suspects %+v", s)
 	}
 }
+
+func BenchmarkAdd(b *testing.B) {
+	h := New(Config{Devices: 1})
+	b.ReportAllocs()
+	at := t0
+	for b.Loop() {
+		at = at.Add(time.Second)
+		h.Add("d", Point{At: at, Used: 5}, Counters{})
+	}
+}

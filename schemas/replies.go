@@ -443,7 +443,7 @@ type AnalyticsReply struct {
 	LeakSuspects []LeakSuspect       `json:"leak_suspects"`
 	// Times in the window of which nothing is known.
 	Gaps []HistoryGap `json:"gaps"`
-	// Of all requests that are remembered, whatever the window; for the host's own account only.
+	// Of all requests that are remembered, whatever the window; for operators.
 	ModelRequests []ModelRequests `json:"model_requests"`
 	WhatIf        []WhatIf        `json:"what_if"`
 }
