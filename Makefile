@@ -65,7 +65,7 @@ cuda-test: need-go ## pack the tests of the GPU driver into bin/cuda.test.gz, to
 gpu-check: need-go ## pack what measures a GPU host without a network into bin/gpu-check; there, run its script gpu-check
 	PYTHON=$(PYTHON) scripts/gpucheck/pack.sh bin/gpu-check
 
-test: need-go need-cc python javascript tools promtool fmt-check vet lint invariants python-client unit ## everything that CI runs; installs what it needs into .venv and .tools
+test: need-go need-cc python javascript tools promtool fmt-check vet lint invariants python-client gpu-nodes unit ## everything that CI runs; installs what it needs into .venv and .tools
 
 # The last step of `make test`, so that its output ends with go test's own summary. Some tests
 # compare with reference implementations in Python.
@@ -98,6 +98,12 @@ lint: need-go tools ## run staticcheck (its settings: staticcheck.conf) and look
 
 # Packages with this tag walk every structure after every change.
 TAG := invariants
+
+# What only programs with the driver of GPUs do; here on the fake one.
+.PHONY: gpu-nodes
+gpu-nodes: need-go need-cc
+	@echo "== go test -tags cuda"
+	go test -count=1 -timeout $(TEST_TIMEOUT) -tags cuda -run GPUs ./cmd/bus-test
 
 invariants: need-go ## test with every structure checked after every change (build tag invariants)
 	@echo "== go test -tags $(TAG)"
