@@ -53,7 +53,7 @@ func next(m *ledgertest.Machine, must func(error)) (at clock.Instant, ok bool) {
 // An idle pool shrinks by half in each half-life, step by step, to what the warm classes keep.
 // Then nothing wakes the device any more.
 func TestAnIdlePoolWanesAndThenSleeps(t *testing.T) {
-	const segments, keep = 160, 10
+	const segments, keep = 64, 6
 	m, must := resting(t, segments, keep)
 	begun := m.Now.Boot
 	surplus := func() int64 { return (m.Core.Figures().Pooled - keep*64<<10) / (64 << 10) }
@@ -105,7 +105,7 @@ func TestAPoolAtWorkDoesNotWane(t *testing.T) {
 			must(m.Settle())
 		}
 	}
-	work(50*time.Millisecond, 1000)
+	work(50*time.Millisecond, 300)
 	if got := pooled(); got != 44 {
 		t.Errorf("%d segments of 44 are left after work without a pause", got)
 	}
