@@ -1,6 +1,9 @@
 package actors_test
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -90,5 +93,34 @@ func TestAnalyticsCountsHitsAndLoads(t *testing.T) {
 	is(t, "loads", r.Percentiles.Load.Count, int64(2))
 	if r.Percentiles.Load.MaxMs <= 0 {
 		t.Errorf("loads took %+v", r.Percentiles.Load)
+	}
+}
+
+// Who holds a little of each device may hold the most of all: the ranking is that of a plain sum.
+func TestTopHoldersOfAllDevices(t *testing.T) {
+	h := open(t, gpu(t, "gpu-0", 1<<30), gpu(t, "gpu-1", 1<<30))
+	sums := map[string]int64{}
+	hold := func(device, purpose string, bytes int64) {
+		g := call[*schemas.AllocateReply](t, h, schemas.ActionAllocate, &schemas.AllocateRequest{DeviceID: device, SizeBytes: bytes, Purpose: purpose})
+		sums[purpose+" of tenant default"] += g.Allocation.GrantedBytes
+	}
+	for i := range int64(12) {
+		hold("gpu-0", fmt.Sprintf("left-%02d", i), (20+i)*mib)
+		hold("gpu-1", fmt.Sprintf("right-%02d", i), (20+i)*mib)
+	}
+	for range 2 {
+		hold("gpu-0", "everywhere", 9*mib)
+		hold("gpu-1", "everywhere", 9*mib)
+	}
+	var want []schemas.Holder
+	for owner, bytes := range sums {
+		want = append(want, schemas.Holder{Owner: owner, Bytes: bytes})
+	}
+	slices.SortFunc(want, func(a, b schemas.Holder) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Owner, b.Owner))
+	})
+	r := call[*schemas.AnalyticsReply](t, h, schemas.ActionAnalytics, &schemas.AnalyticsRequest{})
+	if want[0].Owner != "everywhere of tenant default" || !slices.Equal(r.TopHolders, want[:10]) {
+		t.Errorf("top holders %+v, not %+v", r.TopHolders, want[:10])
 	}
 }
