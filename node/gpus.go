@@ -54,6 +54,7 @@ type gpuBank struct {
 	// specs are the devices that GPUs become; numbers says which GPU each is.
 	specs   []DeviceSpec
 	numbers map[string]int
+	uuids   map[string]string
 	failure error // why there are none, or why those named cannot be had
 	settled sync.Once
 
@@ -69,7 +70,7 @@ func findGPUs(cfg *Config, load func(cudaLibrary, nvmlLibrary string) (device.Ru
 	if !cfg.WantsGPUs() {
 		return nil
 	}
-	b := &gpuBank{loaded: make(chan struct{}), numbers: map[string]int{}, open: map[string]device.Driver{}, failed: map[string]error{}}
+	b := &gpuBank{loaded: make(chan struct{}), numbers: map[string]int{}, uuids: map[string]string{}, open: map[string]device.Driver{}, failed: map[string]error{}}
 	late := c.AfterFunc(gpuPatience, func() { b.settle(cfg, nil, nil, slow("the driver does not start"), c) })
 	go func() {
 		defer late.Stop()
@@ -101,7 +102,7 @@ func (b *gpuBank) settle(cfg *Config, runtime device.Runtime, gpus []device.GPU,
 	b.settled.Do(func() {
 		first = true
 		b.runtime, b.failure = runtime, failure
-		b.choose(cfg, gpus)
+		b.choose(cfg, gpus, cfg.gpuNames().known())
 		for _, s := range b.specs {
 			b.opening.Go(func() { b.take(s, c) })
 		}
@@ -110,9 +111,11 @@ func (b *gpuBank) settle(cfg *Config, runtime device.Runtime, gpus []device.GPU,
 	return first
 }
 
-// choose says which GPUs become which devices.
-func (b *gpuBank) choose(cfg *Config, gpus []device.GPU) {
+// choose says which GPUs become which devices. One that was a device before, by the record of
+// known ones, is that device again, whatever its number is now.
+func (b *gpuBank) choose(cfg *Config, gpus []device.GPU, known map[string]string) {
 	named := cfg.namesGPU()
+	use := func(id string, g device.GPU) { b.numbers[id], b.uuids[id] = g.Ordinal, g.UUID }
 	for _, s := range cfg.Devices {
 		if s.Kind != DeviceCUDA {
 			continue
@@ -122,29 +125,49 @@ func (b *gpuBank) choose(cfg *Config, gpus []device.GPU) {
 			b.failed[s.ID] = b.failure
 			continue
 		}
-		i := slices.IndexFunc(gpus, s.means)
+		means, who := s.means, s.gpu()
+		if was := known[s.ID]; was != "" && s.GPU == "" {
+			means, who = func(g device.GPU) bool { return g.UUID == was }, was+", which it was"
+		}
+		i := slices.IndexFunc(gpus, means)
 		if i < 0 {
-			b.failed[s.ID] = fmt.Errorf("%w: no GPU here is %s: %s", device.ErrUnsupported, s.gpu(), gpuNames(gpus))
+			b.failed[s.ID] = fmt.Errorf("%w: no GPU here is %s: %s", device.ErrUnsupported, who, gpuNamed(gpus))
 			continue
 		}
-		b.numbers[s.ID] = gpus[i].Ordinal
+		use(s.ID, gpus[i])
 	}
 	if cfg.GPUs != GPUsOn && named {
 		return
 	}
 	for _, g := range gpus {
-		s := DeviceSpec{Kind: DeviceCUDA, ID: "gpu-" + strconv.Itoa(g.Ordinal)}
-		taken := slices.ContainsFunc(cfg.Devices, func(d DeviceSpec) bool { return d.ID == s.ID })
+		id := gpuID(g, known, b.numbers)
+		taken := slices.ContainsFunc(cfg.Devices, func(d DeviceSpec) bool { return d.ID == id })
 		for _, n := range b.numbers {
 			taken = taken || n == g.Ordinal
 		}
 		if !taken {
-			b.specs = append(b.specs, s)
-			b.numbers[s.ID] = g.Ordinal
+			b.specs = append(b.specs, DeviceSpec{Kind: DeviceCUDA, ID: id})
+			use(id, g)
 		}
 	}
 	if len(b.specs) == 0 && b.failure == nil {
 		b.failure = fmt.Errorf("%w: the driver works and finds no GPU: CUDA_VISIBLE_DEVICES may hide them", device.ErrUnsupported)
+	}
+}
+
+// gpuID is what a GPU is called that nobody names: as before, or by its number, unless another one
+// is or was called so.
+func gpuID(g device.GPU, known map[string]string, used map[string]int) string {
+	for id, uuid := range known {
+		if uuid == g.UUID {
+			return id
+		}
+	}
+	for n := g.Ordinal; ; n++ {
+		id := "gpu-" + strconv.Itoa(n)
+		if _, is := used[id]; !is && known[id] == "" {
+			return id
+		}
 	}
 }
 
@@ -242,7 +265,7 @@ func (d DeviceSpec) gpu() string {
 	return d.ID[strings.LastIndexByte(d.ID, '-')+1:]
 }
 
-func gpuNames(gpus []device.GPU) string {
+func gpuNamed(gpus []device.GPU) string {
 	if len(gpus) == 0 {
 		return "there are none"
 	}
@@ -275,6 +298,27 @@ func (n *Node) reportGPUs() {
 		}
 	}
 	n.board.Say(sourceGPUs, warnings...)
+	n.rememberGPUs()
+}
+
+// rememberGPUs notes which GPU is which device, for the next process.
+func (n *Node) rememberGPUs() {
+	b := n.gpus
+	more := map[string]string{}
+	for id, uuid := range b.uuids {
+		if b.failed[id] == nil {
+			more[id] = uuid
+		}
+		if d := "gpu-" + strconv.Itoa(b.numbers[id]); d != id && n.cfg.gpuNames().known()[id] == uuid {
+			n.log.Warn("a GPU has another number than before, and stays the device that it was", "device", id, "number", b.numbers[id], "uuid", uuid)
+		}
+	}
+	if len(more) == 0 {
+		return
+	}
+	if err := n.cfg.gpuNames().keep(more); err != nil {
+		n.log.Error("which GPU is which device is not remembered: do not change CUDA_VISIBLE_DEVICES while memory is granted", "error", err)
+	}
 }
 
 // gpuFix is what a person can do about a GPU that cannot be used.

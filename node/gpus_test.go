@@ -3,6 +3,9 @@ package node
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -171,4 +174,60 @@ func (a arming) AfterFunc(d time.Duration, f func()) clock.Timer {
 	t := a.Clock.AfterFunc(d, f)
 	a.armed <- d
 	return t
+}
+
+// A GPU that has another number than before stays the device that it was; one that is not there is
+// not replaced by another.
+func TestGPUsKeepTheirNames(t *testing.T) {
+	uuid := func(n int) string { return fmt.Sprintf("GPU-00000000-0000-0000-0000-00000000000%d", n) }
+	gpu := func(ordinal, who int) device.GPU { return device.GPU{Ordinal: ordinal, UUID: uuid(who)} }
+	known := map[string]string{"gpu-0": uuid(0), "gpu-1": uuid(1)}
+	for name, c := range map[string]struct {
+		devices []string
+		gpus    []device.GPU
+		want    map[string]int
+		fails   string
+	}{
+		"as before":           {nil, []device.GPU{gpu(0, 0), gpu(1, 1)}, map[string]int{"gpu-0": 0, "gpu-1": 1}, ""},
+		"the other way round": {nil, []device.GPU{gpu(0, 1), gpu(1, 0)}, map[string]int{"gpu-0": 1, "gpu-1": 0}, ""},
+		"one is hidden":       {nil, []device.GPU{gpu(0, 1)}, map[string]int{"gpu-1": 0}, ""},
+		"a new one":           {nil, []device.GPU{gpu(0, 5), gpu(1, 1)}, map[string]int{"gpu-2": 0, "gpu-1": 1}, ""},
+		"two new ones":        {nil, []device.GPU{gpu(0, 5), gpu(1, 1), gpu(2, 6)}, map[string]int{"gpu-2": 0, "gpu-1": 1, "gpu-3": 2}, ""},
+		"named":               {[]string{"cuda:gpu-0"}, []device.GPU{gpu(0, 1), gpu(1, 0)}, map[string]int{"gpu-0": 1}, ""},
+		"named, and hidden":   {[]string{"cuda:gpu-0"}, []device.GPU{gpu(0, 1)}, map[string]int{}, "gpu-0"},
+		"named by number":     {[]string{"cuda:gpu-0,gpu=0"}, []device.GPU{gpu(0, 1), gpu(1, 0)}, map[string]int{"gpu-0": 0}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine()
+			flags := map[string][]string{}
+			if c.devices != nil {
+				flags["devices"] = c.devices
+			}
+			cfg, err := Load(&m.World, everything, Given{Flags: flags})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := &gpuBank{numbers: map[string]int{}, uuids: map[string]string{}, failed: map[string]error{}}
+			b.choose(&cfg, c.gpus, known)
+			if !maps.Equal(b.numbers, c.want) || c.fails != "" && b.failed[c.fails] == nil {
+				t.Errorf("numbers %v, failed %v", b.numbers, b.failed)
+			}
+		})
+	}
+
+	n := gpuNames{filepath.Join(t.TempDir(), "gpus.json")}
+	for _, more := range []map[string]string{{"gpu-0": uuid(0)}, {"gpu-1": uuid(1)}} {
+		if err := n.keep(more); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := n.known(); !maps.Equal(got, known) {
+		t.Errorf("remembered %v", got)
+	}
+	if err := os.WriteFile(n.path, []byte(`{"boot":"another","gpus":{"gpu-0":"x"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := n.known(); got != nil {
+		t.Errorf("of another start of the machine: %v", got)
+	}
 }
