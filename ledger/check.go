@@ -61,7 +61,7 @@ func (d *Device) checkBooks() error {
 			}
 			continue
 		}
-		if r.jobs < 1 || sum != r.promised && r.failed == nil {
+		if r.jobs < 1 || sum != r.promised {
 			return fmt.Errorf("request %d was promised %d bytes, has %d, with %d jobs", r.ticket, r.promised, sum, r.jobs)
 		}
 	}

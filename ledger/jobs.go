@@ -23,6 +23,11 @@ func (d *Device) Prepared(t Ticket, kind JobKind, fail error, exhausted bool, no
 	if fail != nil {
 		r.failed, r.exhausted = fail, exhausted
 		if kind == JobCreate {
+			// They are not being made any more: so they are nobody's promise, nor its tenant's.
+			for _, s := range r.segs {
+				r.promised -= s.bytes
+				d.books.promised -= s.bytes
+			}
 			r.segs = nil
 		}
 	}

@@ -16,8 +16,8 @@ import (
 // crowd is a full device and those who wait for it.
 type crowd struct {
 	*ledgertest.Machine
-	t       *rapid.T
-	waiting []*ledger.Request
+	t *rapid.T
+	n int // requests so far
 }
 
 func newCrowd(t *rapid.T) *crowd {
@@ -30,8 +30,9 @@ func newCrowd(t *rapid.T) *crowd {
 	c := &crowd{Machine: m, t: t}
 	heavy := 3.0
 	c.must(m.Call(func() { m.Core.SetQuota(ledger.QuotaChange{Tenant: "green", Weight: &heavy}, m.Now) }))
-	c.ask("red", 0, 1000, time.Hour)
-	c.waiting = nil
+	c.must(m.Call(func() {
+		m.Core.Allocate(&ledger.Request{Ref: "all", Owner: ledger.Owner{Tenant: "red"}, Class: ledger.ClassReservation, Size: 1000 * page}, m.Now)
+	}))
 	return c
 }
 
@@ -42,16 +43,17 @@ func (c *crowd) must(err error) {
 	}
 }
 
-func (c *crowd) ask(tenant string, priority int, pages int64, patience time.Duration) *ledger.Request {
-	r := &ledger.Request{Ref: len(c.Final), Owner: ledger.Owner{Tenant: tenant}, Class: ledger.ClassReservation, Size: pages * page, Priority: priority, Patience: patience}
-	c.must(c.Call(func() { c.Core.Allocate(r, c.Now) }))
-	c.waiting = append(c.waiting, r)
-	return r
+func (c *crowd) request(what string, patience time.Duration) *ledger.Request {
+	c.n++
+	return &ledger.Request{Ref: c.n, Owner: ledger.Owner{Tenant: rapid.SampledFrom([]string{"red", "green", "blue"}).Draw(c.t, what+"'s tenant")},
+		Class: ledger.ClassReservation, Size: rapid.Int64Range(1, 200).Draw(c.t, what+"'s pages") * page, Priority: rapid.IntRange(0, 3).Draw(c.t, what+"'s priority"),
+		Patience: patience}
 }
 
 func (c *crowd) some(what string, patience time.Duration) *ledger.Request {
-	return c.ask(rapid.SampledFrom([]string{"red", "green", "blue"}).Draw(c.t, what+"'s tenant"), rapid.IntRange(0, 3).Draw(c.t, what+"'s priority"),
-		rapid.Int64Range(1, 200).Draw(c.t, what+"'s pages"), patience)
+	r := c.request(what, patience)
+	c.must(c.Call(func() { c.Core.Allocate(r, c.Now) }))
+	return r
 }
 
 // refs is who waits, in order.
@@ -65,9 +67,11 @@ func (c *crowd) refs() (refs []any) {
 func TestAHundredWaitersAreServedInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newCrowd(t)
-		for range 100 {
-			c.some("waiter", time.Hour)
-		}
+		c.must(c.Call(func() {
+			for range 100 {
+				c.Core.Allocate(c.request("waiter", time.Hour), c.Now)
+			}
+		}))
 		told := c.refs()
 		c.Heard = c.Heard[:0]
 		for rounds := 0; len(c.refs()) > 0; rounds++ {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -65,7 +66,8 @@ type Machine struct {
 
 	random uint64
 	before []waiting
-	bound  map[string]int64 // of each tenant with a quota
+	held   []*ledger.Request // before the call, beside the line
+	bound  map[string]int64  // of each tenant with a quota
 	free   int64
 	other  int64 // foreign bytes
 	moves  bool  // the call may change the order
@@ -156,9 +158,11 @@ func (m *Machine) Measure(t ledger.Ticket, segments []int64) error {
 }
 
 func (m *Machine) call(f func(), over bool) error {
-	m.before = m.before[:0]
+	m.before, m.held = m.before[:0], m.held[:0]
 	m.Core.Waiting(func(_ int, r *ledger.Request) {
-		if !r.Held() { // those do not stand in line
+		if r.Held() {
+			m.held = append(m.held, r)
+		} else {
 			m.before = append(m.before, waiting{r.Ticket(), r.Owner.Tenant, r})
 		}
 	})
@@ -339,6 +343,9 @@ func (m *Machine) inOrder() error {
 		if in && !known[t] {
 			return nil // somebody has come
 		}
+	}
+	if slices.ContainsFunc(m.held, func(r *ledger.Request) bool { return !r.Held() }) {
+		return nil // or has come back, and may have been served
 	}
 	var stays waiting
 	for _, w := range m.before {
