@@ -16,7 +16,7 @@ var shares = regexp.MustCompile(`(?s)two servers share 32 MiB of weights on ram-
 .*the third process has its \d+ MiB
 (server \d+: pressure is (high|critical), the upscaler is released
 server \d+: answered all the while, always the same: \d+\.\d+
-){2}resident now: generator
+){2}on ram-0 now: generator
 $`)
 
 // pictures is what pipeline.py says, with PyTorch or without.

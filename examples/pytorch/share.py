@@ -143,8 +143,12 @@ def main():
             out, _ = s.communicate()
             print(out, end="")
             failed |= s.returncode != 0
-        left = [m["name"].removeprefix(args.run + "-") for m in client.models() if m["name"].startswith(args.run) and m["residency"]]
-        print("resident now:", ", ".join(sorted(left)))
+        where = {m["name"].removeprefix(args.run + "-"): [r["device_id"] for r in m["residency"]]
+                 for m in client.models() if m["name"].startswith(args.run)}
+        for name, on in where.items():
+            if on and args.device not in on:
+                print(f"{name} was moved to {on[0]}, from where it is back soon")
+        print(f"on {args.device} now:", ", ".join(sorted(name for name, on in where.items() if args.device in on)))
         for name in of:
             if name.startswith(args.run):
                 client.unload_model(name)

@@ -13,7 +13,7 @@ import pytest
 from conftest import REPOSITORY, Node
 
 
-@pytest.mark.parametrize("example, says", [("share.py", "resident now: generator\n"), ("pipeline.py", "on gpu-0: equal bit by bit\n")])
+@pytest.mark.parametrize("example, says", [("share.py", "on gpu-0 now: generator\n"), ("pipeline.py", "on gpu-0: equal bit by bit\n")])
 def test_example(gpu_node: Node, driver: gpu.Fake, example: str, says: str) -> None:
     done = subprocess.run(
         [sys.executable, "-B", REPOSITORY / "examples" / "pytorch" / example, "--url", gpu_node.url], capture_output=True, text=True, timeout=120,
