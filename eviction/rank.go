@@ -53,25 +53,41 @@ func (r *ranking) before(a, b *ranked) bool {
 	return ca.Key < cb.Key
 }
 
-// cheapest takes the first to go until they free need bytes or none is left. A
-// plan takes a few of many, so they are not sorted: of those looked at so far a heap holds
-// the first that suffice, and most of the others are behind its last.
+// cheapest takes the first to go until they free need bytes or none is left. A plan takes
+// a few of many, so they are not sorted but divided about pivots, as by quickselect, with
+// bytes counted in place of items. A pivot lies, by a sample, a little behind what is needed:
+// most of the others are looked at once.
+//
+// Floyd, Rivest, Expected time bounds for selection (1975).
 func (r *ranking) cheapest(need int64) (chosen []ranked, freed int64) {
+	const few = 32
+	lo, hi := 0, len(r.items) // what is before lo goes, what is from hi on stays
+	var between int64         // bytes
 	for i := range r.items {
-		x := &r.items[i]
-		if freed >= need && r.before(&chosen[0], x) {
+		between += r.bytes(r.items[i])
+	}
+	draw := draws(1)
+	for hi-lo > few && freed < need {
+		items := r.items[lo:hi]
+		at, sum := r.part(items, r.pivot(items, float64(need-freed)/float64(between), &draw))
+		if freed+sum >= need {
+			hi, between = lo+at, sum
 			continue
 		}
-		chosen = append(chosen, *x)
-		r.rise(chosen)
-		freed += r.bytes(*x)
-		for n := len(chosen) - 1; freed-r.bytes(chosen[0]) >= need; n-- {
-			freed -= r.bytes(chosen[0])
-			chosen[0] = chosen[n]
-			chosen = chosen[:n]
-			r.sink(chosen)
+		sum += r.bytes(items[at])
+		freed += sum
+		between -= sum
+		lo += at + 1
+	}
+	if freed < need {
+		rest := r.items[lo:hi]
+		r.sort(rest)
+		for ; len(rest) > 0 && freed < need; rest = rest[1:] {
+			freed += r.bytes(rest[0])
+			lo++
 		}
 	}
+	chosen = slices.Clone(r.items[:lo])
 	r.sort(chosen)
 	for i := range chosen {
 		chosen[i].rank = int32(i + 1)
@@ -79,35 +95,43 @@ func (r *ranking) cheapest(need int64) (chosen []ranked, freed int64) {
 	return chosen, freed
 }
 
-// rise restores a heap with the last to go on top, of which only the last item may be out
-// of place.
-func (r *ranking) rise(h []ranked) {
-	for i := len(h) - 1; i > 0; {
-		parent := (i - 1) / 2
-		if !r.before(&h[parent], &h[i]) {
-			return
-		}
-		h[i], h[parent] = h[parent], h[i]
-		i = parent
-	}
+// draws are numbers that no order of the candidates is made for.
+type draws uint32
+
+// below is the next one, below n.
+func (d *draws) below(n int) int {
+	*d = *d*1664525 + 1013904223 // Numerical Recipes
+	return int(uint64(*d) * uint64(n) >> 32)
 }
 
-// sink is rise where only the top may be out of place.
-func (r *ranking) sink(h []ranked) {
-	for i := 0; ; {
-		child := 2*i + 1
-		if child >= len(h) {
-			return
+// pivot is an item with somewhat more than share of all before it, if the sample is a good one.
+func (r *ranking) pivot(items []ranked, share float64, draw *draws) int {
+	const size = 31
+	var sample [size]int
+	for i := range sample {
+		at, x := i, draw.below(len(items))
+		for ; at > 0 && r.before(&items[x], &items[sample[at-1]]); at-- {
+			sample[at] = sample[at-1]
 		}
-		if child+1 < len(h) && r.before(&h[child], &h[child+1]) {
-			child++
-		}
-		if !r.before(&h[i], &h[child]) {
-			return
-		}
-		h[i], h[child] = h[child], h[i]
-		i = child
+		sample[at] = x
 	}
+	return sample[int(min(size-1, max(0, share)*size+1))]
+}
+
+// part moves those that go before the one at pivot to the front; it returns how many they
+// are, which is where that one is then, and their bytes.
+func (r *ranking) part(items []ranked, pivot int) (at int, bytes int64) {
+	last := len(items) - 1
+	items[pivot], items[last] = items[last], items[pivot]
+	for i := range items[:last] {
+		if x := &items[i]; r.before(x, &items[last]) {
+			bytes += r.bytes(*x)
+			items[at], items[i] = items[i], items[at]
+			at++
+		}
+	}
+	items[at], items[last] = items[last], items[at]
+	return at, bytes
 }
 
 // sort puts candidates into the order of going.

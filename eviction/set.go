@@ -1,6 +1,9 @@
 package eviction
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // perByte is implemented by policies whose values are worth per byte: of those a set is
 // worth the sum of value × bytes, and sets can be compared.
@@ -72,21 +75,22 @@ func (s *search) try(i int, set uint, bytes int64, worth float64) {
 // another class than theirs there are none.
 func (r *ranking) next(chosen []ranked, n int) []ranked {
 	last := &chosen[len(chosen)-1]
-	var more []ranked // a heap with the last to go on top
+	more := make([]ranked, 0, n) // in order
 	for i := range r.items {
 		x := &r.items[i]
-		if len(more) == n-len(chosen) && r.before(&more[0], x) || x.class != last.class || !r.before(last, x) {
+		full := len(more) == n-len(chosen)
+		if full && r.before(&more[len(more)-1], x) || x.class != last.class || !r.before(last, x) {
 			continue
 		}
-		if len(more) == n-len(chosen) {
-			more[0] = *x
-			r.sink(more)
-			continue
+		if full {
+			more = more[:len(more)-1]
 		}
-		more = append(more, *x)
-		r.rise(more)
+		at := len(more)
+		for at > 0 && r.before(x, &more[at-1]) {
+			at--
+		}
+		more = slices.Insert(more, at, *x)
 	}
-	r.sort(more)
 	pool := make([]ranked, 0, n)
 	pool = append(append(pool, chosen...), more...)
 	for i := range pool {
