@@ -115,9 +115,11 @@ type Device struct {
 	nextSeg heap.SegmentID
 	warming map[int64]int // segments of a class on their way
 	domains map[trust]string
-	// settling is true while a background clear is under way or waits for quiet;
-	// granted is when the device last granted anything.
+	// settling is true while a background clear is under way or waits for quiet, scrubbing
+	// is the segment that is set aside for it, 0 for none; granted is when the device last
+	// granted anything.
 	settling  bool
+	scrubbing heap.SegmentID
 	granted   clock.Instant
 	kept      []WarmClass // of the configured classes, what the pool has room for
 	waning    waning

@@ -139,9 +139,13 @@ func (d *Device) Scrubbed(id heap.SegmentID, fail error, now Now) {
 	d.begin()
 	s := d.segments[id]
 	d.books.aside -= s.bytes
-	if fail != nil {
+	d.scrubbing = 0
+	switch {
+	case d.trimming(id):
+		d.doom(s)
+	case fail != nil:
 		d.heap.Pool(id)
-	} else {
+	default:
 		d.heap.MarkClean(id)
 		s.last = ""
 		if s.rec != 0 {

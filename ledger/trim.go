@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"slices"
 	"time"
 
 	"github.com/isobar-project/isobar/heap"
@@ -18,15 +19,26 @@ type trim struct {
 const trimPause = 30 * time.Second
 
 // Trimmable is how many bytes Trim could give back now: whole segments that nobody has.
-func (d *Device) Trimmable() int64 { return max(0, d.books.pooled-d.books.doomed-d.books.aside) }
+func (d *Device) Trimmable() int64 {
+	idle := d.books.pooled - d.books.doomed
+	if d.trimming(d.scrubbing) {
+		idle -= d.books.aside
+	}
+	return max(0, idle)
+}
 
 // Trim gives at least so many bytes of idle segments back, as far as there are any, and
 // leaves the warm pool as it is then for a while. The answer is OutcomeTrimmed when the
-// driver has let go of them; Freed says how many it were.
+// driver has let go of them; Freed says how many it were. What is being cleared in the
+// background goes as well, when that has ended.
 func (d *Device) Trim(ref any, bytes int64, now Now) {
 	d.begin()
 	t := &trim{ref: ref, left: map[heap.SegmentID]bool{}}
-	for _, id := range d.heap.Idle(min(bytes, d.Trimmable())) {
+	atOnce := max(0, d.books.pooled-d.books.doomed-d.books.aside)
+	if bytes > atOnce && d.scrubbing != 0 && !d.trimming(d.scrubbing) {
+		t.left[d.scrubbing] = true
+	}
+	for _, id := range d.heap.Idle(min(bytes, atOnce)) {
 		t.left[id] = true
 		d.doom(d.segments[id])
 	}
@@ -37,6 +49,11 @@ func (d *Device) Trim(ref any, bytes int64, now Now) {
 	}
 	d.trims = append(d.trims, t)
 	d.changed("", nil)
+}
+
+// trimming reports whether a segment is part of a trim.
+func (d *Device) trimming(id heap.SegmentID) bool {
+	return slices.ContainsFunc(d.trims, func(t *trim) bool { return t.left[id] })
 }
 
 // trimmedOff notes that a segment which may have been part of a trim is gone.

@@ -92,6 +92,7 @@ func (d *Device) settle(now Now) {
 		return
 	}
 	d.heap.SetAside(id)
+	d.scrubbing = id
 	s := d.segments[id]
 	d.books.aside += s.bytes
 	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobScrub, Ranges: []Range{{Segment: id, Bytes: s.bytes, Length: s.bytes}}})
