@@ -15,8 +15,9 @@ import (
 
 // population is a machine's processes as a test says.
 type population struct {
-	mu  sync.Mutex
-	now proctree.Table
+	mu    sync.Mutex
+	now   proctree.Table
+	asked int
 }
 
 func (p *population) set(now proctree.Table) {
@@ -28,7 +29,15 @@ func (p *population) set(now proctree.Table) {
 func (p *population) table() (proctree.Table, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.asked++
 	return p.now, nil
+}
+
+// looks is how often the processes were asked for.
+func (p *population) looks() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked
 }
 
 // child is a real process that ends when the test says so.
@@ -77,13 +86,25 @@ func (h *timed) expect(when string, reserved, foreign int64) {
 	}
 }
 
-// look lets seconds pass until the trees have been looked at since this was called: a
-// sample that was begun a second from now has looked. Samples are taken elsewhere, so it is
-// not known which second that is.
-func (h *timed) look() {
+// look lets seconds pass until the trees have been looked at since this was called: the
+// second look begins when what the first has found is known. Looks are taken elsewhere, and
+// the longer one took the later is the next, so it is not known how many seconds that takes.
+func (h *timed) look(p *population) {
+	h.t.Helper()
+	for n, begun := 0, p.looks(); p.looks() < begun+2; n++ {
+		if n == 100_000 {
+			h.t.Fatal("nobody looks")
+		}
+		h.pass(time.Second)
+	}
+}
+
+// sample lets seconds pass until a second sample of later than now was taken, which began
+// since this was called.
+func (h *timed) sample() {
 	h.t.Helper()
 	begun, seen, last := h.clock.Wall(), 0, time.Time{}
-	for range 10000 {
+	for range 100_000 {
 		h.pass(time.Second)
 		at := h.memory().ObservedAt
 		if at == nil || at.Before(begun.Add(time.Second)) || at.Equal(last) {
@@ -108,23 +129,23 @@ func TestAReservationFollowsItsProcess(t *testing.T) {
 	gpu.SetProcess(pid, 50*mib)
 	gpu.SetProcess(900, 100*mib)
 	gpu.SetProcess(800, 30*mib)
-	h.look()
+	h.look(people)
 	h.expect("the tree uses what was promised", 200, 30)
 	gpu.SetProcess(900, 250*mib)
-	h.look()
+	h.look(people)
 	h.expect("the tree uses more", 300, 30)
 	if a := call[*schemas.GetAllocationReply](t, h.house, schemas.ActionGetAllocation, &schemas.GetAllocationRequest{AllocationID: r.AllocationID}).Allocation; a.GrantedBytes != 300*mib || a.SizeBytes != 200*mib {
 		t.Errorf("it is shown as %+v", a)
 	}
 	gpu.SetProcess(900, 0)
-	h.look()
+	h.look(people)
 	h.expect("a part of it has ended", 200, 30)
 	gpu.SetProcess(pid, 0)
 	end()
 	if i := h.item(schemas.EventDeallocated, r.AllocationID); i.Reason != "the process that it follows has ended" {
 		t.Errorf("released: %+v", i)
 	}
-	h.look()
+	h.sample()
 	h.expect("after it", 0, 30)
 }
 
@@ -137,7 +158,7 @@ func TestNestedReservationsCountAProcessOnce(t *testing.T) {
 	h.allocate(schemas.AllocateRequest{SizeBytes: 100 * mib, Class: schemas.ClassReservation, PID: &inner})
 	gpu.SetProcess(outer, 120*mib)
 	gpu.SetProcess(inner, 150*mib)
-	h.look()
+	h.look(people)
 	h.expect("each counts its own", 270, 0)
 }
 
