@@ -188,6 +188,11 @@ func (l *Line[W]) Serve(s *Spot[W]) {
 	f := s.flow
 	l.now = max(l.now, s.tag)
 	f.finish = f.after(s)
+	l.served(s, f)
+}
+
+// served takes out one whose tenant has been charged.
+func (l *Line[W]) served(s *Spot[W], f *flow[W]) {
 	f.joined = f.key(math.MaxUint64)
 	f.lane.serve(s)
 	l.leave(s, f)
@@ -206,9 +211,7 @@ func (l *Line[W]) Pass(s *Spot[W]) {
 	} else {
 		f.passOn(s, i, s.lead+s.Bytes)
 	}
-	f.joined = f.key(math.MaxUint64)
-	f.lane.serve(s)
-	l.leave(s, f)
+	l.served(s, f)
 }
 
 // Resize corrects what somebody who waits counts for. He keeps his place in his lane.

@@ -35,6 +35,9 @@ func (b *books) free() int64 { return b.limit - b.used() - b.pooled - b.slack - 
 // be negative where the limit was lowered or others grew.
 func (b *books) spare() int64 { return b.limit - b.used() - b.slack }
 
+// atOnce is idle memory that can be given back now: neither going already nor being cleared.
+func (b *books) atOnce() int64 { return b.pooled - b.doomed - b.aside }
+
 // Figures is what a device knows of its bytes at one moment:
 //
 //	Used = Granted + Reserved + Revoking + Zombie + Foreign

@@ -55,13 +55,19 @@ func (h *history) order() (moved int) {
 		default:
 			h.work()
 		}
-		for _, e := range h.Events {
-			if e.Kind == ledger.EventMoved {
-				moved++
-			}
-		}
+		moved += h.moves()
 	}
 	return moved
+}
+
+// moves is how many grants the last call into the core has moved.
+func (h *history) moves() (n int) {
+	for _, e := range h.Events {
+		if e.Kind == ledger.EventMoved {
+			n++
+		}
+	}
+	return n
 }
 
 func TestDefragmentHistories(t *testing.T) {
@@ -123,11 +129,7 @@ func (h *history) crowd() (moved int) {
 		default:
 			h.work()
 		}
-		for _, e := range h.Events {
-			if e.Kind == ledger.EventMoved {
-				moved++
-			}
-		}
+		moved += h.moves()
 	}
 	return moved
 }

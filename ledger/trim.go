@@ -34,7 +34,7 @@ func (d *Device) Trimmable() int64 {
 func (d *Device) Trim(ref any, bytes int64, now Now) {
 	d.begin()
 	t := &trim{ref: ref, left: map[heap.SegmentID]bool{}}
-	atOnce := max(0, d.books.pooled-d.books.doomed-d.books.aside)
+	atOnce := max(0, d.books.atOnce())
 	if bytes > atOnce && d.scrubbing != 0 && !d.trimming(d.scrubbing) {
 		t.left[d.scrubbing] = true
 	}

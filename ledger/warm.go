@@ -26,7 +26,7 @@ const warmPause = time.Second
 
 // over is by how much the pool exceeds its bound.
 func (d *Device) over() int64 {
-	return d.books.pooled - d.books.doomed - d.books.aside - d.cfg.PoolBytes
+	return d.books.atOnce() - d.cfg.PoolBytes
 }
 
 // giveBack destroys idle segments of at least so many bytes.
