@@ -20,7 +20,7 @@ import (
 // evicted. A worth is looked at again when the object is loaded or used, and when its age
 // has grown by about a fifth; so a plan only reads.
 type Cost struct {
-	worth  map[string]float64 // of the resident; apart, because plans walk it
+	worth  map[string]*Worth // of the resident
 	known  map[string]*entry
 	books  map[string]*book // by place
 	ghosts *list.List       // evicted *entry, the latest evicted in front
@@ -30,6 +30,7 @@ type Cost struct {
 // entry is what is known of an object.
 type entry struct {
 	object  Object
+	worth   *Worth
 	book    *book
 	class   int
 	step    int   // of its age
@@ -43,12 +44,12 @@ type entry struct {
 	older, younger *entry // in the queue of its step
 }
 
-var _ Policy = (*Cost)(nil)
+var _ Bookkeeper = (*Cost)(nil)
 
 // NewCost makes a policy that remembers that many evicted objects.
 func NewCost(remembered int) *Cost {
 	return &Cost{
-		worth: make(map[string]float64), known: make(map[string]*entry), books: make(map[string]*book),
+		worth: make(map[string]*Worth), known: make(map[string]*entry), books: make(map[string]*book),
 		ghosts: list.New(), bound: max(0, remembered),
 	}
 }
@@ -69,7 +70,7 @@ func (c *Cost) Loaded(o Object, _ clock.Instant) {
 			b = new(book)
 			c.books[o.Place] = b
 		}
-		e = &entry{book: b, class: sizeClass(o.Bytes), used: b.requests, loaded: b.requests}
+		e = &entry{worth: new(Worth), book: b, class: sizeClass(o.Bytes), used: b.requests, loaded: b.requests}
 		b.enter(e, 0)
 		c.known[o.Key] = e
 	}
@@ -78,6 +79,7 @@ func (c *Cost) Loaded(o Object, _ clock.Instant) {
 		e.ghost, e.loaded = nil, e.book.requests
 	}
 	e.object = o
+	c.worth[o.Key] = e.worth
 	c.appraise(e)
 }
 
@@ -112,6 +114,7 @@ func (c *Cost) Evicted(key string, _ clock.Instant) {
 		e.book.went(stayed)
 	}
 	delete(c.worth, key)
+	e.worth.gone()
 	e.ghost = c.ghosts.PushFront(e)
 	for c.ghosts.Len() > c.bound {
 		c.forget(c.ghosts.Back().Value.(*entry))
@@ -132,20 +135,24 @@ func (c *Cost) forget(e *entry) {
 	e.book.leave(e)
 	delete(c.known, e.object.Key)
 	delete(c.worth, e.object.Key)
+	e.worth.gone()
 }
 
 // Value implements Policy.
 func (c *Cost) Value(key string, _ clock.Instant) float64 {
-	if worth, resident := c.worth[key]; resident {
-		return worth
+	if w := c.worth[key]; w != nil {
+		return w.value
 	}
 	return math.Inf(-1)
 }
+
+// Worth implements Bookkeeper.
+func (c *Cost) Worth(key string) *Worth { return c.worth[key] }
 
 // appraise sets the worth of an entry as it is now.
 func (c *Cost) appraise(e *entry) {
 	const perBytes = 1 << 30 // only for figures that a person can read
 	if e.ghost == nil {
-		c.worth[e.object.Key] = e.book.rate(e) * e.object.Cost * perBytes / float64(max(1, e.object.Bytes))
+		e.worth.value = e.book.rate(e) * e.object.Cost * perBytes / float64(max(1, e.object.Bytes))
 	}
 }

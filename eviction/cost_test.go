@@ -225,12 +225,14 @@ func TestAgesFallIntoSteps(t *testing.T) {
 }
 
 // Whatever happens, everything that is known stands once where its age belongs, and what is
-// resident is worth about what it would be found worth now.
+// resident is worth about what it would be found worth now. What was shown when an object was
+// loaded is where its worth is kept until it is loaded anew.
 func TestCostKeepsItsBooks(t *testing.T) {
 	for seed := range int64(20) {
 		random := rand.New(rand.NewSource(seed))
 		p := NewCost(15)
 		a := asking(p)
+		shown := map[string]*Worth{}
 		for range 1500 {
 			key := fmt.Sprint(min(random.Intn(60), random.Intn(60), random.Intn(60)))
 			o := Object{Key: key, Bytes: int64(len(key)) * gib, Cost: 1 + random.Float64(), Place: key[:1]}
@@ -245,6 +247,14 @@ func TestCostKeepsItsBooks(t *testing.T) {
 			default:
 				p.Removed(key)
 				delete(a.resident, key)
+			}
+			if p.Worth(key) != nil {
+				shown[key] = p.Worth(key)
+			}
+			for key, w := range shown {
+				if v := p.Value(key, a.now); w.value != v {
+					t.Fatalf("seed %d: %s is worth %g, and shown is %g", seed, key, v, w.value)
+				}
 			}
 		}
 		p.check(t)

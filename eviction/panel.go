@@ -8,12 +8,12 @@ import (
 // can choose any of them when room is made. As a Policy it speaks for its default, which
 // is what decides where nobody chose.
 type Panel struct {
-	speaker Policy
+	speaker *Cost
 	members map[string]Policy
 	all     []Policy // each once, in a fixed order
 }
 
-var _ Policy = (*Panel)(nil)
+var _ Bookkeeper = (*Panel)(nil)
 
 // NewPanel makes the panel of all policies. Its default is Cost, the policy that reloads
 // least on the traces of package replay.
@@ -69,6 +69,9 @@ func (p *Panel) Removed(key string) {
 
 // Value implements Policy: the default's.
 func (p *Panel) Value(key string, now clock.Instant) float64 { return p.speaker.Value(key, now) }
+
+// Worth implements Bookkeeper: the default's.
+func (p *Panel) Worth(key string) *Worth { return p.speaker.Worth(key) }
 
 // worthPerByte says that the default's values are worth per byte.
 func (p *Panel) worthPerByte() {}

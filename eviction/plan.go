@@ -1,6 +1,8 @@
 package eviction
 
 import (
+	"slices"
+
 	"github.com/isobar-project/isobar/clock"
 )
 
@@ -11,6 +13,9 @@ type Candidate struct {
 	Readers  int  // who map or hold it now
 	Priority int  // the lower goes first, whatever it is worth
 	LastUsed clock.Instant
+	// Worth is where the policy that decides keeps what it holds the object worth; nil: it is
+	// asked for it by the object's key, which takes longer.
+	Worth    *Worth
 	Excluded string // not empty: keep it, for this reason
 	// Group is whose the object is, for Request.Spare.
 	Group string
@@ -75,61 +80,73 @@ func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 		return Plan{}
 	}
 	var plan Plan
-	order := ranking{of: r.Candidates, items: make([]ranked, 0, len(r.Candidates))}
+	some := need
+	if r.MaxVictims > 0 || len(r.Spare) > 0 {
+		some = 0
+	}
+	order := rankingOf(r.Candidates, some)
 	for i := range r.Candidates {
 		c := &r.Candidates[i]
 		if reason := unevictable(c, r.Force); reason != "" {
-			plan.Kept = append(plan.Kept, Skipped{c.Key, reason})
+			plan.keep(c, reason)
 			continue
 		}
-		value := p.Value(c.Key, now)
-		if c.Weight > 0 {
-			value *= c.Weight
-		}
-		order.add(i, value)
+		order.add(i, c.worth(p, now))
 	}
-	for _, key := range order.keepFloors(r.Spare) {
-		plan.Kept = append(plan.Kept, Skipped{key, "whose it is has no more to spare"})
+	for _, i := range order.keepFloors(r.Spare) {
+		plan.keep(&r.Candidates[i], "whose it is has no more to spare")
 	}
 
-	chosen, freed := order.cheapest(need)
+	chosen, next, freed := order.cheapest(need)
 	if r.MaxVictims > 0 && len(chosen) > r.MaxVictims {
 		chosen, freed = order.fewest(need, r.MaxVictims)
-	} else if _, ok := p.(perByte); ok && freed >= need && r.MaxVictims == 0 {
+	} else if _, ok := p.(perByte); ok && freed >= need && r.MaxVictims == 0 && len(chosen) <= among/2 {
 		first := chosen
-		chosen = order.cheapestSet(first, need)
-		freed = 0
-		taken := make(map[int32]bool, len(chosen))
-		for _, c := range chosen {
-			freed += order.bytes(c)
-			taken[c.index] = true
+		chosen, freed = cheapestSet(first, next, need), 0
+		for _, x := range chosen {
+			freed += x.bytes
 		}
-		for _, c := range first {
-			if !taken[c.index] {
-				plan.Kept = append(plan.Kept, Skipped{r.Candidates[c.index].Key, "spared: others that are worth less together suffice"})
+		for _, x := range first {
+			if !slices.ContainsFunc(chosen, func(y ranked) bool { return x.index == y.index }) {
+				plan.keep(&r.Candidates[x.index], "spared: others that are worth less together suffice")
 			}
 		}
 	}
-	needed := make([]ranked, 0, len(chosen)) // the most valuable first
-	for i := len(chosen) - 1; i >= 0; i-- {
-		c := chosen[i]
-		if rest := freed - order.bytes(c); rest >= need {
+	needed := len(chosen)                   // from there on
+	for i := len(chosen) - 1; i >= 0; i-- { // the most valuable first
+		x := chosen[i]
+		if rest := freed - x.bytes; rest >= need {
 			freed = rest
-			plan.Kept = append(plan.Kept, Skipped{r.Candidates[c.index].Key, "spared: the others suffice without it"})
+			plan.keep(&r.Candidates[x.index], "spared: the others suffice without it")
 			continue
 		}
-		needed = append(needed, c)
+		needed--
+		chosen[needed] = x
 	}
+	chosen = chosen[needed:]
 
 	plan.Freed, plan.Shortfall = freed, max(0, need-freed)
-	plan.Victims = make([]Victim, 0, len(needed))
-	for i := len(needed) - 1; i >= 0; i-- {
-		c := &r.Candidates[needed[i].index]
+	plan.Victims = make([]Victim, len(chosen))
+	for i, x := range chosen {
+		c := &r.Candidates[x.index]
 		plan.ReloadSeconds += c.Cost
-		plan.Victims = append(plan.Victims, Victim{
-			Key: c.Key, Bytes: c.Bytes, Cost: c.Cost, Value: needed[i].value,
-			Reason: why(c, int(needed[i].rank), len(order.items), now),
-		})
+		plan.Victims[i] = Victim{Key: c.Key, Bytes: c.Bytes, Cost: c.Cost, Value: x.value}
 	}
+	order.explain(plan.Victims, chosen, now)
 	return plan
+}
+
+func (p *Plan) keep(c *Candidate, reason string) { p.Kept = append(p.Kept, Skipped{c.Key, reason}) }
+
+// worth is what keeping c is worth to its owner, by the policy that decides.
+func (c *Candidate) worth(p Policy, now clock.Instant) (value float64) {
+	if c.Worth != nil {
+		value = c.Worth.value
+	} else {
+		value = p.Value(c.Key, now)
+	}
+	if c.Weight > 0 {
+		value *= c.Weight
+	}
+	return value
 }

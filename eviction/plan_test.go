@@ -176,6 +176,61 @@ func TestReasonsAreForPeople(t *testing.T) {
 	}
 }
 
+// What is shown decides, and the policy need not be asked.
+func TestAPlanReadsWorthsWhereTheyAreKept(t *testing.T) {
+	a, b, c := candidate("a", gib), candidate("b", gib), candidate("c", gib)
+	a.Worth, b.Worth = &Worth{3}, &Worth{1}
+	w := worth{"a": 0, "b": 9, "c": 2}
+	if p := MakePlan(w, Request{Need: 2 * gib, Candidates: []Candidate{a, b, c}}, minute); keys(p) != "b c" || p.Victims[0].Value != 1 {
+		t.Fatalf("plan %+v", p)
+	}
+	b.Weight = 4
+	if p := MakePlan(w, Request{Need: 2 * gib, Candidates: []Candidate{a, b, c}}, minute); keys(p) != "c a" {
+		t.Fatalf("plan %+v with a weight", p)
+	}
+}
+
+// A bound that bounds nothing changes no plan, of however many.
+func TestBoundsOfThousands(t *testing.T) {
+	random := rand.New(rand.NewSource(1))
+	w := worth{}
+	var c []Candidate
+	var red int64
+	for i := range 3000 {
+		x := candidate(fmt.Sprint(i), 1+random.Int63n(50))
+		if w[x.Key] = random.Float64(); i%2 == 0 {
+			x.Group = "red"
+			red += x.Bytes
+		}
+		c = append(c, x)
+	}
+	for _, need := range []int64{60, 3000, 30000} {
+		free := MakePlan(w, Request{Need: need, Candidates: c}, minute)
+		for name, r := range map[string]Request{
+			"victims":           {Need: need, Candidates: c, MaxVictims: 3000},
+			"what may be taken": {Need: need, Candidates: c, Spare: map[string]int64{"red": red}},
+		} {
+			if p := MakePlan(w, r, minute); fmt.Sprint(p) != fmt.Sprint(free) {
+				t.Errorf("%d bytes with a bound on %s: %+v; without it %+v", need, name, p, free)
+			}
+		}
+		p := MakePlan(w, Request{Need: need, Candidates: c, Spare: map[string]int64{"red": 0}}, minute)
+		for _, v := range p.Victims {
+			if i := slices.IndexFunc(c, func(x Candidate) bool { return x.Key == v.Key }); c[i].Group == "red" || !strings.HasSuffix(v.Reason, " of 1500") {
+				t.Errorf("%+v goes although there is nothing to spare", v)
+			}
+		}
+		if p.Shortfall != 0 || len(p.Kept) < 1500 {
+			t.Errorf("short of %d, %d kept", p.Shortfall, len(p.Kept))
+		}
+	}
+	// The largest fifty suffice, those that come first do not.
+	p := MakePlan(w, Request{Need: 50 * 45, MaxVictims: 50, Candidates: c}, minute)
+	if p.Shortfall != 0 || len(p.Victims) > 50 {
+		t.Errorf("%d victims, short of %d", len(p.Victims), p.Shortfall)
+	}
+}
+
 func TestPlansKeepTheirPromises(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := worth{}
@@ -260,11 +315,12 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 	})
 }
 
-// BenchmarkPlan is a plan over 10,000 models for 5 % of their bytes, and for all.
+// BenchmarkPlan is a plan over 10,000 models for one, for 5 % of their bytes, and for all: as a
+// node has them, which knows where the policy keeps their worths, and by their names.
 func BenchmarkPlan(b *testing.B) {
 	random := rand.New(rand.NewSource(1))
-	p, _ := New(DefaultName)
-	var c []Candidate
+	p := NewPanel()
+	var known, named []Candidate
 	var total int64
 	for i := range 10000 {
 		o := Object{Key: fmt.Sprintf("tenant/model-%d", i), Bytes: 1e8 + random.Int63n(7e9), Cost: 10 * random.Float64()}
@@ -273,16 +329,24 @@ func BenchmarkPlan(b *testing.B) {
 			p.Used(o.Key, clock.Instant(i))
 		}
 		total += o.Bytes
-		c = append(c, Candidate{Object: o, LastUsed: clock.Instant(random.Int63n(int64(time.Minute)))})
+		c := Candidate{Object: o, LastUsed: clock.Instant(random.Int63n(int64(time.Minute)))}
+		named = append(named, c)
+		c.Worth = p.Worth(o.Key)
+		known = append(known, c)
 	}
-	for name, need := range map[string]int64{"one": 5e9, "5%": total / 20, "all": total} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for range b.N {
-				if plan := MakePlan(p, Request{Need: need, Candidates: c}, minute); plan.Shortfall > 0 {
-					b.Fatal("short")
+	for _, size := range []struct {
+		name string
+		need int64
+	}{{"one", 5e9}, {"5%", total / 20}, {"all", total}} {
+		for name, candidates := range map[string][]Candidate{"": known, "/named": named} {
+			b.Run(size.name+name, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if plan := MakePlan(p, Request{Need: size.need, Candidates: candidates}, minute); plan.Shortfall > 0 {
+						b.Fatal("short")
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }

@@ -10,14 +10,36 @@ import (
 type ranked struct {
 	value float64
 	class int64 // priority, below all what goes first, above all priorities what is read, above that the last victim
+	bytes int64
 	index int32 // among the candidates
 	rank  int32 // 1 is the first to go; set when it is chosen
 }
 
-// ranking is the evictable candidates of one plan.
+// ranking is the evictable candidates of one plan, or the first to go of them.
 type ranking struct {
 	of    []Candidate
 	items []ranked
+	count int // of the evictable, with those that were dropped
+
+	// A plan takes a few of many. Where need is set, those that are not needed are dropped
+	// while candidates come in: whatever the first to go of them leave for later.
+	need  int64
+	bytes int64   // of the items
+	full  int     // at how many items to drop some
+	last  *ranked // of those that are needed so far; nil: nothing was dropped yet
+}
+
+// fullAt is at how many items a ranking first drops some: enough to make it worth while,
+// few enough to stay in the nearest cache.
+const fullAt = 512
+
+// rankingOf starts one of candidates. need is 0 if all of them are to stay in it.
+func rankingOf(of []Candidate, need int64) ranking {
+	room := len(of)
+	if need > 0 {
+		room = min(room, 2*fullAt)
+	}
+	return ranking{of: of, need: need, full: fullAt, items: make([]ranked, 0, room)}
 }
 
 // add appends the candidate at index i with what the policy holds it worth.
@@ -33,10 +55,35 @@ func (r *ranking) add(i int, value float64) {
 	if c.LastVictim {
 		class += 1 << 40
 	}
-	r.items = append(r.items, ranked{value: value, class: class, index: int32(i)})
+	r.count++
+	x := ranked{value: value, class: class, bytes: c.Bytes, index: int32(i)}
+	if r.last != nil && r.before(r.last, &x) {
+		return
+	}
+	r.items = append(r.items, x)
+	r.bytes += x.bytes
+	if r.need > 0 && len(r.items) >= r.full {
+		r.drop()
+	}
 }
 
-func (r *ranking) bytes(x ranked) int64 { return r.of[x.index].Bytes }
+// drop leaves out what goes after those that are needed, or most of it: a pivot a good way
+// behind them, by a sample, and those before it are enough.
+func (r *ranking) drop() {
+	const behind = .1
+	if r.bytes < r.need {
+		r.full *= 2
+		return
+	}
+	draw := draws(1)
+	share := max(float64(r.need)/float64(r.bytes), among/float64(len(r.items)))
+	at, bytes := r.part(r.items, r.pivot(r.items, share+behind, &draw))
+	if bytes >= r.need && at >= among {
+		last := r.items[at]
+		r.items, r.bytes, r.last = r.items[:at], bytes, &last
+	}
+	r.full = 2 * len(r.items)
+}
 
 // before reports whether a goes before b. It is a total order over distinct keys.
 func (r *ranking) before(a, b *ranked) bool {
@@ -53,46 +100,57 @@ func (r *ranking) before(a, b *ranked) bool {
 	return ca.Key < cb.Key
 }
 
-// cheapest takes the first to go until they free need bytes or none is left. A plan takes
-// a few of many, so they are not sorted but divided about pivots, as by quickselect, with
-// bytes counted in place of items. A pivot lies, by a sample, a little behind what is needed:
-// most of the others are looked at once.
+// cheapest takes the first to go until they free need bytes or none is left. They come in
+// order, and so do those that follow, until both are as many as a set is looked for in.
+func (r *ranking) cheapest(need int64) (chosen, next []ranked, freed int64) {
+	n, _ := r.divide(need, among)
+	first := r.items[:n]
+	r.sort(first)
+	k := 0
+	for ; k < n && freed < need; k++ {
+		freed += first[k].bytes
+	}
+	for i := range first {
+		first[i].rank = int32(i + 1)
+	}
+	return first[:k:k], first[k:max(k, min(n, among))], freed
+}
+
+// divide moves the first to go to the front, in no order: at least so many, of at least
+// need bytes, or all. As few are needed of many they are not sorted but divided about pivots, as by
+// quickselect, with bytes counted beside items. A pivot lies, by a sample, a little behind what
+// is needed: most of the others are looked at once.
 //
 // Floyd, Rivest, Expected time bounds for selection (1975).
-func (r *ranking) cheapest(need int64) (chosen []ranked, freed int64) {
+func (r *ranking) divide(need int64, least int) (n int, freed int64) {
 	const few = 32
-	lo, hi := 0, len(r.items) // what is before lo goes, what is from hi on stays
-	var between int64         // bytes
-	for i := range r.items {
-		between += r.bytes(r.items[i])
+	if r.bytes < need || len(r.items) <= least {
+		return len(r.items), r.bytes
 	}
+	lo, hi, between := 0, len(r.items), r.bytes // what is before lo goes, what is from hi on stays; bytes
 	draw := draws(1)
-	for hi-lo > few && freed < need {
+	for hi-lo > few && (freed < need || lo < least) {
 		items := r.items[lo:hi]
-		at, sum := r.part(items, r.pivot(items, float64(need-freed)/float64(between), &draw))
-		if freed+sum >= need {
+		share := max(float64(need-freed)/float64(between), float64(least-lo)/float64(hi-lo))
+		at, sum := r.part(items, r.pivot(items, share, &draw))
+		if freed+sum >= need && lo+at >= least {
 			hi, between = lo+at, sum
 			continue
 		}
-		sum += r.bytes(items[at])
+		sum += items[at].bytes
 		freed += sum
 		between -= sum
 		lo += at + 1
 	}
-	if freed < need {
+	if freed < need || lo < least {
 		rest := r.items[lo:hi]
 		r.sort(rest)
-		for ; len(rest) > 0 && freed < need; rest = rest[1:] {
-			freed += r.bytes(rest[0])
+		for i := 0; freed < need || lo < least; i++ {
+			freed += rest[i].bytes
 			lo++
 		}
 	}
-	chosen = slices.Clone(r.items[:lo])
-	r.sort(chosen)
-	for i := range chosen {
-		chosen[i].rank = int32(i + 1)
-	}
-	return chosen, freed
+	return lo, freed
 }
 
 // draws are numbers that no order of the candidates is made for.
@@ -125,7 +183,7 @@ func (r *ranking) part(items []ranked, pivot int) (at int, bytes int64) {
 	items[pivot], items[last] = items[last], items[pivot]
 	for i := range items[:last] {
 		if x := &items[i]; r.before(x, &items[last]) {
-			bytes += r.bytes(*x)
+			bytes += x.bytes
 			items[at], items[i] = items[i], items[at]
 			at++
 		}
@@ -153,11 +211,11 @@ func (r *ranking) fewest(need int64, limit int) (chosen []ranked, freed int64) {
 		inOrder[i].rank = int32(i + 1)
 	}
 	bySize := slices.Clone(inOrder)
-	slices.SortStableFunc(bySize, func(a, b ranked) int { return cmp.Compare(r.bytes(b), r.bytes(a)) })
+	slices.SortStableFunc(bySize, func(a, b ranked) int { return cmp.Compare(b.bytes, a.bytes) })
 
 	largest := bySize[:min(limit, len(bySize))]
 	for _, c := range largest {
-		freed += r.bytes(c)
+		freed += c.bytes
 	}
 	if freed < need {
 		chosen = slices.Clone(largest)
@@ -183,10 +241,10 @@ func (r *ranking) fitting(inOrder, bySize []ranked, need int64, limit int) (chos
 				continue
 			}
 			if len(among) == slots-1 {
-				reserve = r.bytes(c)
+				reserve = c.bytes
 				break
 			}
-			others += r.bytes(c)
+			others += c.bytes
 			among[c.index] = true
 		}
 		for _, c := range inOrder {
@@ -195,12 +253,12 @@ func (r *ranking) fitting(inOrder, bySize []ranked, need int64, limit int) (chos
 			}
 			rest := others
 			if among[c.index] {
-				rest += reserve - r.bytes(c)
+				rest += reserve - c.bytes
 			}
-			if freed+r.bytes(c)+rest >= need {
+			if freed+c.bytes+rest >= need {
 				taken[c.index] = true
 				chosen = append(chosen, c)
-				freed += r.bytes(c)
+				freed += c.bytes
 				break
 			}
 		}

@@ -2,6 +2,7 @@ package eviction
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/isobar-project/isobar/clock"
@@ -25,9 +26,27 @@ func unevictable(c *Candidate, force bool) string {
 	return ""
 }
 
-// why says in words why c goes: its rank among all that may go.
-func why(c *Candidate, rank, among int, now clock.Instant) string {
-	b := make([]byte, 0, 96)
+// explain gives each victim its reason. Those of one plan lie in one piece of memory.
+func (r *ranking) explain(victims []Victim, chosen []ranked, now clock.Instant) {
+	const usual = 72 // bytes of a reason
+	var all strings.Builder
+	all.Grow(usual * len(victims))
+	ends := make([]int, len(victims))
+	b := make([]byte, 0, 2*usual)
+	for i := range chosen {
+		b = r.why(b[:0], &chosen[i], now)
+		all.Write(b)
+		ends[i] = all.Len()
+	}
+	text, begin := all.String(), 0
+	for i, end := range ends {
+		victims[i].Reason, begin = text[begin:end], end
+	}
+}
+
+// why says in words why x goes: its rank among all that may go.
+func (r *ranking) why(b []byte, x *ranked, now clock.Instant) []byte {
+	c := &r.of[x.index]
 	if c.Readers > 0 {
 		b = append(b, "forced while in use, readers: "...)
 		b = strconv.AppendInt(b, int64(c.Readers), 10)
@@ -39,21 +58,21 @@ func why(c *Candidate, rank, among int, now clock.Instant) string {
 	b = appendSeconds(b, c.Cost)
 	b = append(b, "; "...)
 	switch {
-	case among == 1:
+	case r.count == 1:
 		b = append(b, "the only one that may go"...)
-	case rank == 1:
+	case x.rank == 1:
 		b = append(b, "cheapest of "...)
-		b = strconv.AppendInt(b, int64(among), 10)
+		b = strconv.AppendInt(b, int64(r.count), 10)
 	default:
 		b = append(b, "number "...)
-		b = strconv.AppendInt(b, int64(rank), 10)
+		b = strconv.AppendInt(b, int64(x.rank), 10)
 		b = append(b, " in cost of "...)
-		b = strconv.AppendInt(b, int64(among), 10)
+		b = strconv.AppendInt(b, int64(r.count), 10)
 	}
 	if c.LastVictim {
 		b = append(b, "; asked for the room itself"...)
 	}
-	return string(b)
+	return b
 }
 
 // appendSeconds writes a cost to two figures or so.

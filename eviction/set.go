@@ -1,9 +1,6 @@
 package eviction
 
-import (
-	"math"
-	"slices"
-)
+import "math"
 
 // perByte is implemented by policies whose values are worth per byte: of those a set is
 // worth the sum of value × bytes, and sets can be compared.
@@ -21,19 +18,24 @@ const (
 
 // cheapestSet looks for a set that is worth less than the first to go: where objects
 // are as large as the need, one of the right size beats two that come first. It returns
-// chosen itself where there is none, where classes forbid to compare, or where there are
-// too many to try.
-func (r *ranking) cheapestSet(chosen []ranked, need int64) []ranked {
-	if len(chosen) == 0 || len(chosen) > among/2 {
+// chosen itself where there is none, or where classes forbid to compare. There are at most
+// among/2 of them. Those that come next are taken as far as they are of one class with the chosen.
+func cheapestSet(chosen, next []ranked, need int64) []ranked {
+	if len(chosen) == 0 {
 		return chosen
 	}
-	pool := r.next(chosen, among)
+	last := &chosen[len(chosen)-1]
+	pool := make([]ranked, 0, among)
+	pool = append(pool, chosen...)
+	for i := 0; i < len(next) && next[i].class == last.class; i++ {
+		pool = append(pool, next[i])
+	}
 	for i := range pool {
 		if pool[i].class != chosen[0].class || math.IsInf(pool[i].value, 0) {
 			return chosen
 		}
 	}
-	s := search{r: r, pool: pool, need: need, price: beyond * chosen[len(chosen)-1].value, cost: math.Inf(1)}
+	s := search{pool: pool, need: need, price: beyond * last.value, cost: math.Inf(1)}
 	s.try(0, 0, 0, 0)
 	out := make([]ranked, 0, among)
 	for i, x := range pool {
@@ -46,7 +48,6 @@ func (r *ranking) cheapestSet(chosen []ranked, need int64) []ranked {
 
 // search is the search for the cheapest set.
 type search struct {
-	r     *ranking
 	pool  []ranked
 	need  int64
 	price float64 // of a byte beyond the need
@@ -66,35 +67,6 @@ func (s *search) try(i int, set uint, bytes int64, worth float64) {
 		return // nothing that follows makes it cheaper: the pool is in order of values
 	}
 	x := &s.pool[i]
-	n := s.r.bytes(*x)
-	s.try(i+1, set|1<<i, bytes+n, worth+x.value*float64(n))
+	s.try(i+1, set|1<<i, bytes+x.bytes, worth+x.value*float64(x.bytes))
 	s.try(i+1, set, bytes, worth)
-}
-
-// next returns the first n to go, of which chosen, in order and ranked, are known. Of
-// another class than theirs there are none.
-func (r *ranking) next(chosen []ranked, n int) []ranked {
-	last := &chosen[len(chosen)-1]
-	more := make([]ranked, 0, n) // in order
-	for i := range r.items {
-		x := &r.items[i]
-		full := len(more) == n-len(chosen)
-		if full && r.before(&more[len(more)-1], x) || x.class != last.class || !r.before(last, x) {
-			continue
-		}
-		if full {
-			more = more[:len(more)-1]
-		}
-		at := len(more)
-		for at > 0 && r.before(x, &more[at-1]) {
-			at--
-		}
-		more = slices.Insert(more, at, *x)
-	}
-	pool := make([]ranked, 0, n)
-	pool = append(append(pool, chosen...), more...)
-	for i := range pool {
-		pool[i].rank = int32(i + 1)
-	}
-	return pool
 }

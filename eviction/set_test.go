@@ -47,11 +47,11 @@ func TestNoSetIsCheaper(t *testing.T) {
 			r.Candidates = append(r.Candidates, candidate(key, 1+random.Int63n(50)))
 		}
 		r.Need = 1 + random.Int63n(60)
-		order := ranking{of: r.Candidates}
+		order := rankingOf(r.Candidates, 0)
 		for i, c := range r.Candidates {
 			order.add(i, w.worth[c.Key])
 		}
-		first, freed := order.cheapest(r.Need)
+		first, next, freed := order.cheapest(r.Need)
 		if freed < r.Need || len(first) > among/2 {
 			continue
 		}
@@ -72,7 +72,7 @@ func TestNoSetIsCheaper(t *testing.T) {
 			}
 		}
 		var found uint
-		for _, x := range order.cheapestSet(first, r.Need) {
+		for _, x := range cheapestSet(first, next, r.Need) {
 			found |= 1 << x.index
 		}
 		if bytes, c := cost(found); bytes < r.Need || c > least+1e-9 {

@@ -2,8 +2,8 @@ package eviction
 
 // keepFloors drops from the choice what a group may not lose: of each group that spare
 // names, the first to go stay in it as far as they fit the bytes that it can spare. It
-// returns the keys of those that are dropped.
-func (r *ranking) keepFloors(spare map[string]int64) (kept []string) {
+// returns those that are dropped.
+func (r *ranking) keepFloors(spare map[string]int64) (kept []int32) {
 	if len(spare) == 0 {
 		return nil
 	}
@@ -17,7 +17,8 @@ func (r *ranking) keepFloors(spare map[string]int64) (kept []string) {
 		c := &r.of[x.index]
 		bytes, bounded := left[c.Group]
 		if bounded && c.Bytes > bytes {
-			kept = append(kept, c.Key)
+			kept = append(kept, x.index)
+			r.bytes -= x.bytes
 			continue
 		}
 		if bounded {
@@ -25,6 +26,6 @@ func (r *ranking) keepFloors(spare map[string]int64) (kept []string) {
 		}
 		free = append(free, x)
 	}
-	r.items = free
+	r.items, r.count = free, len(free)
 	return kept
 }
