@@ -398,12 +398,13 @@ func (d *deviceActor) export(job ledger.Job, segs []device.Segment) {
 var errEnded = errors.New("the grant ended meanwhile")
 
 func (d *deviceActor) seal(job ledger.Job, segs []device.Segment) {
-	var fail error
-	for _, s := range segs {
-		if fail = d.suspect(d.driver.Seal(s)); fail != nil {
-			break
-		}
+	failed := make([]error, len(segs))
+	var group sync.WaitGroup
+	for i, s := range segs { // side by side: what nobody has written is set to zero first
+		group.Go(func() { failed[i] = d.suspect(d.driver.Seal(s)) })
 	}
+	group.Wait()
+	fail := errors.Join(failed...)
 	d.tell(seam.SystemLane, func() {
 		if fail == nil && !d.core.SealDone(job.Grant, d.house.now()) {
 			fail = errEnded

@@ -32,7 +32,8 @@ type Config struct {
 	// main memory are pinned at most. A cancelled fill stops within CopyThreads chunks.
 	ChunkBytes int
 	// InPlaceBytes is how much of a file in the page cache one copy thread maps, registers and
-	// copies from at a time, while the others read; 0 means 32 MiB, negative that none does.
+	// copies from at a time, while the others read; negative means that none does. 0 means 32 MiB
+	// on a machine of one to three processors, and none on larger ones: see inplace.go.
 	InPlaceBytes int64
 	// RegisterBytes is how much main memory is kept registered with the GPU at most, models that
 	// were or will be copied from there; 0 means half of the machine's, negative none.
@@ -67,7 +68,7 @@ func (c *Config) check() error {
 	if c.ChunkBytes == 0 {
 		c.ChunkBytes = 4 << 20
 	}
-	if c.InPlaceBytes == 0 {
+	if c.InPlaceBytes == 0 && runtime.NumCPU() < enoughToRead {
 		c.InPlaceBytes = 32 << 20
 	}
 	switch {
@@ -107,6 +108,7 @@ type Driver struct {
 	lanes   *lanes
 	warm    *warm
 	moving  moving
+	anchor  anchor
 	direct  chan struct{} // full: a lane copies from the page cache in place
 	watch   *watch
 	state   state
@@ -180,6 +182,7 @@ func (r *Runtime) New(c Config) (*Driver, error) {
 	if has, err := d.cu.Attribute(d.dev, api.HasReadOnlyPins); err == nil {
 		d.pinsFiles = has != 0
 	}
+	d.anchor = d.cast()
 	d.lanes, d.warm = newLanes(d), newWarm(d)
 	d.watch = newWatch(r, gpu.UUID, c.Clock)
 	return d, nil
@@ -256,7 +259,8 @@ func (d *Driver) Close() error {
 	err := errors.Join(errs...)
 	d.warm.close()
 	err = errors.Join(err, d.lanes.close())
-	if closed := d.control.do(func() error { return d.cu.CloseStream(d.zeroes) }); d.lost() == nil {
+	closed := d.control.do(func() error { return errors.Join(d.weigh(), d.cu.CloseStream(d.zeroes)) })
+	if d.lost() == nil {
 		err = errors.Join(err, closed)
 	}
 	d.control.stop()

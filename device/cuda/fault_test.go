@@ -58,7 +58,7 @@ func TestCreateIsAllOrNothing(t *testing.T) {
 			works(t, d)
 		}
 	}
-	must(t, d.Destroy(scratch(t, d, 64*mib))) // none of the bytes that were promised is missing
+	must(t, d.Destroy(scratch(t, d, 64*mib-anchored))) // none of the bytes that were promised is missing
 }
 
 // An import that fails leaves nothing, and the descriptor with the caller.
@@ -354,7 +354,7 @@ func TestForeignUse(t *testing.T) {
 	s := scratch(t, d, 8*mib)
 	sample, err := d.Sample()
 	must(t, err)
-	if sample.OursBytes != 8*mib || sample.OutsideBytes() != 40*mib || sample.PhysicalBytes != 64*mib {
+	if sample.OursBytes != 8*mib || sample.OutsideBytes() != 40*mib+anchored || sample.PhysicalBytes != 64*mib {
 		t.Errorf("sample %+v", sample)
 	}
 	used, err := d.UsedBy([]int{pid, 1 << 22})
@@ -369,14 +369,14 @@ func TestForeignUse(t *testing.T) {
 	if len(holders) != 1 || holders[0].PID != pid || holders[0].Open || holders[0].StartTime == 0 {
 		t.Errorf("holders %+v, want process %d, which uses the GPU", holders, pid)
 	}
-	if sample, err = other.Sample(); err != nil || sample.UsedBytes != 0 {
+	if sample, err = other.Sample(); err != nil || sample.UsedBytes != anchored {
 		t.Errorf("the other GPU's sample: %+v, %v", sample, err)
 	}
 	// A budget below what the GPU has: others first fill what it leaves over.
 	small, err := r.runtime.New(cuda.Config{ID: "gpu-0", PhysicalBytes: 30 * mib})
 	must(t, err)
 	defer small.Close()
-	if sample, err = small.Sample(); err != nil || sample.PhysicalBytes != 30*mib || sample.OutsideBytes() != (40+8-34)*mib {
+	if sample, err = small.Sample(); err != nil || sample.PhysicalBytes != 30*mib || sample.OutsideBytes() != (40+8-34)*mib+2*anchored {
 		t.Errorf("with a budget: %+v, %v", sample, err)
 	}
 }
@@ -393,7 +393,7 @@ func TestWithoutNVML(t *testing.T) {
 	s := scratch(t, d, 8*mib)
 	sample, err := d.Sample()
 	must(t, err)
-	if sample.UsedBytes != 8*mib || len(sample.Reasons) != 1 || !strings.Contains(sample.Reasons[0], "NVML_ERROR_LIBRARY_NOT_FOUND") {
+	if sample.UsedBytes != 8*mib+anchored || len(sample.Reasons) != 1 || !strings.Contains(sample.Reasons[0], "NVML_ERROR_LIBRARY_NOT_FOUND") {
 		t.Errorf("sample %+v", sample)
 	}
 	_, err = d.Holders(s)

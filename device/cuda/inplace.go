@@ -14,8 +14,16 @@ import (
 // Reading a file that is in the page cache costs the processor a copy into pinned memory, and on
 // a machine with few processors that is what a load waits for. The cache's pages can be copied
 // from in place as well: mapped, registered, and let go of after the copy. That costs little
-// processor time, but calls of the driver that others wait for. So one lane of a device does
-// that, and all others read: together they are faster than either.
+// processor time, but calls of the driver that all its others wait for: registering and letting go
+// of 4 GiB takes 90 ms each. So one lane of a device does that, and all others read, where there
+// are too few processors to read as fast.
+//
+// Measured on an H100 with 16 processors (2026-11-22, docs/benchmarks), 4 GiB, GB/s, without and
+// with a lane that copies in place: sixteen lanes 50 and 35, eight 45 and 27, one with in place
+// alone 18. Four lanes without reach 25.
+
+// enoughToRead is from how many processors on reading alone is the faster.
+const enoughToRead = 4
 
 // inPlace does pieces in place until there are no more or it cannot be done. It runs on the lane's
 // thread.

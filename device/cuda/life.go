@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -112,17 +111,9 @@ func (d *Driver) make(s *Segment) error {
 		return err
 	}
 	s.handle = h
-	// No child may be started between the descriptor's birth and its mark.
-	syscall.ForkLock.RLock()
-	fd, err := d.cu.Export(h)
-	if err == nil {
-		unix.CloseOnExec(fd)
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
+	if s.file, err = d.export(h, "segment of "+d.c.ID); err != nil {
 		return errors.Join(err, d.cu.Release(h))
 	}
-	s.file = os.NewFile(uintptr(fd), "segment of "+d.c.ID)
 	if err := d.place(s); err != nil {
 		return errors.Join(err, d.cu.Release(h), s.file.Close())
 	}

@@ -21,6 +21,9 @@ import (
 
 const mib = 1 << 20
 
+// anchored is what a driver keeps for itself.
+const anchored = 2 * mib
+
 // CUresults and nvmlReturn_ts that the tests inject.
 const (
 	outOfMemory   = 2
