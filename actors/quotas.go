@@ -240,13 +240,20 @@ func (m *monitorActor) quotasOf(d *deviceActor, tenant string) []schemas.Pressur
 // topHolders shows who holds the most: to a tenant what others hold as one.
 func topHolders(hs []ledger.Holding, viewer string) []schemas.Holder {
 	out := []schemas.Holder{}
-	var others int64
+	var others, machine int64
 	for _, h := range hs {
+		if h.Process && viewer != "" && viewer != schemas.DefaultTenant {
+			machine += h.Bytes
+			continue
+		}
 		if viewer != "" && h.Tenant != "" && h.Tenant != viewer {
 			others += h.Bytes
 			continue
 		}
 		out = append(out, schemas.Holder{Owner: h.Owner, Bytes: h.Bytes})
+	}
+	if machine > 0 {
+		out = append(out, schemas.Holder{Owner: ledger.Others, Bytes: machine})
 	}
 	if others > 0 {
 		out = append(out, schemas.Holder{Owner: ledger.EverybodyElse, Bytes: others})

@@ -2,7 +2,7 @@ package ledger
 
 // books are the sums of a device: one identity (design.md, Bytes).
 //
-//	used = granted + reserved + promised + revoking + zombie + foreign
+//	used = granted + reserved + promised + revoking + zombie + astray + foreign
 //	free = limit − used − pooled − slack − warming
 //
 // promised bytes belong to requests that have been decided but whose memory workers
@@ -17,6 +17,7 @@ type books struct {
 	promised int64
 	revoking int64
 	zombie   int64
+	astray   int64 // zombies too: destroyed segments that no grant has, and that are not back
 	foreign  int64
 	pooled   int64 // idle whole segments, given up before anything is refused
 	slack    int64 // free parts of owners' segments: only their owners can have them
@@ -26,7 +27,7 @@ type books struct {
 }
 
 func (b *books) used() int64 {
-	return b.granted + b.reserved + b.promised + b.revoking + b.zombie + b.foreign
+	return b.granted + b.reserved + b.promised + b.revoking + b.zombie + b.astray + b.foreign
 }
 
 func (b *books) free() int64 { return b.limit - b.used() - b.pooled - b.slack - b.warming }
@@ -69,10 +70,10 @@ func (d *Device) Figures() Figures {
 		Limit: b.limit, Physical: d.cfg.Physical, Used: used, Free: b.limit - used - pooled,
 		Available: max(0, b.limit-used+d.reclaimable),
 		Granted:   b.granted, Reserved: b.reserved + b.promised + floors, Revoking: b.revoking,
-		Zombie: b.zombie, Foreign: b.foreign, Pooled: pooled,
+		Zombie: b.zombie + b.astray, Foreign: b.foreign, Pooled: pooled,
 		Reclaimable: d.reclaimable, Models: b.models + d.promisedWeights(),
 		Largest: max(0, b.spare()-floors), Deficit: d.deficit(),
-		Segments: h.SegmentBytes + b.doomed,
+		Segments: h.SegmentBytes + b.doomed + b.astray,
 		Waiting:  d.line.Len() + d.heldCount(), Grants: len(d.grants),
 		Fragmentation: h.FragmentationPercentage,
 	}

@@ -75,9 +75,13 @@ func (d *Device) checkBooks() error {
 	for id, s := range d.segments {
 		total += s.bytes
 		info, ok := d.heap.Segment(id)
+		_, owed := d.owed[id]
 		switch {
 		case s.id != id || ok == s.doomed:
 			return fmt.Errorf("segment %d: doomed %v, in the heap %v", id, s.doomed, ok)
+		case s.doomed && owed:
+			want.astray += s.bytes
+			continue
 		case s.doomed:
 			want.pooled += s.bytes
 			want.doomed += s.bytes
@@ -164,7 +168,7 @@ func (d *Device) checkFigures() error {
 	if f.Used != f.Granted+f.Reserved+f.Revoking+f.Zombie+f.Foreign || f.Used+f.Free+f.Pooled != f.Limit {
 		return fmt.Errorf("the figures do not add up: %+v", f)
 	}
-	if b := &d.books; min(b.granted, b.models, b.leaving, b.reserved, b.promised, b.revoking, b.zombie, b.foreign, b.pooled, b.slack, b.warming, b.aside, b.doomed) < 0 {
+	if b := &d.books; min(b.granted, b.models, b.leaving, b.reserved, b.promised, b.revoking, b.zombie, b.astray, b.foreign, b.pooled, b.slack, b.warming, b.aside, b.doomed) < 0 {
 		return fmt.Errorf("a sum is negative: %+v", *b)
 	}
 	return nil

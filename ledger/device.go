@@ -102,6 +102,8 @@ type Device struct {
 	sessions map[SessionID]map[*Grant]bool // what each session owns or maps
 	trims    []*trim                       // under way
 	going    []*Grant                      // being released, zombies too
+	owed     map[heap.SegmentID]Owing      // destroyed, and not back
+	others   []Other                       // who uses the device by themselves, those with the most first
 	ended    map[SessionID]bool
 	endedAt  []SessionID
 

@@ -311,8 +311,11 @@ func (h *history) work() {
 	t := h.Tasks[rapid.IntRange(0, len(h.Tasks)-1).Draw(h.t, "task")]
 	if !t.Done {
 		var fail error
-		if rapid.IntRange(0, 9).Draw(h.t, "fate") == 0 && t.Kind != ledger.JobDestroy && t.Kind != ledger.JobSeal {
+		if rapid.IntRange(0, 9).Draw(h.t, "fate") == 0 && !t.Back() && t.Kind != ledger.JobSeal {
 			fail = ledgertest.ErrDriver
+			if t.Kind == ledger.JobDestroy && rapid.Bool().Draw(h.t, "pinned") {
+				fail = ledgertest.ErrPinned
+			}
 			if t.Kind == ledger.JobCreate && rapid.Bool().Draw(h.t, "exhausted") {
 				fail = ledgertest.ErrExhausted
 			}

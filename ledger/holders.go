@@ -23,16 +23,40 @@ type Holding struct {
 	Bytes int64  `json:"bytes"`
 	// Tenant whose it is; empty for what is nobody's.
 	Tenant string `json:"-"`
+	// Process says that it is a process which nobody has granted anything: of those the host's
+	// own people are told, and other tenants what they have in all.
+	Process bool `json:"-"`
 }
+
+// Others is the owner under which use outside is shown that no process is known for.
+const Others = "others on this machine"
+
+// Other is a process that uses the device without the node.
+type Other struct {
+	PID     int32
+	Command string
+	Bytes   int64
+}
+
+func (o *Other) name() string {
+	if o.Command == "" {
+		return fmt.Sprintf("pid %d, without the node", o.PID)
+	}
+	return fmt.Sprintf("pid %d (%s), without the node", o.PID, o.Command)
+}
+
+// SetOthers takes which processes use the device by themselves, those with the most first: it
+// says whose the use outside is, not how much that is.
+func (d *Device) SetOthers(list []Other) { d.others = list }
 
 // Holders lists who holds the most, greatest first.
 func (d *Device) Holders(n int) []Holding {
-	return d.holders(n, func(g *Grant) Holding { return Holding{Owner: g.Holder(), Tenant: g.Owner.Tenant} })
+	return d.holders(n, true, func(g *Grant) Holding { return Holding{Owner: g.Holder(), Tenant: g.Owner.Tenant} })
 }
 
 // HoldersFor is Holders as a tenant may see it: the others are one.
 func (d *Device) HoldersFor(tenant string, n int) []Holding {
-	return d.holders(n, func(g *Grant) Holding {
+	return d.holders(n, tenant == schemas.DefaultTenant, func(g *Grant) Holding {
 		if g.Owner.Tenant != tenant {
 			return Holding{Owner: EverybodyElse}
 		}
@@ -43,7 +67,7 @@ func (d *Device) HoldersFor(tenant string, n int) []Holding {
 // EverybodyElse is the owner under which a tenant sees what others hold.
 const EverybodyElse = "everybody else"
 
-func (d *Device) holders(n int, who func(*Grant) Holding) []Holding {
+func (d *Device) holders(n int, named bool, who func(*Grant) Holding) []Holding {
 	sums := map[Holding]int64{}
 	for _, g := range d.grants {
 		sums[who(g)] += g.Counted()
@@ -51,8 +75,23 @@ func (d *Device) holders(n int, who func(*Grant) Holding) []Holding {
 	if d.books.promised > 0 {
 		sums[Holding{Owner: "requests being prepared"}] += d.books.promised
 	}
-	if d.books.foreign > 0 {
-		sums[Holding{Owner: "others on this machine"}] += d.books.foreign
+	d.strays(func(h Holding) {
+		if h.Process && !named {
+			h = Holding{Owner: Others}
+		}
+		n := h.Bytes
+		h.Bytes = 0
+		sums[h] += n
+	})
+	left := d.books.foreign
+	for _, o := range d.others {
+		if n := min(o.Bytes, left); named && n > 0 {
+			sums[Holding{Owner: o.name(), Process: true}] += n
+			left -= n
+		}
+	}
+	if left > 0 {
+		sums[Holding{Owner: Others}] += left
 	}
 	out := make([]Holding, 0, len(sums))
 	for h, b := range sums {

@@ -90,8 +90,8 @@ func (d *Device) owing(tenant string) *schemas.Error {
 	var pids []int32
 	var ids []string
 	for _, g := range d.grants {
-		if g.Status != StatusZombie || g.lost {
-			continue
+		if g.Status != StatusZombie || g.lost || g.release.owes && len(g.release.pids) == 0 {
+			continue // nobody's fault
 		}
 		held, by := g.Owner.Tenant == tenant && len(g.Mappers) == 0, []int32(nil)
 		for _, m := range g.Mappers {

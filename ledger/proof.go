@@ -92,15 +92,20 @@ func (d *Device) toZombie(g *Grant, now Now) {
 	}
 	d.setStatus(g, StatusZombie)
 	d.rewrite(g)
-	g.release.pids = mapperPIDs(g)
+	if !g.release.owes {
+		g.release.pids = mapperPIDs(g)
+	}
 	g.note("zombie", now.Wall, g.release.why)
-	d.event(Event{Kind: EventZombie, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Purpose: g.Purpose, Size: g.Size, Bytes: g.Granted, Reason: g.release.why, PIDs: g.release.pids})
+	d.event(zombieEvent(g))
 	d.changed("release", nil)
 	for _, ref := range g.release.waiters {
-		d.answerRelease(g, ref, 0, false)
+		d.answerRelease(g, ref, g.release.freed, false)
 	}
 	if g.Class != ClassWeights {
 		g.release.waiters = nil
+	}
+	if g.release.owes {
+		return // who has it is known, and maps it by no session of ours
 	}
 	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobHolders, Grant: g.ID, Ranges: d.ranges(g)})
 	d.tooLate(g, now)
@@ -141,7 +146,7 @@ func (d *Device) HoldersFound(id uuid.UUID, holders []Holder, now Now) {
 		g.release.pids = pids
 		if g.Status == StatusZombie && news {
 			// Now it is known who pins the bytes: it need not be who was granted them.
-			d.event(Event{Kind: EventZombie, Grant: g.ID, Owner: g.Owner, Class: g.Class, Model: g.Model, Purpose: g.Purpose, Size: g.Size, Bytes: g.Granted, Reason: g.release.why, PIDs: pids})
+			d.event(zombieEvent(g))
 		}
 	}
 	mappers := len(g.Mappers)

@@ -25,6 +25,8 @@ type release struct {
 	timed    bool                    // its deadline is set
 	ending   bool                    // the processes that map it were asked to end
 	doomed   map[heap.SegmentID]bool // segments being destroyed; the grant ends with the last
+	owes     bool                    // the driver has not shown the bytes of some of them back
+	freed    int64                   // of segments that the grant has no more
 	pids     []int32
 	slot     int // among those that are going; 0: it is not there
 }
@@ -327,18 +329,27 @@ func (d *Device) Destroyed(id uuid.UUID, segs []Range, now Now) {
 		for _, rg := range segs {
 			delete(g.release.doomed, rg.Segment)
 		}
+		for _, rg := range segs {
+			d.returned(rg)
+		}
 		if len(g.release.doomed) == 0 {
 			d.buried(g, now)
+		} else if g.release.owes {
+			d.lighten(g, segs)
 		}
 	} else {
 		tx := d.region.Begin()
 		for _, rg := range segs {
 			s := d.segments[rg.Segment]
-			d.books.pooled -= s.bytes
-			d.books.doomed -= s.bytes
+			if d.returned(rg) {
+				d.books.astray -= s.bytes
+			} else {
+				d.books.pooled -= s.bytes
+				d.books.doomed -= s.bytes
+				d.trimmedOff(s, true)
+				d.tidiedOff(s)
+			}
 			d.forget(tx, s)
-			d.trimmedOff(s)
-			d.tidiedOff(s)
 		}
 		must(tx.Commit())
 	}
@@ -361,6 +372,7 @@ func (d *Device) buried(g *Grant, now Now) {
 	g.rec = 0
 	d.count(g, -g.Granted)
 	d.books.models -= g.Granted
+	g.Granted += g.release.freed
 	d.finish(g, now)
 }
 

@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -152,6 +153,24 @@ func (s *script) do(td *datadriven.TestData) error {
 		return s.wrote(s.CallOver(func() { s.Core.SetLimits(limit, models, nil, s.Now) }))
 	case "outside":
 		return s.wrote(s.CallOver(func() { s.Core.SetOutside(bytes(arg(td, 0)), s.Config.Physical, s.Now) }))
+	case "others": // who uses the device by themselves: pid:bytes …
+		var list []ledger.Other
+		for _, a := range td.CmdArgs {
+			pid, err := strconv.Atoi(a.Key)
+			if err != nil {
+				return err
+			}
+			list = append(list, ledger.Other{PID: int32(pid), Command: "python", Bytes: bytes(a.Vals[0])})
+		}
+		return s.call(func() { s.Core.SetOthers(list) })
+	case "holders":
+		for _, h := range s.Core.HoldersFor(text(td, "tenant", "red"), 9) {
+			s.say("%s holds %s", h.Owner, size(h.Bytes))
+		}
+		if pids, driver := s.Core.Pinned(); len(pids) > 0 || driver > 0 {
+			s.say("pinned by %v, by the driver %s", pids, size(driver))
+		}
+		return nil
 	case "seal":
 		return s.call(func() { s.Core.Seal(s.grants[arg(td, 0)]) })
 	case "drain":
@@ -205,6 +224,9 @@ func (s *script) allocate(td *datadriven.TestData) error {
 	r.Priority, _ = strconv.Atoi(text(td, "priority", "0"))
 	if r.Class == ledger.ClassWeights {
 		r.Segments, r.Unclaimed, r.Persistent = []int64{r.Size}, true, true
+		if n := bytes(text(td, "pieces", "1")); n > 1 {
+			r.Segments = slices.Repeat([]int64{r.Size / n}, int(n))
+		}
 	}
 	if r.Key != "" {
 		r.Answer = func(g *ledger.Grant) ledger.AnswerRecord {
@@ -254,6 +276,8 @@ func (s *script) work(td *datadriven.TestData) error {
 		switch {
 		case td.HasArg("fails"):
 			fail = ledgertest.ErrDriver
+		case td.HasArg("pinned"):
+			fail = ledgertest.ErrPinned
 		case td.HasArg("exhausted"):
 			fail = ledgertest.ErrExhausted
 		}

@@ -151,7 +151,11 @@ func (d *Device) Tick(now Now) {
 				d.beginRelease(g, WhyLease, 0, nil, now)
 			}
 		case timerRevoke:
-			if g := d.grants[t.grant]; g != nil && g.release != nil && g.release.doomed == nil {
+			switch g := d.grants[t.grant]; {
+			case g == nil || g.release == nil:
+			case g.release.owes:
+				d.toZombie(g, now)
+			case g.release.doomed == nil:
 				d.overdue(g, now)
 			}
 		case timerEnd:

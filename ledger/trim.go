@@ -56,14 +56,17 @@ func (d *Device) trimming(id heap.SegmentID) bool {
 	return slices.ContainsFunc(d.trims, func(t *trim) bool { return t.left[id] })
 }
 
-// trimmedOff notes that a segment which may have been part of a trim is gone.
-func (d *Device) trimmedOff(s *segment) {
+// trimmedOff notes that a segment which may have been part of a trim is gone, and whether its
+// bytes are back.
+func (d *Device) trimmedOff(s *segment, back bool) {
 	for i, t := range d.trims {
 		if !t.left[s.id] {
 			continue
 		}
 		delete(t.left, s.id)
-		t.freed += s.bytes
+		if back {
+			t.freed += s.bytes
+		}
 		if len(t.left) == 0 {
 			d.trims = append(d.trims[:i], d.trims[i+1:]...)
 			d.trimmed(t)

@@ -30,7 +30,7 @@ func (m *Machine) Cut() Cut {
 // TakeOver starts a successor on what a crash left. Sessions are as they were; what
 // workers had under way is gone, and so are segments that no record names.
 func (m *Machine) TakeOver(c Cut) (*Machine, ledger.Report, error) {
-	next := &Machine{Mem: c.Mem, Config: m.Config, Now: m.Now, Segments: c.Segments, Dead: maps.Clone(m.Dead),
+	next := &Machine{Mem: c.Mem, Config: m.Config, Now: m.Now, Segments: c.Segments, Owed: map[heap.SegmentID]*Segment{}, Dead: maps.Clone(m.Dead),
 		Live: map[uuid.UUID]*Live{}, Final: map[any]ledger.Outcome{}, random: m.random ^ 0x5bd1e995}
 	next.Config.Rand, next.Config.NewID = next.fill, next.newID
 	im, err := ledger.ReadImage(c.Mem)

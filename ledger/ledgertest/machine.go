@@ -34,6 +34,7 @@ type Task struct {
 	Done bool
 	Fail error // of the driver
 	ok   bool  // JobProve, JobVacate
+	back bool  // JobDestroy: of what is owed
 	pids []int32
 }
 
@@ -47,6 +48,9 @@ type Machine struct {
 	// Segments exist on the device and in the vault; Tasks are under way, by age.
 	Segments map[heap.SegmentID]*Segment
 	Tasks    []*Task
+	// Owed were destroyed, and their bytes are not back. The task that has them back is among
+	// Tasks.
+	Owed map[heap.SegmentID]*Segment
 	// Dead processes hold nothing; their sessions may not have ended yet.
 	Dead map[ledger.SessionID]bool
 	// Live are the grants that were answered and have not ended.
@@ -101,7 +105,7 @@ func Settings(limit int64) ledger.DeviceConfig {
 
 // NewMachine starts an empty device with a ledger of the given size.
 func NewMachine(cfg ledger.DeviceConfig, ledgerBytes int) (*Machine, error) {
-	m := &Machine{Mem: make([]byte, ledgerBytes), Segments: map[heap.SegmentID]*Segment{}, Dead: map[ledger.SessionID]bool{},
+	m := &Machine{Mem: make([]byte, ledgerBytes), Segments: map[heap.SegmentID]*Segment{}, Owed: map[heap.SegmentID]*Segment{}, Dead: map[ledger.SessionID]bool{},
 		Live: map[uuid.UUID]*Live{}, Final: map[any]ledger.Outcome{},
 		Now: ledger.Now{Boot: clock.Instant(time.Hour), Wall: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}}
 	for _, b := range []byte(cfg.Device) {
@@ -237,6 +241,9 @@ func (m *Machine) After(over bool) error {
 	for _, s := range m.Segments {
 		exist += s.Bytes
 	}
+	for _, s := range m.Owed {
+		exist += s.Bytes
+	}
 	if most := f.Used + f.Pooled - f.Foreign; exist > most {
 		return fmt.Errorf("%d bytes of segments exist, the books know of %d", exist, most)
 	}
@@ -365,7 +372,11 @@ func (m *Machine) Do(t *Task, fail error) {
 			}
 		}
 	case ledger.JobDestroy:
-		for _, r := range t.Ranges {
+		for i, r := range t.Ranges {
+			delete(m.Owed, r.Segment)
+			if i == 0 && fail != nil {
+				m.Owed[r.Segment] = m.Segments[r.Segment]
+			}
 			delete(m.Segments, r.Segment)
 		}
 	}
@@ -379,7 +390,8 @@ func (m *Machine) Tell(t *Task) error {
 			break
 		}
 	}
-	return m.Call(func() {
+	// What does not come back is as if others grew: floors may have counted on it.
+	return m.call(func() {
 		switch t.Kind {
 		case ledger.JobCreate, ledger.JobClear:
 			m.Core.Prepared(t.Ticket, t.Kind, t.Fail, errors.Is(t.Fail, ErrExhausted), m.Now)
@@ -392,7 +404,7 @@ func (m *Machine) Tell(t *Task) error {
 		case ledger.JobVacate:
 			m.Core.Vacated(t.ok, m.Now)
 		case ledger.JobDestroy:
-			m.Core.Destroyed(t.Grant, t.Ranges, m.Now)
+			m.destroyed(t)
 		case ledger.JobExport:
 			m.Core.Exported(t.Grant, t.Session, t.Fail != nil, m.Now)
 		case ledger.JobSeal:
@@ -408,7 +420,7 @@ func (m *Machine) Tell(t *Task) error {
 			}
 			m.Core.HoldersFound(t.Grant, holders, m.Now)
 		}
-	})
+	}, t.Kind == ledger.JobDestroy && t.Fail != nil)
 }
 
 // Settle does and tells every task until none is left.
