@@ -364,6 +364,7 @@ func (d *deviceActor) sampled(s device.Sample, l *look, err error, epoch uint64,
 		d.sampling.at, d.sampling.seen = wall, at
 		d.feels(s.Health, s.Reasons)
 		d.looked(l)
+		d.core.SetOthers(others(s.Others))
 		d.core.SetOutside(s.OutsideBytes(), s.PhysicalBytes-d.cfg.Reserve, now)
 		d.flush()
 		if d.sampling.told != at {
@@ -382,6 +383,17 @@ func (d *deviceActor) sampled(s device.Sample, l *look, err error, epoch uint64,
 		return // it answers nothing any more
 	}
 	d.sampling.timer = d.house.cfg.Clock.AfterFunc(period, func() { d.tell(seam.SystemLane, d.sample) })
+}
+
+// others are who uses the device without us.
+func others(list []device.ProcessUse) []ledger.Other {
+	out := make([]ledger.Other, 0, len(list))
+	for _, u := range list {
+		if u.Bytes > 0 {
+			out = append(out, ledger.Other{PID: int32(u.PID), Command: u.Command, Bytes: u.Bytes})
+		}
+	}
+	return out
 }
 
 // checkDrift compares the ledger's segments with the driver's while nothing is in flight.

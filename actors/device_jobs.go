@@ -199,10 +199,15 @@ func (d *deviceActor) keep() {
 // created tells the core of a job's segments; what a failed job has made is destroyed.
 func (d *deviceActor) created(m made, fail error) {
 	job, segs := m.job, m.segs
+	var owed []owing
 	if fail != nil {
-		for _, s := range segs {
-			if err := d.driver.Destroy(s); err != nil {
+		for i, s := range segs {
+			err := d.driver.Destroy(s)
+			if err != nil {
 				d.house.log.Error("a segment could not be taken back", "device", d.id, "error", err)
+			}
+			if o := (*device.OwedError)(nil); errors.As(err, &o) {
+				owed = append(owed, owing{job.Ranges[i], o})
 			}
 		}
 		segs = nil
@@ -218,6 +223,10 @@ func (d *deviceActor) created(m made, fail error) {
 		now := d.house.now()
 		if errors.Is(fail, device.ErrLost) {
 			d.lose(fail)
+		}
+		if len(owed) > 0 {
+			d.core.Owed(uuid.UUID{}, owings(owed), now)
+			d.awaitAll(uuid.UUID{}, owed)
 		}
 		if exhausted && sampleErr == nil {
 			d.core.SetOutside(sample.OutsideBytes(), sample.PhysicalBytes-d.cfg.Reserve, now)
@@ -256,29 +265,55 @@ func (d *deviceActor) destroy(job ledger.Job, segs []device.Segment) {
 	if err := d.house.cfg.Keeper.Drop(ids...); err != nil {
 		d.house.log.Error("the vault did not let go", "device", d.id, "error", err)
 	}
-	gone, hanging := d.destroyAll(job, segs)
+	gone, owed := d.destroyAll(job, segs)
 	d.tell(seam.SystemLane, func() {
 		d.sampling.busy--
+		if len(owed) > 0 {
+			d.core.Owed(job.Grant, owings(owed), d.house.now())
+		}
 		if len(gone) > 0 {
 			d.core.Destroyed(job.Grant, gone, d.house.now())
 		}
 		d.flush()
+		d.awaitAll(job.Grant, owed)
 	})
-	for r, hang := range hanging {
-		d.house.transfer.wg.Go(func() { d.await(job.Grant, r, hang) })
+}
+
+// owing is a destroyed segment whose bytes are not back.
+type owing struct {
+	r    ledger.Range
+	owed *device.OwedError
+}
+
+func owings(list []owing) []ledger.Owing {
+	out := make([]ledger.Owing, len(list))
+	for i, o := range list {
+		out[i] = ledger.Owing{Range: o.r, Why: o.owed.Why}
+		for _, h := range o.owed.Holders {
+			out[i].PIDs = append(out[i].PIDs, int32(h.PID))
+		}
+	}
+	return out
+}
+
+// awaitAll has what is not back told when it is.
+func (d *deviceActor) awaitAll(grant uuid.UUID, list []owing) {
+	for _, o := range list {
+		d.house.transfer.wg.Go(func() { d.await(grant, o) })
 	}
 }
 
 // await tells the core of a segment whose bytes come back late; until then they count, though
 // nobody can use them any more.
-func (d *deviceActor) await(grant uuid.UUID, r ledger.Range, hang *device.HangError) {
+func (d *deviceActor) await(grant uuid.UUID, o owing) {
 	select {
-	case <-hang.Back:
+	case <-o.owed.Back:
 	case <-d.house.transfer.ctx.Done():
 		return // the next process finds them gone, or not
 	}
+	d.house.log.Info("released memory is back", "device", d.id, "segment", o.r.Segment, "bytes", o.r.Bytes)
 	d.tell(seam.SystemLane, func() {
-		d.core.Destroyed(grant, []ledger.Range{r}, d.house.now())
+		d.core.Destroyed(grant, []ledger.Range{o.r}, d.house.now())
 		d.flush()
 	})
 }
@@ -286,11 +321,10 @@ func (d *deviceActor) await(grant uuid.UUID, r ledger.Range, hang *device.HangEr
 // destroyAll destroys the segments of a job, and says of which the bytes are back. On a GPU they
 // are destroyed side by side: one that hangs holds up no other. Main memory goes one by one, since
 // the kernel is busy with each.
-func (d *deviceActor) destroyAll(job ledger.Job, segs []device.Segment) (gone []ledger.Range, hanging map[ledger.Range]*device.HangError) {
+func (d *deviceActor) destroyAll(job ledger.Job, segs []device.Segment) (gone []ledger.Range, owed []owing) {
 	d.blocksShortly()
 	var next atomic.Int64
 	var mu sync.Mutex
-	hanging = map[ledger.Range]*device.HangError{}
 	work := func() {
 		for i := next.Add(1) - 1; int(i) < len(segs); i = next.Add(1) - 1 {
 			err := d.driver.Destroy(segs[i])
@@ -298,8 +332,8 @@ func (d *deviceActor) destroyAll(job ledger.Job, segs []device.Segment) (gone []
 				d.house.log.Error("a segment could not be destroyed", "device", d.id, "segment", job.Ranges[i].Segment, "error", err)
 			}
 			mu.Lock()
-			if hang := (*device.HangError)(nil); errors.As(err, &hang) {
-				hanging[job.Ranges[i]] = hang
+			if o := (*device.OwedError)(nil); errors.As(err, &o) {
+				owed = append(owed, owing{job.Ranges[i], o})
 			} else {
 				gone = append(gone, job.Ranges[i])
 			}
@@ -312,7 +346,7 @@ func (d *deviceActor) destroyAll(job ledger.Job, segs []device.Segment) (gone []
 	}
 	work()
 	group.Wait()
-	return gone, hanging
+	return gone, owed
 }
 
 func (d *deviceActor) clear(job ledger.Job, segs []device.Segment) {

@@ -24,7 +24,7 @@ func (s *sluggish) Destroy(seg device.Segment) error {
 	}
 	back := make(chan struct{})
 	s.told <- back
-	return &device.HangError{Bytes: n, After: time.Second, Back: back}
+	return &device.OwedError{Bytes: n, Why: "it hangs", Back: back}
 }
 
 // Memory that a driver does not give back counts until it does, whatever it takes.

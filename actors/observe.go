@@ -51,25 +51,32 @@ type ailment struct {
 	health        device.Health
 	stale         bool
 	drift, zombie bool
+	pids          []int32 // who have released memory
 	reasons       []string
 }
 
 func (a *ailment) same(b *ailment) bool {
-	return a.health == b.health && a.stale == b.stale && a.drift == b.drift && a.zombie == b.zombie && slices.Equal(a.reasons, b.reasons)
+	return a.health == b.health && a.stale == b.stale && a.drift == b.drift && a.zombie == b.zombie && slices.Equal(a.pids, b.pids) && slices.Equal(a.reasons, b.reasons)
 }
 
 // warn tells the observer what is wrong, where that is something else than before.
 func (d *deviceActor) warn(stale bool) {
 	f := d.core.Figures()
 	a := ailment{health: d.health, stale: stale, drift: d.sampling.drift != 0, zombie: f.Zombie > 0, reasons: d.state.Load().reasons}
+	kept := int64(0)
+	if a.zombie {
+		a.pids, kept = d.core.Pinned()
+	}
 	if d.ails != nil && a.same(d.ails) {
 		return
 	}
 	d.ails = &a
-	d.house.cfg.Observer.DeviceWarnings(d.id, d.warnings(&a, f.Zombie))
+	d.house.cfg.Observer.DeviceWarnings(d.id, d.warnings(&a, f.Zombie, kept))
 }
 
-func (d *deviceActor) warnings(a *ailment, zombie int64) []schemas.HealthWarning {
+// warnings says what is wrong. Of zombie bytes, which are released and not back, the driver has
+// kept some, and processes have the others.
+func (d *deviceActor) warnings(a *ailment, zombie, kept int64) []schemas.HealthWarning {
 	var out []schemas.HealthWarning
 	add := func(c schemas.WarningCode, subject, text, fix string) {
 		out = append(out, schemas.HealthWarning{Code: c, DeviceID: d.id, Subject: subject, Text: text, Fix: fix})
@@ -99,7 +106,17 @@ func (d *deviceActor) warnings(a *ailment, zombie int64) []schemas.HealthWarning
 			"if it stays, restart the node: the next one counts anew, and nothing is lost")
 	}
 	if a.zombie {
-		add(schemas.WarnZombie, "", fmt.Sprintf("%d bytes are released but still held", zombie), "end the processes that `isobar status` names as holders")
+		held := zombie - kept
+		switch {
+		case held > 0 && len(a.pids) > 0:
+			add(schemas.WarnZombie, "", fmt.Sprintf("%d bytes are released but still held by the processes %v", held, a.pids), "end these processes")
+		case held > 0:
+			add(schemas.WarnZombie, "", fmt.Sprintf("%d bytes are released but still held", held), "end the processes that `isobar status` names as holders")
+		}
+		if kept > 0 {
+			add(schemas.WarnZombie, "driver", fmt.Sprintf("%d bytes are released, and the driver has not taken them back", kept),
+				"it is tried again; if it stays, restart the node, whose end gives them back")
+		}
 	}
 	if !d.info.ProvesRelease {
 		add(schemas.WarnNoProof, "", "releases are confirmed by sessions and the end of processes, since the driver cannot prove them", "nothing: it is in the nature of the device")

@@ -176,11 +176,30 @@ type Sample struct {
 	// OursBytes is what the driver's live segments really occupy: resident bytes
 	// on RAM, whole handles on a GPU.
 	OursBytes int64
+	// Others are the processes that use the device by themselves, or still have what we have
+	// let go of, those with the most first and at most MaxOthers; nil where the driver cannot
+	// tell them, or has not looked again. Shared, as Reasons is.
+	Others []ProcessUse
 	// Health and its reasons, one sentence each with the fix where there is one. A
 	// healthy device may have reasons too: notes, such as small pages in use.
 	// Reasons is shared: do not change it.
 	Health  Health
 	Reasons []string
+}
+
+// MaxOthers bounds how many processes a Sample names.
+const MaxOthers = 16
+
+// ProcessUse is what one other process has of a device.
+type ProcessUse struct {
+	PID int
+	// Command is the process's short name, "" where it cannot be read.
+	Command string
+	// Bytes it uses by itself: what it maps of our segments is not among them.
+	Bytes int64
+	// Pinned are bytes of segments that were destroyed here and that it still maps; they are part
+	// of Sample.OursBytes.
+	Pinned int64
 }
 
 // OutsideBytes is the use that is not ours, never negative.
@@ -255,7 +274,7 @@ type Driver interface {
 
 	// Destroy drops this process's mapping and descriptor of s and stops counting
 	// it. Every later use of s is ErrDestroyed; destroying twice is no error. It
-	// works on a lost driver too. A *HangError says that the bytes are not back yet:
+	// works on a lost driver too. An *OwedError says that the bytes are not back yet:
 	// whoever counts them goes on until they are.
 	Destroy(s Segment) error
 

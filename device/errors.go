@@ -3,7 +3,6 @@ package device
 import (
 	"errors"
 	"fmt"
-	"time"
 )
 
 // The errors of every driver. They are wrapped with the call, the sizes and,
@@ -43,18 +42,21 @@ var (
 	ErrUnsupported = errors.New("not supported on this machine")
 )
 
-// HangError is what Destroy says of memory that is not back after the driver's patience, because
-// one of its calls hangs. The bytes are the driver's until then (Sample.OursBytes), and nobody
-// else's.
-type HangError struct {
+// OwedError is what Destroy says of memory that is not back although this process has done what
+// it can: one of the driver's calls hangs or has failed, or another process still maps it. The
+// bytes are the driver's until they are back (Sample.OursBytes), and nobody else's.
+type OwedError struct {
 	// Bytes that are not back.
 	Bytes int64
-	// After is how long the driver waited.
-	After time.Duration
-	// Back is closed when they are, if ever.
+	// Why says so for people.
+	Why string
+	// Holders are the processes that are charged with them; nobody where it is the driver that
+	// keeps them.
+	Holders []Holder
+	// Back is closed when they are, or when the device is lost.
 	Back <-chan struct{}
 }
 
-func (e *HangError) Error() string {
-	return fmt.Sprintf("%d bytes are not back after %v: the driver's unmap hangs", e.Bytes, e.After)
+func (e *OwedError) Error() string {
+	return fmt.Sprintf("%d bytes are not back: %s", e.Bytes, e.Why)
 }

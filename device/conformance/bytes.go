@@ -183,7 +183,7 @@ func testFill(t *testing.T, b *bench) {
 			must(t, b.d.Seal(s))
 		}
 		b.contains(t, "fill", b.consumer(t, s, device.ReadOnly), want)
-		must(t, b.d.Destroy(s))
+		b.letGo(t, s)
 	}
 	if at, err := f.Seek(0, io.SeekCurrent); err != nil || at != int64(len(content)) {
 		t.Errorf("fill moved the file's own offset to %d (%v)", at, err)

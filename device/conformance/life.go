@@ -326,7 +326,7 @@ func testEnds(t *testing.T, b *bench) {
 
 	gone := b.scratch(t, b.bytes)
 	held := b.consumer(t, gone, device.ReadWrite)
-	must(t, b.d.Destroy(gone))
+	b.letGo(t, gone)
 	must(t, b.d.Destroy(gone))
 	held.ok("write 0 %d 5", b.bytes) // whoever holds it keeps it
 	b.contains(t, "after destroy", held, filled(b.bytes, 5))

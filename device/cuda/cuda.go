@@ -5,6 +5,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"sync"
 	"time"
@@ -121,6 +122,9 @@ type Driver struct {
 	live   map[*Segment]struct{} // whose bytes the driver has not shown back
 	bytes  int64                 // sum over live, and promised
 	places descriptions
+	debts  debts
+	// overhead is what this process was charged with before it had a segment.
+	overhead int64
 }
 
 var (
@@ -185,6 +189,9 @@ func (r *Runtime) New(c Config) (*Driver, error) {
 	d.anchor = d.cast()
 	d.lanes, d.warm = newLanes(d), newWarm(d)
 	d.watch = newWatch(r, gpu.UUID, c.Clock)
+	if list, err := d.processes(); err == nil {
+		d.overhead = charges(list)[os.Getpid()]
+	}
 	return d, nil
 }
 
@@ -253,7 +260,7 @@ func (d *Driver) Close() error {
 	errs := make([]error, len(list))
 	var group sync.WaitGroup
 	for i, s := range list {
-		group.Go(func() { errs[i] = d.Destroy(s) })
+		group.Go(func() { errs[i] = d.destroy(s, false) })
 	}
 	group.Wait()
 	err := errors.Join(errs...)
@@ -265,10 +272,7 @@ func (d *Driver) Close() error {
 	}
 	d.control.stop()
 	d.watch.close()
-	d.mu.Lock()
-	hanging := len(d.live)
-	d.mu.Unlock()
-	if hanging > 0 {
+	if d.debts.inDriver() {
 		return err // a thread is still in the driver: the context goes with the process
 	}
 	if giveBack := d.cu.GiveBack(d.dev); giveBack != nil && d.lost() == nil {

@@ -29,6 +29,7 @@ type lane struct {
 	real      bool
 	libraries cuda.Libraries
 	runtime   *cuda.Runtime
+	fake      *fake.Library // nil where it is the machine's
 }
 
 var theLane = sync.OnceValue(func() *lane {
@@ -55,7 +56,7 @@ func findLane() (*lane, error) {
 		if err := library.Configure(1, deviceBytes, filepath.Join(filepath.Dir(path), "state")); err != nil {
 			return nil, err
 		}
-		l.libraries = cuda.Libraries{CUDA: path, NVML: path}
+		l.libraries, l.fake = cuda.Libraries{CUDA: path, NVML: path}, library
 	default:
 		return nil, fmt.Errorf("%s is %q: real or fake are known", realVariable, v)
 	}

@@ -63,9 +63,9 @@
 //
 // Sample's use is NVML's: everything in use of the GPU less what the driver reserves for
 // itself. The contexts of this and other processes, some hundred megabytes each, are use
-// outside of our segments. UsedBy is NVML's charge, which for memory that several hold goes to
-// the one that made it, and once that has let go to whoever still maps it: so zombie bytes
-// have a pid. Process ids are those of NVML's view: the node must run in the pid namespace of
+// outside of our segments. UsedBy and Sample.Others are NVML's charge to processes, which for
+// memory that several hold goes to the one that made it, and once that has let go to whoever still
+// maps it: so zombie bytes have a pid. What of a charge is ours is taken off. Process ids are those of NVML's view: the node must run in the pid namespace of
 // its clients, and in the host's if it is to see all. Without NVML (a container that was not
 // given the capability utility) the device works; Holders and UsedBy are
 // device.ErrUnsupported, and a reason in Sample says so.
@@ -83,8 +83,11 @@
 // events, counters of uncorrected errors and of replaced rows make a device degraded or
 // failing, with the reason and the fix in Sample.
 //
-// An unmap that takes longer than Config.UnmapTimeout is an error of Destroy and a reason of
-// the device's being degraded, until it returns; its bytes count as ours until then.
+// Destroyed memory that is not back is a device.OwedError of Destroy, and counts as ours until it
+// is. An unmap that takes longer than Config.UnmapTimeout, and one that fails, are reasons of the
+// device's being degraded; one that has failed is tried again. Memory that another process still
+// maps is found by NVML's charge to it. Whether bytes are back is seen by the charges too, with
+// each sample: a call that has failed may have done its work.
 //
 // # How it is linked
 //

@@ -47,3 +47,21 @@ func (d *Driver) Raw(s interface{ Bytes() int64 }) (*api.CUDA, api.Context, api.
 	}
 	return d.cu, d.ctx, at
 }
+
+// Charge is what NVML charges a process with.
+func (d *Driver) Charge(pid int) (int64, error) {
+	list, err := d.processes()
+	return charges(list)[pid], err
+}
+
+// OnThread runs f with the context current.
+func (d *Driver) OnThread(f func() error) error { return onThread(d.cu, d.ctx, f) }
+
+// RetryAgain is the longest that passes before an unmap that failed is tried again.
+const RetryAgain = retryLast
+
+// Handle is a segment's.
+func (d *Driver) Handle(s interface{ Bytes() int64 }) api.Handle { return s.(*Segment).handle }
+
+// Trying tells whether an unmap that failed is being tried again.
+func (d *Driver) Trying() bool { return d.debts.inDriver() }

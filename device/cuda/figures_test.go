@@ -173,7 +173,7 @@ func (f *figures) views() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	own, err := f.d.UsedBy([]int{os.Getpid()})
+	own, err := f.d.Charge(os.Getpid())
 	if err != nil {
 		f.t.Fatal(err)
 	}

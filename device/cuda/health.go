@@ -130,7 +130,7 @@ func (d *Driver) hangs(s *Segment) {
 // stays notes memory that the driver did not take back.
 func (d *Driver) stays(s *Segment, err error) {
 	d.state.set(fmt.Sprintf("segment %p", s), device.Degraded,
-		fmt.Sprintf("%d bytes could not be given back (%v): restart the node to have them back", s.bytes, err))
+		fmt.Sprintf("%d bytes could not be given back (%v): they count until they are; restart the node to have them back", s.bytes, err))
 }
 
 // back notes that they came back after all.

@@ -64,18 +64,22 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 	d.making.begin()
 	err := d.control.do(func() error {
 		defer d.making.end()
-		err := d.fault(d.make(s))
-		if err == nil && !o.Weights {
+		if err := d.fault(d.make(s)); err != nil {
+			return err
+		}
+		d.mu.Lock()
+		d.live[s] = struct{}{} // here, so that a sample finds it where the driver has it
+		d.mu.Unlock()
+		if !o.Weights {
 			unclean = d.zero(s) // here, since each change of threads takes longer than that
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		d.unpromise(bytes)
 		return fail(err)
 	}
 	d.mu.Lock()
-	d.live[s] = struct{}{}
 	err = errors.Join(d.told("clear", unclean), d.places.add(s))
 	d.mu.Unlock()
 	if o.Weights {
@@ -155,6 +159,7 @@ func (d *Driver) Import(f *os.File, bytes int64, o device.ImportOptions) (device
 		return fail(err)
 	}
 	s := &Segment{d: d, file: f, bytes: bytes, weights: o.Weights}
+	s.exported.Store(true) // by the process that made it, perhaps
 	s.sealed.Store(o.Weights && (sealed || o.Sealed))
 	d.mu.Lock()
 	err = d.places.add(s)
@@ -210,6 +215,7 @@ func (d *Driver) Export(ds device.Segment, m device.Mode) (*os.File, error) {
 	if s.weights && !s.Sealed() {
 		return nil, fmt.Errorf("export: %w", device.ErrNotSealed)
 	}
+	s.exported.Store(true)
 	fd, err := unix.FcntlInt(s.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("export: duplicate the descriptor: %w", err)
@@ -253,7 +259,10 @@ func (d *Driver) Seal(ds device.Segment) error {
 
 // Destroy implements device.Driver. The memory is given back on a thread of its own, so that
 // one that hangs holds up no other.
-func (d *Driver) Destroy(ds device.Segment) error {
+func (d *Driver) Destroy(ds device.Segment) error { return d.destroy(ds, true) }
+
+// destroy is Destroy; look has it look who else still maps the memory.
+func (d *Driver) destroy(ds device.Segment, look bool) error {
 	s, err := d.own(ds)
 	if err != nil {
 		return fmt.Errorf("destroy: %w", err)
@@ -265,20 +274,25 @@ func (d *Driver) Destroy(ds device.Segment) error {
 	if was {
 		return nil
 	}
+	s.back = make(chan struct{})
 	d.mu.Lock()
 	d.places.remove(s)
+	s.leaves = true
 	d.mu.Unlock()
-	s.back = make(chan struct{})
+	var before *standing
+	if look && s.exported.Load() && d.lost() == nil {
+		before = d.stand()
+	}
 	ended := make(chan error, 1)
-	go func() { ended <- d.reap(s) }()
+	go func() { ended <- d.reap(s, before) }()
 	overdue := make(chan struct{})
 	timer := d.c.Clock.AfterFunc(d.c.UnmapTimeout, func() { close(overdue) })
 	defer timer.Stop()
 	select {
 	case err = <-ended:
 	case <-overdue:
-		err = &device.HangError{Bytes: s.bytes, After: d.c.UnmapTimeout, Back: s.back}
 		d.hangs(s)
+		err = &device.OwedError{Bytes: s.bytes, Why: fmt.Sprintf("the driver's unmap hangs, for %v by now", d.c.UnmapTimeout), Back: s.back}
 	}
 	if err != nil {
 		return fmt.Errorf("%s: destroy: %w", d.c.ID, err)
@@ -286,39 +300,45 @@ func (d *Driver) Destroy(ds device.Segment) error {
 	return nil
 }
 
-// reap gives a dead segment's memory back, once, and stops counting it when the driver says
-// that it did. On a lost device it is the end of the process that does. Somebody waits for what
-// is being made, and the driver does one thing at a time: giving back gives way, call by call.
-func (d *Driver) reap(s *Segment) error {
+// reap gives a dead segment's memory back, once, and stops counting it when it is back. On a
+// lost device it is the end of the process that does.
+func (d *Driver) reap(s *Segment, before *standing) error {
+	defer d.debts.gives()()
 	d.making.pass()
 	closed := s.file.Close()
 	if errors.Is(closed, os.ErrClosed) {
 		closed = nil
 	}
-	err := onThread(d.cu, d.ctx, func() error {
+	err := d.fault(onThread(d.cu, d.ctx, func() error {
+		unmap := d.unmap(s)
 		d.making.pass()
-		err := d.cu.Unmap(s.at, s.bytes)
-		if err == nil {
-			d.making.pass()
-			err = d.cu.Free(s.at, s.bytes)
-		}
-		d.making.pass()
-		return errors.Join(err, d.cu.Release(s.handle))
-	})
-	err = d.fault(err)
-	if errors.Is(err, device.ErrLost) {
-		err = nil
+		release := d.cu.Release(s.handle)
+		s.released = release == nil
+		return errors.Join(unmap, release)
+	}))
+	switch {
+	case errors.Is(err, device.ErrLost):
+		d.discount(s)
+		return closed
+	case !s.unmapped || !s.released:
+		return errors.Join(d.keeps(s, err), closed)
 	}
-	err = errors.Join(err, closed)
-	if err != nil {
-		d.stays(s, err)
+	if owed := d.pins(s, before); owed != nil {
+		return errors.Join(owed, closed)
+	}
+	d.discount(s)
+	return errors.Join(err, closed)
+}
+
+// unmap ends this process's mapping of a dead segment. Somebody waits for what is being made,
+// and the driver does one thing at a time: giving back gives way, call by call. It runs on a
+// thread with the context.
+func (d *Driver) unmap(s *Segment) error {
+	d.making.pass()
+	if err := d.cu.Unmap(s.at, s.bytes); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	delete(d.live, s)
-	d.bytes -= s.bytes
-	d.mu.Unlock()
-	d.back(s)
-	close(s.back)
-	return nil
+	s.unmapped = true
+	d.making.pass()
+	return d.cu.Free(s.at, s.bytes)
 }

@@ -16,19 +16,18 @@ import (
 func (d *Driver) Sample() (device.Sample, error) {
 	if err := d.enter(); err != nil {
 		if errors.Is(err, device.ErrLost) {
+			d.forgive()
 			return device.Sample{Health: device.Lost, Reasons: d.state.reasons()}, fmt.Errorf("%s: sample: %w", d.c.ID, err)
 		}
 		return device.Sample{}, fmt.Errorf("sample: %w", err)
 	}
 	defer d.leave()
 	var total, used, ours int64
+	var others []device.ProcessUse
 	err := d.control.do(func() (err error) {
+		others = d.collect(d.c.Clock.Now())
 		total, used, err = d.figures()
-		d.mu.Lock()
-		for s := range d.live {
-			ours += s.bytes
-		}
-		d.mu.Unlock()
+		ours = d.held()
 		return err
 	})
 	if err == nil {
@@ -36,6 +35,7 @@ func (d *Driver) Sample() (device.Sample, error) {
 	}
 	if err != nil {
 		if err = d.fault(err); errors.Is(err, device.ErrLost) {
+			d.forgive()
 			return device.Sample{Health: device.Lost, Reasons: d.state.reasons()}, fmt.Errorf("%s: sample: %w", d.c.ID, err)
 		}
 		return device.Sample{}, fmt.Errorf("%s: sample: %w", d.c.ID, err)
@@ -49,6 +49,7 @@ func (d *Driver) Sample() (device.Sample, error) {
 		PhysicalBytes: physical,
 		UsedBytes:     ours + outside,
 		OursBytes:     ours,
+		Others:        others,
 		Health:        d.state.health(),
 		Reasons:       d.state.reasons(),
 	}, nil
@@ -65,8 +66,8 @@ func (d *Driver) figures() (total, used int64, err error) {
 	return total, total - free, err
 }
 
-// UsedBy implements device.ProcessUser: what NVML charges the processes with. That is their
-// own memory, and also ours that they map once we have destroyed it.
+// UsedBy implements device.ProcessUser: what NVML charges the processes with, less what of it is
+// ours.
 func (d *Driver) UsedBy(pids []int) (int64, error) {
 	if err := d.enter(); err != nil {
 		return 0, fmt.Errorf("use of processes: %w", err)
@@ -76,15 +77,18 @@ func (d *Driver) UsedBy(pids []int) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s: use of processes: %w", d.c.ID, err)
 	}
-	var sum int64
 	for _, p := range list {
-		if !slices.Contains(pids, p.PID) {
-			continue
-		}
-		if p.Bytes < 0 {
+		if p.Bytes < 0 && slices.Contains(pids, p.PID) {
 			return 0, fmt.Errorf("%s: %w: NVML does not say what process %d uses", d.c.ID, device.ErrUnsupported, p.PID)
 		}
-		sum += p.Bytes
+	}
+	var sum int64
+	d.debts.mu.Lock()
+	defer d.debts.mu.Unlock()
+	for _, u := range d.uses(list) {
+		if slices.Contains(pids, u.PID) {
+			sum += u.Bytes
+		}
 	}
 	return sum, nil
 }

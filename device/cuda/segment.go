@@ -29,8 +29,14 @@ type Segment struct {
 	// use is held shared by whatever works on the memory, and alone where it ends.
 	use  sync.RWMutex
 	dead bool // guarded by use
-	// back is closed when a destroyed segment's bytes are the driver's no more.
-	back chan struct{}
+	// back is closed when a destroyed segment's bytes are the driver's no more; leaves, guarded
+	// by the driver's lock, that it was destroyed.
+	back   chan struct{}
+	leaves bool
+	// exported: another process may have it. What of giving it back has been done is noted by the
+	// one that does it.
+	exported           atomic.Bool
+	unmapped, released bool
 
 	opened sync.Mutex
 	peers  map[api.Device]bool // whether other GPUs were let at it, guarded by opened
