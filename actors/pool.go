@@ -318,11 +318,11 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 		if cp, ok := p.core.ByGrant(o.lastGrant); ok {
 			w.LastVictim = cp.Key()
 		}
-		plan, copies := p.core.Plan(w, p.house.now().Boot)
+		plan, whose := p.core.Plan(w, p.house.now().Boot)
 		var out []victim
 		arriving := map[*deviceActor]int64{}
-		for _, v := range plan.Victims {
-			cp := copies[v.Key]
+		for i, v := range plan.Victims {
+			cp := whose[i]
 			gone := victim{grant: cp.Grant, model: cp.Model.Name, tier: string(d.tier()), bytes: v.Bytes,
 				cost: time.Duration(v.Cost * float64(time.Second)), reason: v.Reason}
 			to := p.shelter(d, cp, o, arriving)
@@ -359,10 +359,10 @@ func (p *poolActor) foresee(d *deviceActor, pl ledger.Plan, patient bool, c *cal
 		if pl.Own {
 			w.Tenant = pl.Tenant
 		}
-		plan, copies := p.core.Plan(w, p.house.now().Boot)
+		plan, whose := p.core.Plan(w, p.house.now().Boot)
 		out := schemas.Plan{Outcome: schemas.PlanGranted, Reason: "room would be made", Evict: []schemas.Eviction{}}
-		for _, v := range plan.Victims {
-			out.Evict = append(out.Evict, schemas.Eviction{Model: copies[v.Key].Model.Name, Tier: d.tier(), FreedBytes: v.Bytes, ReloadCostMs: v.Cost * 1000})
+		for i, v := range plan.Victims {
+			out.Evict = append(out.Evict, schemas.Eviction{Model: whose[i].Model.Name, Tier: d.tier(), FreedBytes: v.Bytes, ReloadCostMs: v.Cost * 1000})
 		}
 		if plan.Shortfall > 0 {
 			out.Evict = []schemas.Eviction{}

@@ -36,6 +36,10 @@ type Catalog struct {
 	awaySince clock.Instant
 	out       Effects
 	taken     bool // out has been taken
+
+	shelves   map[string]*shelf // by device
+	unshelved []*Copy           // whose place on a shelf is to be looked at again
+	scratch   []eviction.Candidate
 }
 
 // New starts an empty catalog on a freshly formatted region.
@@ -48,7 +52,7 @@ func New(region *store.Region, policy eviction.Policy, newID func() uuid.UUID) *
 func newCatalog(policy eviction.Policy, newID func() uuid.UUID) *Catalog {
 	return &Catalog{policy: policy, newID: newID, remembered: maxRemembered,
 		warm: map[string]bool{}, models: map[string]*Model{}, all: map[ModelID]*Model{}, grants: map[uuid.UUID]*Copy{},
-		byRef: map[string]*Copy{}, answers: map[string]store.RecID{}, next: 1}
+		byRef: map[string]*Copy{}, answers: map[string]store.RecID{}, shelves: map[string]*shelf{}, next: 1}
 }
 
 // Take returns what has to be done since the last Take: each effect once. The result is
@@ -123,33 +127,6 @@ func (m *Model) Copy(device string) *Copy { return m.copies[device] }
 // VersionString is the version as the contract has it.
 func (m *Model) VersionString() string { return strconv.Itoa(m.Version) }
 
-// Reclaimable sums the bytes on a device that letting go of unread models would yield.
-func (c *Catalog) Reclaimable(device string) (bytes int64) {
-	for _, cp := range c.grants {
-		if cp.Device == device && cp.evictable() {
-			bytes += cp.Granted
-		}
-	}
-	return bytes
-}
-
-// ReclaimableOf is what of that belongs to each of some tenants; nil where there are none.
-func (c *Catalog) ReclaimableOf(device string, tenants []ledger.TenantFigures) map[string]int64 {
-	if len(tenants) == 0 {
-		return nil
-	}
-	of := make(map[string]int64, len(tenants))
-	for _, t := range tenants {
-		of[t.Tenant] = 0
-	}
-	for _, cp := range c.grants {
-		if _, asked := of[cp.Model.Tenant]; asked && cp.Device == device && cp.evictable() {
-			of[cp.Model.Tenant] += cp.Granted
-		}
-	}
-	return of
-}
-
 // Revoking sums the bytes of models on a device that are already on their way back.
 func (c *Catalog) Revoking(device string) (bytes int64) {
 	for _, cp := range c.grants {
@@ -176,6 +153,7 @@ func (c *Catalog) use(cp *Copy, kind UseKind, now ledger.Now) {
 		u.Took = cp.Took
 	}
 	c.policy.Used(u.Key, now.Boot)
+	c.touched(cp)
 	c.out.Uses = append(c.out.Uses, u)
 }
 
@@ -187,7 +165,11 @@ func (c *Catalog) Touch(grant uuid.UUID, now ledger.Now) {
 	}
 }
 
-func (c *Catalog) moved(device string) { c.out.Devices = append(c.out.Devices, device) }
+// moved says that what can be reclaimed of a copy's device may be something else now.
+func (c *Catalog) moved(cp *Copy) {
+	c.touched(cp)
+	c.out.Devices = append(c.out.Devices, cp.Device)
+}
 
 func (c *Catalog) refuse(ref any, err *schemas.Error) {
 	if ref != nil {

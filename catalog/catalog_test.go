@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 	"testing"
 	"time"
@@ -315,6 +316,10 @@ func TestAChangedFileIsANewVersion(t *testing.T) {
 	if !first.Model.Superseded {
 		t.Fatal("the old version still has its name")
 	}
+	plan, whose := b.c.Plan(catalog.Want{Device: "ram-0", Bytes: 8192, Force: true}, b.now.Boot)
+	if len(whose) != 2 || whose[0].Model.Superseded || whose[1] != first || plan.Victims[1].Key != "ram-0/red/m@1" || !math.IsInf(plan.Victims[1].Value, -1) {
+		t.Errorf("with force, the new version goes first, which nobody reads: %+v", plan)
+	}
 	b.load("b", file)
 	b.says("b loaded v2 hit=true")
 	// Its reader lets go: nobody else can come by it.
@@ -403,8 +408,8 @@ func TestThePlanSparesWhatIsReadPinnedOrWanted(t *testing.T) {
 		ids[name] = b.loaded(catalog.LoadRequest{Name: name, Path: name, Pinned: name == "pinned"}, name)
 	}
 	b.do(func() { b.c.Mapped(ledger.Reader{Grant: ids["read"], Session: "s1", PID: 1}, b.now) })
-	plan, copies := b.c.Plan(catalog.Want{Device: "ram-0", Bytes: 5000}, b.now.Boot)
-	if len(plan.Victims) != 1 || copies[plan.Victims[0].Key].Model.Name != "free" || plan.Shortfall != 5000-4096 {
+	plan, whose := b.c.Plan(catalog.Want{Device: "ram-0", Bytes: 5000}, b.now.Boot)
+	if len(plan.Victims) != 1 || whose[0].Model.Name != "free" || plan.Shortfall != 5000-4096 {
 		t.Fatalf("the plan is %+v", plan)
 	}
 }

@@ -98,7 +98,7 @@ func (c *Catalog) Check() error {
 	if n := c.region.Stats().Records; n != len(records) {
 		return fmt.Errorf("catalog: %d records, %d are known", n, len(records))
 	}
-	return nil
+	return c.checkShelves()
 }
 
 // replaces reports whether m is, or is to be, a later version of old.

@@ -52,7 +52,7 @@ func (c *Catalog) WarmCopy(m *Model, device string) *Copy {
 // copyOf makes the loading copy of a model on a device, of another copy or, where from is
 // nil, of its file.
 func (c *Catalog) copyOf(m *Model, device string, from *Copy, now ledger.Now) *Copy {
-	cp := &Copy{Model: m, Device: device, State: Loading, started: now.Boot, refs: map[string]*Reference{}, mappers: map[ledger.SessionID]string{}}
+	cp := &Copy{Model: m, Device: device, key: keyOf(device, m), State: Loading, started: now.Boot, refs: map[string]*Reference{}, mappers: map[ledger.SessionID]string{}}
 	m.copies[device] = cp
 	if from != nil {
 		cp.from, cp.Origin, cp.Cost = from, from.Device, from.Cost
@@ -60,7 +60,7 @@ func (c *Catalog) copyOf(m *Model, device string, from *Copy, now ledger.Now) *C
 			from.feeds = map[*Copy]bool{}
 		}
 		from.feeds[cp] = true
-		c.moved(from.Device)
+		c.moved(from)
 	}
 	return cp
 }
@@ -174,7 +174,7 @@ func (c *Catalog) fed(cp *Copy, now ledger.Now) {
 		cp.from = nil
 		delete(from.feeds, cp)
 		c.settle(from, now)
-		c.moved(from.Device)
+		c.moved(from)
 	}
 }
 

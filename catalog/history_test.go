@@ -269,9 +269,9 @@ func (h *house) answerRelease(grant uuid.UUID, o ledger.Outcome) {
 }
 
 func (h *house) makeRoom(device string, w ledger.Want) {
-	plan, copies := h.core.Plan(catalog.Want{Device: device, Bytes: w.Bytes}, h.now.Boot)
-	for _, v := range plan.Victims {
-		cp := copies[v.Key]
+	plan, whose := h.core.Plan(catalog.Want{Device: device, Bytes: w.Bytes}, h.now.Boot)
+	for i, v := range plan.Victims {
+		cp := whose[i]
 		if rapid.Bool().Draw(h.t, "down") {
 			began := false
 			if h.call(func() { began = h.core.EvictDown(cp, "ram-0", v.Reason, h.now) }); began {

@@ -114,8 +114,8 @@ func (c *Catalog) adjust(m *Model, r LoadRequest) {
 			m.Type = r.Type
 		}
 		c.saveModel(m)
-		for d := range m.copies {
-			c.moved(d)
+		for _, cp := range m.copies {
+			c.moved(cp)
 		}
 	}
 }
@@ -304,7 +304,7 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 		c.use(cp, kind, now)
 		c.hand(cp, r, i > 0)
 	}
-	c.moved(cp.Device)
+	c.moved(cp)
 	c.succeed(m, now)
 	demotions := cp.demotions
 	cp.demotions = nil
@@ -340,7 +340,7 @@ func (c *Catalog) deliver(cp *Copy, r LoadRequest, hit bool, now ledger.Now) {
 			c.refuse(r.Ref, err)
 			return
 		}
-		c.moved(cp.Device)
+		c.moved(cp)
 	}
 	c.hand(cp, r, hit)
 }
@@ -379,7 +379,7 @@ func (c *Catalog) failed(cp *Copy, err *schemas.Error, now ledger.Now) {
 		}
 	}
 	cp.waiters, cp.unloads, cp.demotions = nil, nil, nil
-	c.moved(cp.Device)
+	c.moved(cp)
 	if len(m.copies) == 0 && m.rec == 0 || m.Superseded && m.nowhere() {
 		c.drop(m) // it was never there: its name means what it meant before
 	}

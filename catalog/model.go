@@ -105,6 +105,11 @@ type Copy struct {
 	cancel    *schemas.Error // the load was given up, for this reason
 	source    any            // from the Description
 	rec       store.RecID
+
+	key     string // Key
+	place   int    // on its device's shelf
+	shelved bool
+	stale   bool // what is on the shelf may be wrong
 }
 
 // Reference keeps a model from being evicted, on behalf of a session or for a lease.
@@ -159,7 +164,9 @@ func (cp *Copy) referencedBy(s ledger.SessionID) bool {
 }
 
 // Key names a copy to the eviction policy: popularity belongs to a model on a device.
-func (cp *Copy) Key() string { return cp.Device + "/" + cp.Model.Tenant + "/" + cp.Model.Name }
+func (cp *Copy) Key() string { return cp.key }
+
+func keyOf(device string, m *Model) string { return device + "/" + m.Tenant + "/" + m.Name }
 
 // Started is when the load began, and Done how many bytes of it are read.
 func (cp *Copy) Started() clock.Instant { return cp.started }

@@ -35,58 +35,78 @@ type Want struct {
 }
 
 // excluded says why a copy is left out of the choice, empty if it is not.
-func (w *Want) excluded(cp *Copy, key string) string {
+func (w *Want) excluded(cp *Copy, x *eviction.Candidate) string {
 	switch {
-	case w.Excluded[key] != "":
-		return w.Excluded[key]
-	case len(cp.feeds) > 0:
-		return "it is being copied"
-	case w.Tenant != "" && cp.Model.Tenant != w.Tenant:
+	case w.Excluded[x.Key] != "":
+		return w.Excluded[x.Key]
+	case x.Excluded != "":
+		return x.Excluded
+	case w.Tenant != "" && x.Group != w.Tenant:
 		return "another tenant's"
-	case w.Names[cp.Model.Name]:
+	case len(w.Names) > 0 && w.Names[cp.Model.Name]:
 		return "excluded by the client"
-	case w.Grants[cp.Grant]:
+	case len(w.Grants) > 0 && w.Grants[cp.Grant]:
 		return "its allocation is to be preserved"
 	}
 	return ""
 }
 
-// Plan picks the cheapest set of copies that makes the room. It changes nothing, so that
-// a dry run and the real decision are the same call.
-func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, map[string]*Copy) {
-	byKey := map[string]*Copy{}
-	req := eviction.Request{Need: w.Bytes, Already: w.Already, MaxVictims: w.MaxVictims, Force: w.Force}
+// Plan picks the cheapest set of copies that makes the room, and returns with it whose each
+// victim is. It changes nothing, so that a dry run and the real decision are the same call.
+func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, []*Copy) {
+	s, policy := c.shelf(w.Device), c.chosen(w.Strategy)
+	req := eviction.Request{Need: w.Bytes, Already: w.Already, MaxVictims: w.MaxVictims, Force: w.Force, Candidates: s.candidates}
+	shown := policy.Name() == c.policy.Name()
+	if w.particular() || !shown {
+		req.Candidates = append(c.scratch[:0], s.candidates...)
+		c.scratch = req.Candidates
+		req.Spare = w.see(req.Candidates, s.copies, shown)
+	}
+	plan := eviction.MakePlan(policy, req, now)
+	whose := make([]*Copy, len(plan.Victims))
+	for i := range plan.Victims {
+		whose[i] = s.copies[plan.Victims[i].Index]
+	}
+	return plan, whose
+}
+
+// particular reports whether the candidates of this plan are not as for any.
+func (w *Want) particular() bool {
+	return len(w.Excluded)+len(w.Quotas)+len(w.Names)+len(w.Grants) > 0 || w.Tenant != "" || w.LastVictim != ""
+}
+
+// see has the candidates as this plan should see them; worths are those that are shown if
+// the default policy decides. It returns what may be taken of each tenant.
+func (w *Want) see(candidates []eviction.Candidate, copies []*Copy, shown bool) (spare map[string]int64) {
 	quotas := make(map[string]*ledger.TenantFigures, len(w.Quotas))
 	for i := range w.Quotas {
 		q := &w.Quotas[i]
 		quotas[q.Tenant] = q
 		if q.Floor > 0 && q.Tenant != w.Whose {
-			if req.Spare == nil {
-				req.Spare = map[string]int64{}
+			if spare == nil {
+				spare = map[string]int64{}
 			}
-			req.Spare[q.Tenant] = max(0, q.Used-q.Revoking-q.Zombie-q.Floor)
+			spare[q.Tenant] = max(0, q.Used-q.Revoking-q.Zombie-q.Floor)
 		}
 	}
-	for _, cp := range c.grants {
-		if cp.Device != w.Device || cp.State != Sealed {
-			continue
+	var (
+		q  *ledger.TenantFigures
+		of = "\x00" // nobody; the quota is that of the last one looked at
+	)
+	for i := range candidates {
+		x := &candidates[i]
+		if !shown {
+			x.Worth = nil
 		}
-		key := cp.Key()
-		if byKey[key] != nil || cp.Model.Superseded {
-			key += "@" + cp.Model.VersionString()
+		x.Excluded, x.LastVictim = w.excluded(copies[i], x), x.Key == w.LastVictim
+		if x.Group != of {
+			q, of = quotas[x.Group], x.Group
 		}
-		byKey[key] = cp
-		x := eviction.Candidate{
-			Object: eviction.Object{Key: key, Bytes: cp.Granted, Cost: cp.cost().Seconds(), Place: cp.Device},
-			Pinned: cp.Model.Pinned, Readers: cp.Readers(), Priority: cp.Model.Priority,
-			LastUsed: cp.UsedAt, Excluded: w.excluded(cp, key), LastVictim: key == w.LastVictim, Group: cp.Model.Tenant,
-		}
-		if q := quotas[cp.Model.Tenant]; q != nil {
+		if q != nil {
 			x.First, x.Weight = q.Soft > 0 && q.Used > q.Soft, q.Weight
 		}
-		req.Candidates = append(req.Candidates, x)
 	}
-	return eviction.MakePlan(c.chosen(w.Strategy), req, now), byKey
+	return spare
 }
 
 // chosen is the policy of a name, or the default one where the catalog has no other.

@@ -1,6 +1,8 @@
 package catalog_test
 
 import (
+	"fmt"
+	"math/rand"
 	"strings"
 	"testing"
 	"time"
@@ -8,16 +10,19 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/catalog"
+	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/ledger"
+	"github.com/isobar-project/isobar/ledger/store"
 )
 
 // victims are the names of what a plan would let go, in order.
 func (b *bench) victims(w catalog.Want) string {
 	b.t.Helper()
 	w.Device = "ram-0"
-	plan, copies := b.c.Plan(w, b.now.Boot)
+	plan, whose := b.c.Plan(w, b.now.Boot)
 	var names []string
-	for _, v := range plan.Victims {
-		names = append(names, copies[v.Key].Model.Name)
+	for i := range plan.Victims {
+		names = append(names, whose[i].Model.Name)
 	}
 	return strings.Join(names, " ")
 }
@@ -94,4 +99,49 @@ func TestForceEndsReferences(t *testing.T) {
 			t.Error("a pinned model goes by force")
 		}
 	})
+}
+
+// BenchmarkPlan is the choice among 10,000 models of a device, for one of them and for 5 % of
+// all bytes, with everything that the catalog knows of them.
+func BenchmarkPlan(b *testing.B) {
+	const models = 10_000
+	region, err := store.Format(make([]byte, 64<<20), "pool")
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := catalog.New(region, policy(b), uuid.New)
+	random := rand.New(rand.NewSource(1))
+	now := ledger.Now{Boot: clock.Instant(time.Hour), Wall: time.Unix(1000, 0)}
+	var all int64
+	for i := range models {
+		name, bytes := fmt.Sprintf("model-%d", i), 1e8+random.Int63n(7e9)
+		var cp *catalog.Copy
+		step := func() {
+			for _, s := range c.Take().Steps {
+				cp = s.Copy
+			}
+		}
+		c.Load(catalog.LoadRequest{Ref: name, Tenant: "red", Name: name, Path: name, Device: "gpu-0"}, now)
+		step()
+		c.Inspected(cp, nil, catalog.Description{Path: name, ContentID: name, Bytes: bytes, Segments: []int64{bytes}}, nil, now)
+		step()
+		c.Granted(cp, uuid.New(), bytes, nil, now)
+		step()
+		now.Boot = now.Boot.Add(time.Duration(random.Int63n(int64(time.Second))))
+		c.Filled(cp, nil, now)
+		step()
+		c.SealDone(cp, nil, now)
+		c.Take()
+		all += bytes
+	}
+	for name, bytes := range map[string]int64{"one": 1e9, "5%": all / 20} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if plan, _ := c.Plan(catalog.Want{Device: "gpu-0", Bytes: bytes}, now.Boot); plan.Shortfall > 0 || len(plan.Victims) == 0 {
+					b.Fatalf("%d victims, short of %d", len(plan.Victims), plan.Shortfall)
+				}
+			}
+		})
+	}
 }

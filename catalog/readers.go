@@ -42,7 +42,7 @@ func (c *Catalog) Mapped(r ledger.Reader, now ledger.Now) {
 		c.use(cp, UseTouch, now)
 	}
 	c.settle(cp, now)
-	c.moved(cp.Device)
+	c.moved(cp)
 }
 
 // ReleaseReference ends a reference that acquire_model gave.
@@ -71,7 +71,7 @@ func (c *Catalog) dropReference(cp *Copy, id string, now ledger.Now) {
 	delete(c.byRef, id)
 	c.saveCopy(cp)
 	c.settle(cp, now)
-	c.moved(cp.Device)
+	c.moved(cp)
 }
 
 // Renew extends a reference's lease from now.

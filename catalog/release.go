@@ -119,7 +119,7 @@ func (c *Catalog) release(cp *Copy, force bool, deadline time.Duration, why stri
 	c.saveCopy(cp)
 	c.event(schemas.EventModelReleaseRequested, cp, Event{Reason: why, Readers: readers})
 	c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: force, Deadline: deadline, Why: why})
-	c.moved(cp.Device)
+	c.moved(cp)
 }
 
 // Released is the device's word on a copy's grant: its bytes are back (confirmed), or
@@ -156,7 +156,7 @@ func (c *Catalog) Released(grant uuid.UUID, freed, zombie int64, confirmed bool,
 	for _, u := range unloads {
 		c.unloaded(u, cp, freed, confirmed, zombie)
 	}
-	c.moved(cp.Device)
+	c.moved(cp)
 }
 
 // ReleaseRefused is the device's word that somebody mapped the copy before its release:
@@ -175,7 +175,7 @@ func (c *Catalog) ReleaseRefused(grant uuid.UUID, err *schemas.Error, now ledger
 	c.policy.Loaded(object(cp), now.Boot)
 	unloads := cp.unloads
 	cp.unloads = nil
-	c.moved(cp.Device)
+	c.moved(cp)
 	for _, u := range unloads {
 		c.refuseUnload(u, err)
 		if u.into != nil {

@@ -185,7 +185,7 @@ func (c *Catalog) addModel(r modelRecord, rec store.RecID) {
 }
 
 func (c *Catalog) addCopy(m *Model, r copyRecord, rec store.RecID, now ledger.Now) {
-	cp := &Copy{Model: m, Device: r.Device, State: Sealed, Grant: r.Grant, Granted: r.Granted, Cost: r.Cost, UsedAt: r.UsedAt,
+	cp := &Copy{Model: m, Device: r.Device, key: keyOf(r.Device, m), State: Sealed, Grant: r.Grant, Granted: r.Granted, Cost: r.Cost, UsedAt: r.UsedAt,
 		refs: map[string]*Reference{}, mappers: map[ledger.SessionID]string{}, why: r.Why, force: r.Force, Home: r.Home, rec: rec, done: m.Bytes}
 	for _, ref := range r.Refs {
 		cp.refs[ref.ID] = ref
@@ -197,4 +197,5 @@ func (c *Catalog) addCopy(m *Model, r copyRecord, rec store.RecID, now ledger.No
 	m.copies[r.Device] = cp
 	c.grants[r.Grant] = cp
 	c.policy.Loaded(object(cp), now.Boot)
+	c.touched(cp)
 }

@@ -10,7 +10,7 @@ func (c *Catalog) Resume(now ledger.Now) {
 		if cp.State == Revoking {
 			c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: cp.force, Why: cp.why})
 		}
-		c.moved(cp.Device)
+		c.moved(cp)
 	}
 }
 

@@ -76,6 +76,7 @@ func (c *Catalog) unchanged(cp *Copy, d Description, now ledger.Now) bool {
 func (c *Catalog) supersede(tx *store.Tx, m *Model) {
 	for old := m.prev; old != nil; old = old.prev {
 		old.Superseded = true
+		c.touchedModel(old)
 		switch {
 		case old.rec == 0:
 		case old.nowhere():

@@ -9,9 +9,8 @@ import (
 // Candidate is a resident object as the planner sees it.
 type Candidate struct {
 	Object
-	Pinned   bool // its tenant forbids to drop it
-	Readers  int  // who map or hold it now
-	Priority int  // the lower goes first, whatever it is worth
+	Readers  int // who map or hold it now
+	Priority int // the lower goes first, whatever it is worth
 	LastUsed clock.Instant
 	// Worth is where the policy that decides keeps what it holds the object worth; nil: it is
 	// asked for it by the object's key, which takes longer.
@@ -19,10 +18,11 @@ type Candidate struct {
 	Excluded string // not empty: keep it, for this reason
 	// Group is whose the object is, for Request.Spare.
 	Group string
-	// First objects go before all others: their group has more than it should.
-	First bool
 	// Weight multiplies what the policy holds it worth; 0 is 1.
 	Weight float64
+	Pinned bool // its tenant forbids to drop it
+	// First objects go before all others: their group has more than it should.
+	First bool
 	// LastVictim marks the object whose load caused this plan: it goes only when
 	// everything else does not suffice.
 	LastVictim bool
@@ -46,6 +46,7 @@ type Request struct {
 // Victim is an object that should go, and why this one.
 type Victim struct {
 	Key    string
+	Index  int // among the request's candidates
 	Bytes  int64
 	Cost   float64 // seconds to load it again
 	Value  float64 // what the policy holds it worth
@@ -130,7 +131,7 @@ func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 	for i, x := range chosen {
 		c := &r.Candidates[x.index]
 		plan.ReloadSeconds += c.Cost
-		plan.Victims[i] = Victim{Key: c.Key, Bytes: c.Bytes, Cost: c.Cost, Value: x.value}
+		plan.Victims[i] = Victim{Key: c.Key, Index: int(x.index), Bytes: c.Bytes, Cost: c.Cost, Value: x.value}
 	}
 	order.explain(plan.Victims, chosen, now)
 	return plan

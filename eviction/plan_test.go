@@ -309,7 +309,19 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 		shuffled := slices.Clone(c)
 		rand.New(rand.NewSource(1)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 		r.Candidates = shuffled
-		if again := MakePlan(w, r, minute); fmt.Sprint(again.Victims) != fmt.Sprint(p.Victims) {
+		again := MakePlan(w, r, minute)
+		for _, x := range []struct {
+			victims []Victim
+			of      []Candidate
+		}{{p.Victims, c}, {again.Victims, shuffled}} {
+			for i := range x.victims {
+				if v := &x.victims[i]; v.Key != x.of[v.Index].Key {
+					t.Fatalf("%s is said to be number %d", v.Key, v.Index)
+				}
+				x.victims[i].Index = 0
+			}
+		}
+		if fmt.Sprint(again.Victims) != fmt.Sprint(p.Victims) {
 			t.Fatalf("victims depend on the order of candidates:\n%+v\n%+v", p.Victims, again.Victims)
 		}
 	})
