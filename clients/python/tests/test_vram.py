@@ -171,18 +171,11 @@ STEPS = ("cuMemAddressReserve", "cuMemImportFromShareableHandle", "cuMemMap", "c
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_many_segments_are_imported_side_by_side(fake: gpu.Fake, whole: bool) -> None:
-    """And everything else is one call: addresses, access, and the end, where the driver can."""
+def test_many_segments_are_one_range(fake: gpu.Fake, whole: bool) -> None:
+    """And all but their import and mapping is one call: addresses, access, and the end, where the driver can."""
     mine, before = many(fake), files()
     called = fake.calls(*STEPS)
-    fake.hold(STEPS[1], True)
-    with concurrent.futures.ThreadPoolExecutor(1) as other:
-        coming = other.submit(opened, fake, *mine)
-        try:
-            fake.await_held(STEPS[1], 4)
-        finally:
-            fake.hold(STEPS[1], False)
-        r = settled(coming.result(PATIENCE))
+    r = settled(opened(fake, *mine))
     assert files() == before  # as many as the fake keeps
     m = r.memory()
     assert [m[2 * MiB * i] for i in range(20)] == list(range(20))
@@ -194,8 +187,59 @@ def test_many_segments_are_imported_side_by_side(fake: gpu.Fake, whole: bool) ->
     assert [n - b for n, b in zip(fake.calls(*STEPS), called, strict=True)] == [1, 20, 20, 1, 20, 1 if whole else 21, 1]
 
 
-@pytest.mark.parametrize("call, nth", [("cuMemImportFromShareableHandle", 7), ("cuMemMap", 1), ("cuMemMap", 20), ("cuMemSetAccess", 1)])
-def test_many_or_nothing(fake: gpu.Fake, call: str, nth: int) -> None:
+def test_access_is_given_while_the_next_are_imported(fake: gpu.Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cuda, "_ACCESS_BLOCK", 8)
+    mine, called = many(fake), fake.calls(*STEPS)
+    fake.hold("cuMemSetAccess", True)
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        coming = other.submit(opened, fake, *mine)
+        try:
+            fake.await_held("cuMemSetAccess", 2)  # for the first block, and for the rest of them all
+        finally:
+            fake.hold("cuMemSetAccess", False)
+        r = coming.result(PATIENCE)
+    m = r.memory()
+    assert [m[2 * MiB * i] for i in range(20)] == list(range(20))
+    m.release()
+    gc.collect()
+    assert Ending(r).wait() is None
+    assert [n - b for n, b in zip(fake.calls(*STEPS), called, strict=True)] == [1, 20, 20, 3, 20, 1, 1]
+
+
+def test_handles_are_released_in_a_quiet_moment(fake: gpu.Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cuda, "_QUIET", 0.0)
+    mine = [segment(fake) for _ in range(2)]
+    fake.hold("cuMemRelease", True)
+    r = opened(fake, *mine)
+    fake.await_held("cuMemRelease", 1)
+    fake.hold("cuMemRelease", False)
+    assert Ending(r).wait() is None
+
+
+def test_a_handle_that_is_not_released_is_at_the_end(fake: gpu.Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(_cuda, "_QUIET", PATIENCE)
+    r = opened(fake, segment(fake), segment(fake))
+    fake.fail("cuMemRelease", 1, 304)
+    r._gpu.reaper.submit(r._range._rest).result(PATIENCE)
+    assert "cuMemRelease" in caplog.text
+    assert Ending(r).wait() is None
+
+
+def test_descriptors_are_closed_wherever_they_lie(fake: gpu.Fake) -> None:
+    before = files()
+    mine = [os.open(os.devnull, os.O_RDONLY) for _ in range(9)]
+    kept = mine.pop(4)
+    _cuda._close_all(mine)
+    assert mine == [] and files() == before + 1
+    os.close(kept)
+
+
+@pytest.mark.parametrize("call, nth, block", [
+    ("cuMemImportFromShareableHandle", 7, 0), ("cuMemMap", 1, 0), ("cuMemMap", 20, 0), ("cuMemSetAccess", 1, 0),
+    ("cuMemImportFromShareableHandle", 8, 3), ("cuMemMap", 20, 3), ("cuMemSetAccess", 1, 3), ("cuMemSetAccess", 7, 3),
+])  # fmt: skip
+def test_many_or_nothing(fake: gpu.Fake, monkeypatch: pytest.MonkeyPatch, call: str, nth: int, block: int) -> None:
+    monkeypatch.setattr(_cuda, "_ACCESS_BLOCK", block)
     assert Ending(opened(fake, segment(fake))).wait() is None
     before = files()
     mine = many(fake)

@@ -3,8 +3,11 @@
 Nothing but libcuda is needed, and nothing of it is loaded before a grant lies on a GPU. Calls
 run on two threads for each GPU, never on the program's own, whose current context stays what it
 is: the control thread maps, the reaper waits for the GPU's work and unmaps, so that a long
-kernel holds up no mapping. Where a grant has many segments, a few more threads import them side
-by side. The context is the process's primary one, which is also PyTorch's.
+kernel holds up no mapping. The context is the process's primary one, which is also PyTorch's.
+
+The driver takes one call of a process after the other, and each return from one wants the
+interpreter's lock: so a grant is mapped by one thread in one loop, and what can wait for a quiet
+moment is not done beside it.
 
 ISOBAR_CUDA_LIBRARY names the library; tests name a fake one, whose GPUs are main memory.
 """
@@ -12,15 +15,19 @@ ISOBAR_CUDA_LIBRARY names the library; tests name a fake one, whose GPUs are mai
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any, TypeVar
 
 from .errors import CUDAError, CUDAOutOfMemory, ProtocolError, UnsupportedMemory
+
+log = logging.getLogger("isobar")
 
 T = TypeVar("T")
 
@@ -35,13 +42,18 @@ _POSIX_FILE = 1
 _ON_DEVICE = 1
 _READ, _READ_WRITE = 1, 3
 
-# How many threads import the segments of one grant at most, and how many segments are worth one.
-_IMPORTERS, _SEGMENTS_EACH = 4, 4
+# After how many segments that are mapped another thread lets the GPU at them, while the next are
+# being imported. 0: one call does that for all, after the last.
+_ACCESS_BLOCK = 0
+
+# How many seconds a thread has had nothing to do when it does what could wait.
+_QUIET = 0.05
 
 # Results after which a context answers nothing else.
 _STICKY = frozenset({4, 46, 214, 220, 700, 702, 709, 710, *range(714, 720), 809, 999})
 
 _int, _u64, _size, _ptr = ctypes.c_int, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p
+_HANDLE_BYTES = ctypes.sizeof(_u64)
 _ints, _u64s, _ptrs = ctypes.POINTER(_int), ctypes.POINTER(_u64), ctypes.POINTER(_ptr)
 
 
@@ -62,7 +74,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {
     "cuDevicePrimaryCtxRetain": (_ptrs, _int),
     "cuCtxSetCurrent": (_ptr,),
     "cuCtxSynchronize": (),
-    "cuMemImportFromShareableHandle": (_u64s, _ptr, _int),
+    "cuMemImportFromShareableHandle": (_ptr, _ptr, _int),
     "cuMemRelease": (_u64,),
     "cuMemAddressReserve": (_u64s, _size, _size, _u64, _u64),
     "cuMemAddressFree": (_u64, _size),
@@ -99,6 +111,8 @@ class Driver:
                 raise UnsupportedMemory("the memory is a GPU's, and this process may see none: CUDA_VISIBLE_DEVICES hides them all, or "
                                         "the container was started without") from e  # fmt: skip
             raise UnsupportedMemory(f"the memory is a GPU's, and the CUDA driver does not start ({e}): nvidia-smi says more") from e
+        self.import_handle = self._calls["cuMemImportFromShareableHandle"]
+        self.mem_map = self._calls["cuMemMap"]
         self._gpus: dict[str, GPU] = {}
         self._lock = threading.Lock()
 
@@ -111,9 +125,10 @@ class Driver:
         """Calls a function of the API; CUDAError if it fails. Without the interpreter's lock."""
         code = self._calls[name](*arguments)
         if code:
-            raise self._error(name, code)
+            raise self.error(name, code)
 
-    def _error(self, call: str, code: int) -> CUDAError:
+    def error(self, call: str, code: int) -> CUDAError:
+        """What a result that is not 0 means."""
         text = ctypes.c_char_p()
         try:
             self._lib.cuGetErrorName(code, ctypes.byref(text))
@@ -164,6 +179,7 @@ class _Lane:
 
     def __init__(self, name: str, begin: Callable[[], None]) -> None:
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._rest: deque[Callable[[], None]] = deque()
         self._begin = begin
         # Not one of an executor: at the program's end nobody waits for it, whatever the GPU does.
         threading.Thread(target=self._run, name=name, daemon=True).start()
@@ -174,10 +190,19 @@ class _Lane:
         self._work.put((work, f))
         return f
 
+    def later(self, work: Callable[[], None]) -> None:
+        """Has work done there when there has been nothing else for a while. It must not raise. On
+        the thread itself alone."""
+        self._rest.append(work)
+
     def _run(self) -> None:
         ready = False
         while True:
-            work, f = self._work.get()
+            try:
+                work, f = self._work.get(timeout=_QUIET if self._rest else None)
+            except queue.Empty:
+                self._rest.popleft()()
+                continue
             try:
                 if not ready:
                     self._begin()
@@ -206,7 +231,7 @@ class GPU:
         self._lock = threading.Lock()
         self.control = _Lane(f"isobar-gpu-{ordinal}", self._enter)
         self.reaper = _Lane(f"isobar-gpu-{ordinal}-reaper", self._enter)
-        self._importers: list[_Lane] = []  # beside the control thread, made as they are needed
+        self._access: _Lane | None = None
 
     def _enter(self) -> None:
         with self._lock:
@@ -221,11 +246,12 @@ class GPU:
         and taken out of the list, some time after on the reaper."""
         return Range(self, fds, sizes, writable)
 
-    def importers(self, n: int) -> Sequence[_Lane]:
-        """So many threads beside the control thread, on which alone it is called."""
-        while len(self._importers) < n:
-            self._importers.append(_Lane(f"isobar-gpu-{self.ordinal}-import-{len(self._importers)}", self._enter))
-        return self._importers[:n]
+    @property
+    def access(self) -> _Lane:
+        """A thread beside the control thread, on which alone this is called."""
+        if self._access is None:
+            self._access = _Lane(f"isobar-gpu-{self.ordinal}-access", self._enter)
+        return self._access
 
     def wait(self) -> None:
         """Waits until the GPU has done all work of this process. On the reaper."""
@@ -234,15 +260,18 @@ class GPU:
 
 class Range:
     """A range of addresses of a GPU that shows memory of other processes: one reservation, into
-    which the segments are imported side by side, and one call that lets the GPU at all of them."""
+    which the segments are mapped one behind the other, and mostly one call that lets the GPU at all
+    of them."""
 
     def __init__(self, gpu: GPU, fds: list[int], sizes: Sequence[int], writable: bool) -> None:
         self._gpu = gpu
         self.size_bytes = sum(sizes)
+        self.writable = False
         self._fds = fds
-        self._handles: list[int] = []
-        self._mapped: list[tuple[int, int]] = []
-        self._reserved = self._failed = self._whole = False
+        self._sizes = sizes
+        self._handles = (_u64 * len(sizes))()
+        self._imported = self._mapped = 0  # how many of the segments are, from the first on
+        self._reserved = False
         try:
             if self.size_bytes <= 0:
                 raise ProtocolError("the grant has no segments")
@@ -250,90 +279,106 @@ class Range:
             gpu.driver.call("cuMemAddressReserve", ctypes.byref(at), self.size_bytes, 0, 0, 0)
             self.address = at.value
             self._reserved = True
-            self._bring(fds, sizes)
-            self._whole = True
-            self._access(writable)
+            self._bring(writable)
         except BaseException as e:
             try:
                 self.unmap()
             except CUDAError as again:
                 e.add_note(f"and it could not be undone: {again}")
             raise
-        gpu.reaper.submit(self._settle)  # the mapping keeps the memory: nobody need wait for that
+        gpu.reaper.submit(self._settle)
 
-    def _bring(self, fds: Sequence[int], sizes: Sequence[int]) -> None:
-        """Maps all segments, by several threads where there are many."""
-        places, at = [], self.address
-        for fd, size in zip(fds, sizes, strict=True):
-            places.append((at, fd, size))
-            at += size
-        n = max(1, min(_IMPORTERS, len(places) // _SEGMENTS_EACH))
-        lanes = self._gpu.importers(n - 1)
-        others = [lane.submit(partial(self._import, places[i::n])) for i, lane in enumerate(lanes, 1)]
-        error: BaseException | None = None
+    def _bring(self, writable: bool) -> None:
+        """Maps all segments, and lets the GPU at them."""
+        beside: list[Future[None]] = []
         try:
-            self._import(places[::n])
-        except BaseException as e:
-            error = e
-        for o in others:
-            error = o.exception() or error  # waits
-        if error is not None:
-            raise error
+            start = self._import(beside, writable)
+            self._allow(start, self.address + self.size_bytes - start, writable)
+        finally:
+            wait(beside)  # whatever has happened: they work on the range
+        for b in beside:
+            b.result()
 
-    def _import(self, places: Sequence[tuple[int, int, int]]) -> None:
-        call, handle = self._gpu.driver.call, _u64()
-        try:
-            for at, fd, size in places:
-                if self._failed:
-                    return
-                call("cuMemImportFromShareableHandle", ctypes.byref(handle), fd, _POSIX_FILE)
-                self._handles.append(handle.value)
-                call("cuMemMap", at, size, 0, handle, 0)  # whole, from 0: the driver knows no parts
-                self._mapped.append((at, size))
-        except BaseException:
-            self._failed = True
-            raise
+    def _import(self, beside: list[Future[None]], writable: bool) -> int:
+        """Maps all segments; returns the address from which on nobody lets the GPU at them yet."""
+        driver, handles, import_handle, mem_map = self._gpu.driver, self._handles, self._gpu.driver.import_handle, self._gpu.driver.mem_map
+        handle = ctypes.addressof(handles)
+        start = at = self.address
+        for n, (fd, size) in enumerate(zip(self._fds, self._sizes, strict=True), 1):
+            if code := import_handle(handle, fd, _POSIX_FILE):
+                raise driver.error("cuMemImportFromShareableHandle", code)
+            self._imported = n
+            if code := mem_map(at, size, 0, handles[n - 1], 0):  # whole, from 0: the driver knows no parts
+                raise driver.error("cuMemMap", code)
+            self._mapped = n
+            at, handle = at + size, handle + _HANDLE_BYTES
+            if _ACCESS_BLOCK and n % _ACCESS_BLOCK == 0 and n < len(handles):
+                beside.append(self._gpu.access.submit(partial(self._allow, start, at - start, writable)))
+                start = at
+        return start
 
-    def _access(self, writable: bool) -> None:
+    def _allow(self, address: int, size: int, writable: bool) -> None:
         for flags in (_READ_WRITE,) if writable else (_READ, _READ_WRITE):
             access = _Access(_ON_DEVICE, self._gpu._device, flags)
             try:
-                self._gpu.driver.call("cuMemSetAccess", self.address, self.size_bytes, ctypes.byref(access), 1)
-                self.writable = flags == _READ_WRITE
+                self._gpu.driver.call("cuMemSetAccess", address, size, ctypes.byref(access), 1)
+                self.writable = self.writable or flags == _READ_WRITE
                 return
             except CUDAError as e:
                 if flags == _READ_WRITE or e.code not in (_INVALID_VALUE, _NOT_SUPPORTED):
                     raise
 
     def _settle(self) -> None:
-        """Lets go of all but the mapping, which would keep the memory beside it. What is done
-        already is not done again."""
-        while self._fds:
-            os.close(self._fds.pop())
-        while self._handles:
-            self._gpu.driver.call("cuMemRelease", self._handles[-1])
-            self._handles.pop()
+        """Closes the descriptors at once, since a process has not many; the rest can wait, and not
+        take the interpreter's lock from the program when it looks at what it has got."""
+        _close_all(self._fds)
+        self._gpu.reaper.later(self._rest)
+
+    def _rest(self) -> None:
+        try:
+            self._release()
+        except CUDAError as e:
+            log.warning("memory of %s is held twice until it is unmapped: %s", self._gpu.name, e)
+
+    def _release(self) -> None:
+        """Lets go of all but the mapping, which keeps the memory. What is done already is not done again."""
+        while self._imported:
+            self._gpu.driver.call("cuMemRelease", self._handles[self._imported - 1])
+            self._imported -= 1
 
     def unmap(self) -> None:
         """Gives addresses and memory back; what is done already is not done again. The GPU must
         not work on it any more. On the reaper, once the range is made."""
-        self._settle()
+        _close_all(self._fds)
+        self._release()
         call = self._gpu.driver.call
-        if self._whole:
-            self._whole = False
+        if self._mapped and self._mapped == len(self._sizes):
             try:
                 call("cuMemUnmap", self.address, self.size_bytes)
-                self._mapped.clear()
+                self._mapped = 0
             except CUDAError as e:
                 if e.code != _INVALID_VALUE:
                     raise
                 # A driver that takes its mappings only one by one.
         while self._mapped:
-            call("cuMemUnmap", *self._mapped[-1])
-            self._mapped.pop()
+            size = self._sizes[self._mapped - 1]
+            call("cuMemUnmap", self.address + sum(self._sizes[: self._mapped - 1]), size)
+            self._mapped -= 1
         if self._reserved:
             call("cuMemAddressFree", self.address, self.size_bytes)
             self._reserved = False
+
+
+def _close_all(fds: list[int]) -> None:
+    """Closes descriptors and empties the list: by one call what came with one message, which has
+    numbers one behind the other."""
+    fds.sort()
+    while fds:
+        first = last = fds[0]
+        while last - first + 1 < len(fds) and fds[last - first + 1] == last + 1:
+            last += 1
+        del fds[: last - first + 1]
+        os.closerange(first, last + 1)
 
 
 _drivers: dict[str, Driver] = {}
