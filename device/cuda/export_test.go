@@ -28,9 +28,9 @@ func (d *Driver) MakeLanes() error {
 // AwaitWarm waits until nothing is being registered in the background.
 func (d *Driver) AwaitWarm() { d.warm.wait() }
 
-// AwaitGivingWay waits until somebody gives way to what is being made.
-func (d *Driver) AwaitGivingWay() {
-	for waits := 0; waits == 0; {
+// AwaitGivingWay waits until n threads give way to what is being made.
+func (d *Driver) AwaitGivingWay(n int) {
+	for waits := 0; waits < n; {
 		runtime.Gosched()
 		d.making.mu.Lock()
 		waits = d.making.waiting

@@ -13,8 +13,9 @@
 // copy must not span what is registered and what is not. The devices reach each other's memory
 // once access was given, unless a test says otherwise.
 //
-// Every call is counted by its name, so that a test can say how many a piece of work takes: what
-// a call costs on hardware is not to be learned here.
+// Every call is counted by its name, so that a test can say how many a piece of work takes, and
+// calls can be recorded in their order. What a call costs on hardware is not to be learned here,
+// but it can be told what calls are to cost: then it shows what stands in whose way.
 //
 // Processes that name the same state file share the devices: what each uses counts for all,
 // and NVML charges memory to who held it first, as NVIDIA's does. Memory that only a process
@@ -30,6 +31,7 @@
 //	ISOBAR_FAKE_CUDA_BYTES    how large each is (256 MiB)
 //	ISOBAR_FAKE_CUDA_STATE    the state file (none: the devices are this process's own)
 //	ISOBAR_FAKE_CUDA_FAIL     "cuMemCreate:3:2,…": the third call fails with CUresult 2
+//	ISOBAR_FAKE_CUDA_COST     "cuMemCreate:300us,…": each call takes so long (ns, us, ms, s)
 //
 // It is for tests alone: its memory is swapped, charged and slow as main memory is.
 package fake

@@ -52,7 +52,7 @@ func Example() {
 
 	library.Process(0, os.Getppid(), 40<<20)
 	sample, err := gpu.Sample()
-	fmt.Println(sample.OutsideBytes()>>20, "MiB are others'", err)
+	fmt.Println(len(sample.Others), "other has", sample.Others[0].Bytes>>20, "MiB", err)
 
 	library.Fail("cuMemCreate", 1, 2)
 	_, err = gpu.Create(context.Background(), 2<<20, device.CreateOptions{})
@@ -61,7 +61,7 @@ func Example() {
 	fmt.Println(err)
 	// Output:
 	// Isobar fake GPU 0, 64 MiB
-	// 40 MiB are others' <nil>
+	// 1 other has 40 MiB <nil>
 	// true
 	// <nil>
 }

@@ -3,6 +3,7 @@
 package fake
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/ebitengine/purego"
 )
@@ -65,6 +67,9 @@ type Library struct {
 	live      func(kind int32) int32
 	calls     func(call string) int64
 	await     func(call string, n int32) int32
+	cost      func(call string, ns int64)
+	record    func(on int32)
+	recorded  func(out *rawCall, max int32) int32
 }
 
 // Open loads what Build made. A copy of the file under another name is another driver.
@@ -78,6 +83,7 @@ func Open(path string) (l *Library, err error) {
 		"isobarFakeConfigure": &l.configure, "isobarFakeFail": &l.fail, "isobarFakeHold": &l.hold, "isobarFakeLose": &l.lose,
 		"isobarFakeProcess": &l.process, "isobarFakeErrors": &l.errors, "isobarFakeXid": &l.xid, "isobarFakeLinked": &l.linked, "isobarFakeLive": &l.live,
 		"isobarFakeCalls": &l.calls, "isobarFakeAwait": &l.await,
+		"isobarFakeCost": &l.cost, "isobarFakeRecord": &l.record, "isobarFakeRecorded": &l.recorded,
 	} {
 		addr, err := purego.Dlsym(h, name)
 		if err != nil {
@@ -113,6 +119,45 @@ func (l *Library) Hold(call string, on bool) {
 // Await waits until n calls of that name are kept from returning by Hold; false if they do not
 // come in half a minute.
 func (l *Library) Await(call string, n int) bool { return l.await(call, int32(n)) != 0 }
+
+// Cost says how long calls of that name take from now on, before they do anything; what waits in a
+// stream takes no time.
+func (l *Library) Cost(call string, d time.Duration) { l.cost(call, int64(d)) }
+
+// Call is one call that was recorded. The beginnings and endings of all calls of the process,
+// a call's being that of what it costs, are counted as turns: what began at a lower one began
+// before.
+type Call struct {
+	Name string
+	// Begin and End are turns; End is 0 while the call has not ended.
+	Begin, End int64
+}
+
+// rawCall is a Call as the library has it.
+type rawCall struct {
+	name       [64]byte
+	begin, end int64
+}
+
+// maxRecorded is how many calls are recorded at most.
+const maxRecorded = 1 << 14
+
+// Record begins to record calls, by all threads of this process; the function that it returns
+// ends it and says what was called, in the order of beginnings. 16384 calls are kept.
+func (l *Library) Record() (end func() []Call) {
+	l.record(0)
+	l.record(1)
+	return func() []Call {
+		l.record(0)
+		raw := make([]rawCall, maxRecorded)
+		out := make([]Call, l.recorded(&raw[0], maxRecorded))
+		for i := range out {
+			name, _, _ := bytes.Cut(raw[i].name[:], []byte{0})
+			out[i] = Call{string(name), raw[i].begin, raw[i].end}
+		}
+		return out
+	}
+}
 
 // Calls is how many calls of that name this process has made, those that failed included.
 func (l *Library) Calls(call string) int { return int(l.calls(call)) }

@@ -1,7 +1,9 @@
-// The calls: how often each was made, and what is to go wrong with it.
+// The calls: how often each was made, in which order, what it costs and what is to go wrong with
+// it.
 #define _GNU_SOURCE
 #include "fake.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,8 +20,19 @@ struct call {
 	int nth, code;    // the nth from now fails with the code
 	int hold, held;   // whether calls wait, and how many do
 	int64_t made;
+	int64_t cost; // nanoseconds that it takes before it does anything
 };
 static struct call calls[MAX_CALLS];
+
+// The calls in order, while a test records them: turns counts beginnings and endings.
+enum { MAX_RECORDED = 1 << 14 };
+struct record {
+	char name[64];
+	int64_t begin, end; // end: of what it costs; 0: it is still in it
+};
+static struct record records[MAX_RECORDED];
+static int recording, recorded;
+static int64_t turns;
 
 // With the mutex held; NULL if there are too many.
 static struct call *call_of(const char *name)
@@ -50,10 +63,54 @@ static void faults_of_environment(void)
 	}
 }
 
+// "cuMemCreate:300us,cuMemUnmap:2ms": what a call costs.
+static void costs_of_environment(void)
+{
+	const char *text = getenv("ISOBAR_FAKE_CUDA_COST");
+	while (text && *text) {
+		char name[64], unit[3];
+		double n;
+		int used = 0;
+		if (sscanf(text, "%63[^:]:%lf%2[a-z]%n", name, &n, unit, &used) != 3)
+			return;
+		double scale = !strcmp(unit, "ns") ? 1 : !strcmp(unit, "us") ? 1e3 : !strcmp(unit, "ms") ? 1e6 : !strcmp(unit, "s") ? 1e9 : -1;
+		struct call *c = call_of(name);
+		if (scale < 0 || n < 0 || !c)
+			return;
+		c->cost = n * scale;
+		text += used;
+		text += *text == ',';
+	}
+}
+
+static void environment(void)
+{
+	faults_of_environment();
+	costs_of_environment();
+}
+
 static void lock(void)
 {
 	pthread_mutex_lock(&mutex);
-	pthread_once(&read_environment, faults_of_environment);
+	pthread_once(&read_environment, environment);
+}
+
+// Begins a record of a call, or NULL. With the mutex held.
+static struct record *record_of(const char *name)
+{
+	if (!recording || recorded == MAX_RECORDED)
+		return NULL;
+	struct record *r = &records[recorded++];
+	*r = (struct record){.begin = ++turns};
+	snprintf(r->name, sizeof r->name, "%s", name);
+	return r;
+}
+
+static void spend(int64_t ns)
+{
+	struct timespec left = {ns / 1000000000, ns % 1000000000};
+	while (nanosleep(&left, &left) && errno == EINTR)
+		;
 }
 
 int fake_fault(const char *name)
@@ -62,12 +119,21 @@ int fake_fault(const char *name)
 	lock();
 	struct call *c = call_of(name);
 	if (c) {
+		struct record *r = record_of(name);
 		c->made++;
 		c->held++;
 		pthread_cond_broadcast(&changed);
 		while (c->hold)
 			pthread_cond_wait(&changed, &mutex);
 		c->held--;
+		if (c->cost) {
+			int64_t cost = c->cost;
+			pthread_mutex_unlock(&mutex);
+			spend(cost);
+			pthread_mutex_lock(&mutex);
+		}
+		if (r)
+			r->end = ++turns;
 		if (c->nth > 0 && --c->nth == 0)
 			code = c->code;
 	}
@@ -83,6 +149,37 @@ void isobarFakeFail(const char *name, int nth, int code)
 	if (c)
 		c->nth = nth, c->code = code;
 	pthread_mutex_unlock(&mutex);
+}
+
+// What calls of that name cost from now on, in nanoseconds.
+void isobarFakeCost(const char *name, int64_t ns)
+{
+	lock();
+	struct call *c = call_of(name);
+	if (c)
+		c->cost = ns;
+	pthread_mutex_unlock(&mutex);
+}
+
+// While on, calls are recorded; it begins anew each time that it is put on.
+void isobarFakeRecord(int on)
+{
+	lock();
+	if (on && !recording)
+		recorded = 0;
+	recording = on;
+	pthread_mutex_unlock(&mutex);
+}
+
+// Copies what was recorded, and says how much there is.
+int isobarFakeRecorded(struct record *out, int max)
+{
+	lock();
+	int n = recorded;
+	for (int i = 0; i < n && i < max; i++)
+		out[i] = records[i];
+	pthread_mutex_unlock(&mutex);
+	return n;
 }
 
 // While on, calls of that name do not return.
