@@ -8,6 +8,8 @@ import json
 import pickle
 import socket
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from conftest import PATIENCE, REPOSITORY, MiB, Node
@@ -152,3 +154,78 @@ def test_a_closed_client(node: Node) -> None:
     for use in (c.devices, lambda: buffer.memory, lambda: c.allocate(1)):
         with pytest.raises(isobar.Closed):
             use()
+
+
+@contextmanager
+def a_server(answer: Callable[[bytes, bytes, bytes], bytes]) -> Iterator[str]:
+    """A NATS server of a test's own: answer says what it sends for a subscription or a request, which
+    are a verb, a subject and the rest of the line."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as lines:
+            connection.sendall(b'INFO {"server_id":"x","version":"2.11.0","max_payload":1000,"headers":true}\r\n')
+            for line in lines:
+                verb, _, rest = line.strip().partition(b" ")
+                if verb == b"PING":
+                    connection.sendall(b"PONG\r\n")
+                elif verb in (b"SUB", b"PUB"):
+                    subject, _, rest = rest.partition(b" ")
+                    if verb == b"PUB":
+                        lines.read(int(rest.split()[-1]) + 2)
+                    connection.sendall(answer(verb, subject, rest))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"nats://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        thread.join(PATIENCE)
+        listener.close()
+
+
+def test_a_command_that_the_server_refuses() -> None:
+    def answer(verb: bytes, subject: bytes, rest: bytes) -> bytes:
+        return b"-ERR 'Permissions Violation for Publish to \"%s\"'\r\n" % subject if verb == b"PUB" else b""
+
+    with a_server(answer) as url, isobar.connect(url, connect_timeout=PATIENCE) as c:
+        for _ in range(2):
+            with pytest.raises(isobar.NotAllowed, match="memory.list_devices") as e:
+                c.devices()
+            assert e.value.code == "FORBIDDEN" and e.value.details == {"subject": "memory.list_devices"}
+
+
+def test_a_client_that_may_hear_no_answers() -> None:
+    def answer(verb: bytes, subject: bytes, rest: bytes) -> bytes:
+        return b"-ERR 'Permissions Violation for Subscription to \"%s\"'\r\n" % subject if verb == b"SUB" else b""
+
+    with a_server(answer) as url, isobar.connect(url, connect_timeout=PATIENCE) as c:
+        for _ in range(2):  # which is found out anew each time: it may have been allowed since
+            with pytest.raises(isobar.NotAllowed, match="_inbox"):
+                c.devices()
+
+
+def test_requests_at_once_have_their_own_answers() -> None:
+    subscribed: list[bytes] = []
+
+    def answer(verb: bytes, subject: bytes, rest: bytes) -> bytes:
+        if verb == b"SUB":
+            subscribed.append(rest)
+            return b""
+        data = b'{"success":true,"data":{"devices":["%s"]}}' % subject
+        return b"MSG %s %s %d\r\n%s\r\n" % (rest.split()[0], subscribed[0], len(data), data)
+
+    async def work(url: str) -> list[dict[str, object]]:
+        async with isobar.aio.connect(url, connect_timeout=PATIENCE) as c:
+            return await asyncio.gather(*(c.call("list_devices", node=f"n{i}") for i in range(20)))
+
+    with a_server(answer) as url:
+        assert asyncio.run(work(url)) == [{"devices": [f"memory.list_devices.n{i}"]} for i in range(20)]
+    assert len(subscribed) == 1
+
+
+def test_a_request_that_is_too_large() -> None:
+    with a_server(lambda *_: b"") as url, isobar.connect(url, connect_timeout=PATIENCE) as c, pytest.raises(isobar.InvalidRequest) as e:
+        c.call("get_status", {"device_id": "x" * 1000})
+    assert e.value.code == "PAYLOAD_TOO_LARGE"

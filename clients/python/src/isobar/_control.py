@@ -15,6 +15,7 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import nats
@@ -23,6 +24,7 @@ from nats.aio.client import Client as NATS
 from nats.aio.msg import Msg
 
 from . import _fork
+from ._inbox import Inbox
 from .errors import Closed, NodeError, node_error
 
 log = logging.getLogger("isobar")
@@ -117,7 +119,7 @@ class Control:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.nc = NATS()
-        self._flights: dict[asyncio.Future[Msg], str] = {}
+        self._inbox = Inbox(self.nc)
         self._on_reconnect: list[Callable[[], Awaitable[None]]] = []
         self._closed = False
         _fork.watch(self)
@@ -174,9 +176,7 @@ class Control:
     async def close(self) -> None:
         """Ends the connection; commands in flight fail."""
         self._closed = True
-        for f in list(self._flights):
-            if not f.done():
-                f.set_exception(Closed("the client is closed"))
+        self._inbox.fail(partial(Closed, "the client is closed"))
         await self._close_nats()
 
     async def _close_nats(self) -> None:
@@ -235,22 +235,12 @@ class Control:
             # Not left to wait in a buffer: a command that is carried out when its sender has
             # long given up does harm.
             raise node_error("NO_NODE", "NATS cannot be reached, and the connection is being made anew: try again in a moment")
-        flight = asyncio.ensure_future(self.nc.request(subject, payload, timeout=patience))
-        refused: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        self._flights[refused] = subject
         try:
-            await asyncio.wait({flight, refused}, return_when=asyncio.FIRST_COMPLETED)
-            answer = refused.result() if refused.done() else flight.result()
+            answer = await self._inbox.request(subject, payload, patience)
         except nats.errors.NoRespondersError as e:
             raise node_error("NO_NODE", f"no node answers on {subject}") from e
         except nats.errors.MaxPayloadError as e:
             raise node_error("PAYLOAD_TOO_LARGE", "the request is larger than the NATS server takes") from e
-        finally:
-            del self._flights[refused]
-            refused.cancel()
-            if not flight.done():
-                flight.cancel()
-                await asyncio.gather(flight, return_exceptions=True)
         return decode(answer.data)
 
     def _refused(self, e: Exception) -> None:
@@ -260,10 +250,12 @@ class Control:
             return
         m = _SUBJECT.search(text)
         subject = m.group(1) if m else ""
-        for f, asked in list(self._flights.items()):
-            # A refused inbox concerns every command.
-            if (asked.lower() == subject.lower() or not subject.lower().startswith("memory.")) and not f.done():
-                f.set_exception(node_error("FORBIDDEN", f"the NATS server refuses this client: {text}", 403, {"subject": subject}))
+        error = partial(node_error, "FORBIDDEN", f"the NATS server refuses this client: {text}", 403, {"subject": subject})
+        if subject.lower().startswith("memory."):
+            self._inbox.fail(error, subject)
+        else:  # a refused inbox concerns every command
+            self._inbox.refused()
+            self._inbox.fail(error)
 
     async def follow(self, operation_id: str, progress: OnProgress | None = None, node: str | None = None) -> Data:
         """Waits for an operation to end; returns its result. Cancelling this ends the waiting alone."""
