@@ -36,6 +36,11 @@ func (c *Config) WantsGPUs() bool {
 	return c.GPUs == GPUsOn || c.GPUs == GPUsAuto && (c.origins["devices"].Source == SourceDefault || c.namesGPU())
 }
 
+// insistsOnGPUs reports whether somebody has said that there are GPUs.
+func (c *Config) insistsOnGPUs() bool {
+	return c.namesGPU() || c.LoadsGPUDriver() || c.GPUs == GPUsOn
+}
+
 func (c *Config) namesGPU() bool {
 	return slices.ContainsFunc(c.Devices, func(d DeviceSpec) bool { return d.Kind == DeviceCUDA })
 }
@@ -62,6 +67,7 @@ type gpuBank struct {
 	mu      sync.Mutex
 	open    map[string]device.Driver
 	failed  map[string]error
+	late    late
 }
 
 // findGPUs begins to load the driver and to open the GPUs that the configuration wants; nil
@@ -71,16 +77,28 @@ func findGPUs(cfg *Config, load func(cudaLibrary, nvmlLibrary string) (device.Ru
 		return nil
 	}
 	b := &gpuBank{loaded: make(chan struct{}), numbers: map[string]int{}, uuids: map[string]string{}, open: map[string]device.Driver{}, failed: map[string]error{}}
-	late := c.AfterFunc(gpuPatience, func() { b.settle(cfg, nil, nil, slow("the driver does not start"), c) })
-	go func() {
-		defer late.Stop()
-		var gpus []device.GPU
+	b.late.ends = make(chan struct{})
+	overdue := c.AfterFunc(gpuPatience, func() { b.settle(cfg, nil, nil, slow("the driver does not start"), c) })
+	look := func() (device.Runtime, []device.GPU, error) {
 		runtime, err := load(cfg.CUDALibrary, cfg.NVMLLibrary)
-		if err == nil {
-			gpus, err = runtime.GPUs()
+		if err != nil {
+			return nil, nil, err
 		}
-		if !b.settle(cfg, runtime, gpus, err, c) && runtime != nil {
+		gpus, err := runtime.GPUs()
+		return runtime, gpus, err
+	}
+	go func() {
+		runtime, gpus, err := look()
+		overdue.Stop()
+		first := b.settle(cfg, runtime, gpus, err, c)
+		if !first && runtime != nil {
 			_ = runtime.Close() // too late for this process
+		}
+		switch {
+		case !first && err == nil && len(gpus) > 0:
+			b.late.came(lateDriver)
+		case err != nil && cfg.insistsOnGPUs():
+			b.late.lookOut(look, c)
 		}
 	}()
 	return b
@@ -91,7 +109,7 @@ func findGPUs(cfg *Config, load func(cudaLibrary, nvmlLibrary string) (device.Ru
 const gpuPatience = 30 * time.Second
 
 // errSlow: the driver, or a GPU, has not answered in time.
-var errSlow = errors.New("it may yet come, and is then not used before the node is started again")
+var errSlow = errors.New("it may still be starting; when it has come, a warning says so, and it is used when the node is started again")
 
 func slow(what string) error {
 	return fmt.Errorf("%w: %s: no answer after %v: %w", device.ErrUnsupported, what, gpuPatience, errSlow)
@@ -195,6 +213,7 @@ func (b *gpuBank) take(s DeviceSpec, c clock.Clock) {
 		go func() {
 			if o := <-opened; o.err == nil {
 				_ = o.d.Close() // too late for this process
+				b.late.came(s.ID)
 			}
 		}()
 	}
@@ -242,6 +261,7 @@ func (b *gpuBank) close() {
 		return
 	}
 	b.wait()
+	b.late.end()
 	if b.runtime != nil {
 		_ = b.runtime.Close() // the process ends, or a start has failed for another reason
 	}
@@ -286,7 +306,7 @@ func (n *Node) reportGPUs() {
 	var warnings []schemas.HealthWarning
 	if b.failure != nil {
 		code := schemas.WarnNoGPU
-		if n.cfg.namesGPU() || n.cfg.LoadsGPUDriver() || n.cfg.GPUs == GPUsOn {
+		if n.cfg.insistsOnGPUs() {
 			code = schemas.WarnGPUUnavailable
 		}
 		warnings = append(warnings, schemas.HealthWarning{Code: code, Text: "no GPU is in use: " + b.failure.Error(), Fix: gpuFix(b.failure)})
@@ -298,6 +318,7 @@ func (n *Node) reportGPUs() {
 		}
 	}
 	n.board.Say(sourceGPUs, warnings...)
+	b.late.tell(n.reportLateGPUs)
 	n.rememberGPUs()
 }
 
@@ -325,7 +346,7 @@ func (n *Node) rememberGPUs() {
 func gpuFix(err error) string {
 	switch {
 	case errors.Is(err, errSlow):
-		return "nvidia-smi tells when the driver answers; then restart the node. nvidia-persistenced keeps it started"
+		return "wait for the warning gpu_ready, or see nvidia-smi; then restart the node: what is granted stays. nvidia-persistenced keeps the driver started"
 	case errors.Is(err, device.ErrLost):
 		return "isobar doctor; nvidia-smi --gpu-reset, or restart the machine, then the node"
 	case errors.Is(err, device.ErrOutOfMemory):

@@ -138,6 +138,12 @@ func TestASlowDriverIsNotAwaited(t *testing.T) {
 	if len(b.devices()) != 0 {
 		t.Errorf("devices %v, after all", b.devices())
 	}
+	heard := make(chan []string, 2)
+	b.late.tell(func(ids []string) { heard <- ids })
+	if ids := <-heard; !slices.Equal(ids, []string{lateDriver}) {
+		t.Errorf("heard of %q", ids)
+	}
+	b.close()
 
 	gpus.stuck = map[int]chan struct{}{1: make(chan struct{})}
 	armed := make(chan time.Duration, 3)
@@ -153,7 +159,11 @@ func TestASlowDriverIsNotAwaited(t *testing.T) {
 	if b.open["gpu-0"] == nil || !errors.Is(b.failed["gpu-1"], errSlow) {
 		t.Errorf("open %v, failed %v", b.open, b.failed)
 	}
+	b.late.tell(func(ids []string) { heard <- ids })
 	close(gpus.stuck[1])
+	if ids := <-heard; !slices.Equal(ids, []string{"gpu-1"}) {
+		t.Errorf("heard of %q", ids)
+	}
 	b.close()
 }
 

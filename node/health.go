@@ -20,6 +20,7 @@ const (
 	sourceTraces = "traces/export"
 	sourceAbsent = "node/absent"
 	sourceGPUs   = "node/gpus"
+	sourceLate   = "node/gpus/late"
 )
 
 // warned tells the log and whoever listens of a warning. It is called with the board

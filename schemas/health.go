@@ -42,6 +42,7 @@ const (
 	WarnTwin            WarningCode = "node_name_taken"
 	WarnDeviceMissing   WarningCode = "device_missing"
 	WarnGPUUnavailable  WarningCode = "gpu_unavailable"
+	WarnGPUReady        WarningCode = "gpu_ready"
 	WarnNoGPU           WarningCode = "no_gpu"
 )
 
@@ -61,6 +62,7 @@ var warningSpecs = []WarningSpec{
 	{WarnDeviceFailing, SeverityCritical, "The device answers with errors."},
 	{WarnDeviceMissing, SeverityWarning, "A device of an earlier node is not configured; what was granted on it is kept, and cannot be asked for."},
 	{WarnGPUUnavailable, SeverityWarning, "A GPU that was asked for is not in use; what was granted on it before is kept."},
+	{WarnGPUReady, SeverityWarning, "A GPU has come up after the node had started without it; the next start uses it."},
 	{WarnDeviceDegraded, SeverityWarning, "The device works less well than it should."},
 	{WarnStaleSamples, SeverityWarning, "What others use of the device cannot be read, so that pressure is judged by old figures."},
 	{WarnDrift, SeverityWarning, "The driver holds another number of bytes than the ledger says."},
