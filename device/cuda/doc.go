@@ -62,10 +62,11 @@
 // # Figures
 //
 // Sample's use is NVML's: everything in use of the GPU less what the driver reserves for
-// itself. The contexts of this and other processes, some hundred megabytes each, are use
-// outside of our segments. UsedBy and Sample.Others are NVML's charge to processes, which for
-// memory that several hold goes to the one that made it, and once that has let go to whoever still
-// maps it: so zombie bytes have a pid. What of a charge is ours is taken off. Process ids are those of NVML's view: the node must run in the pid namespace of
+// itself. The contexts of this and other processes, some hundred megabytes each, and one granule
+// that the driver keeps exported (anchor.go), are use outside of our segments. UsedBy and
+// Sample.Others are NVML's charge to processes, which for memory that several hold goes to the
+// one that made it, and once that has let go to whoever still maps it: so zombie bytes have a
+// pid. What of a charge is ours is taken off. Process ids are those of NVML's view: the node must run in the pid namespace of
 // its clients, and in the host's if it is to see all. Without NVML (a container that was not
 // given the capability utility) the device works; Holders and UsedBy are
 // device.ErrUnsupported, and a reason in Sample says so.
