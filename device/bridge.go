@@ -38,9 +38,13 @@ type Lender interface {
 	// milliseconds. ErrRange, ErrSealed, ErrDestroyed.
 	Lend(off, n int64, m Mode) (Loan, error)
 
-	// Entrust maps all of weights for reading, for as long as the segment lives: Destroy and
-	// Close call recall, once, and let go of the memory when that returns. It must have returned
-	// the loan by then. A loan that is returned before is not recalled. Of weights that are not
+	// Backing is which memory it is, to be compared: weights may get the memory of others that
+	// were destroyed, with all that was entrusted of it. It never blocks.
+	Backing() any
+
+	// Entrust maps all of weights, for reading at least, for as long as their memory lives: when
+	// that ends, recall is called, once, and the memory let go of when that returns. It must have
+	// returned the loan by then. A loan that is returned before is not recalled. Of weights that are not
 	// sealed yet, only what the caller has written itself may be looked at or pinned: no other
 	// process has them, but their pages are still being made. ErrNotSealed of scratch, whose
 	// pages a client can take away; ErrDestroyed.
@@ -56,6 +60,10 @@ type Loan interface {
 	// Ready makes the pages of n bytes from off on, so that touching them is no page fault.
 	// ErrOutOfMemory.
 	Ready(off, n int64) error
+
+	// Writes tells whether the memory is mapped for writing. It is written to by who writes the
+	// segment, and by nobody once that is sealed.
+	Writes() bool
 
 	// Return ends the loan; nobody may touch the memory any more. A second time does nothing.
 	Return()

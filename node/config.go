@@ -115,7 +115,10 @@ type Config struct {
 	// beyond them is given back in each PoolHalfLife of rest.
 	PoolBytes    int64
 	PoolHalfLife time.Duration
-	Warm         []ledger.WarmClass
+	// StockBytes bounds the main memory that a node with GPUs keeps of models that were dropped from
+	// it, for the next that come down; see StockBytesOf. It wanes as the pool does.
+	StockBytes int64
+	Warm       []ledger.WarmClass
 
 	// LoadWorkers read one model at a time, Loads models are read at a time, and
 	// CopyWorkers make and clear memory of one device.
@@ -208,6 +211,10 @@ const ramFill = 6e9
 // PoolBytesOf is the bound of a device's warm pool: PoolBytes, and never more than an
 // eighth of the device, so that a small device is not all pool.
 func (c *Config) PoolBytesOf(d DeviceSpec) int64 { return min(c.PoolBytes, d.Bytes/8) }
+
+// StockBytesOf is the bound of what is kept of a device of main memory: StockBytes, and never more
+// than half of the device.
+func (c *Config) StockBytesOf(d DeviceSpec) int64 { return min(c.StockBytes, d.Bytes/2) }
 
 // ClientURL is where a client of this configuration finds the node: NATSURL, or the
 // embedded server as seen from this machine.

@@ -121,6 +121,7 @@ var samples = map[string]sample{
 	"model_roots":             {values: [3][]string{{"/models"}, {"/models", "/more"}, {"/more"}}},
 	"allow_uids":              {values: [3][]string{{"1"}, {"2", "3"}, {"4"}}},
 	"pool_bytes":              one("0", "1MiB", "2MiB"),
+	"stock_bytes":             one("0", "1MiB", "2MiB"),
 	"pool_half_life":          one("1s", "10ms", "1h0m0s"),
 	"warm":                    {values: [3][]string{{"1MiB:1"}, {"2MiB:2", "4MiB:0"}, {"8MiB:3"}}},
 	"pressure_moderate":       one("60/50", "50/40", "61.5/33.3"),

@@ -42,7 +42,7 @@ func (n *Node) openDevices(w Hooks) (out []opened, err error) {
 		if s.Kind == DeviceCUDA {
 			continue
 		}
-		d, err := openDriver(s, w.Clock)
+		d, err := n.openDriver(s, w.Clock)
 		if err != nil {
 			return out, fmt.Errorf("device %s:%s: %w", s.Kind, s.ID, err)
 		}
@@ -60,10 +60,14 @@ func (n *Node) openDevices(w Hooks) (out []opened, err error) {
 	return out, nil
 }
 
-func openDriver(s DeviceSpec, c clock.Clock) (device.Driver, error) {
+func (n *Node) openDriver(s DeviceSpec, c clock.Clock) (device.Driver, error) {
 	switch s.Kind {
 	case DeviceRAM:
-		return hostram.New(hostram.Config{ID: s.ID, Bind: s.Bound, NUMANode: s.NUMANode, Clock: c})
+		h := hostram.Config{ID: s.ID, Bind: s.Bound, NUMANode: s.NUMANode, Clock: c}
+		if n.gpus != nil && n.cfg.hasGPUs() { // models come down
+			h.StockBytes, h.LimitBytes, h.StockHalfLife = n.cfg.StockBytesOf(s), s.Bytes, n.cfg.PoolHalfLife
+		}
+		return hostram.New(h)
 	case DeviceSim:
 		return sim.New(sim.Config{ID: s.ID, Bytes: s.Bytes, BandwidthBytesPerSecond: s.BandwidthBytesPerSecond, Latency: s.Latency, Clock: c})
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,6 +48,12 @@ func (c *Config) namesGPU() bool {
 
 // NVIDIAControl is there wherever NVIDIA's driver is.
 const NVIDIAControl = "/dev/nvidiactl"
+
+// hasGPUs tells, before any driver is loaded, whether there are likely GPUs.
+func (c *Config) hasGPUs() bool {
+	_, err := os.Stat(NVIDIAControl)
+	return c.namesGPU() || c.LoadsGPUDriver() || err == nil
+}
 
 // LoadsGPUDriver reports whether a driver was named, as where there is none of NVIDIA's.
 func (c *Config) LoadsGPUDriver() bool { return c.CUDALibrary != "" }

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/internal/cover"
 )
 
 // batchBytes is how much of a batch is given to the stream at a time; two such parts are under
@@ -142,8 +143,9 @@ func (b *batch) check(what string, from []device.Range) error {
 // batched has one lane give all of a batch to its stream, and waits for a part only when the one
 // after it is there.
 func (d *Driver) batched(ctx context.Context, what string, b *batch, did func(n int64), give func(l *lane, i int, at, n int64) error) error {
+	fresh := make([][]cover.Span, len(b.ranges))
 	for i, r := range b.ranges {
-		b.to[i].cover.claim(r.Off, r.Bytes)
+		fresh[i] = b.to[i].cover.Claim(r.Off, r.Bytes)
 	}
 	var stopped error
 	err := d.lanes.with(func(l *lane) error {
@@ -192,7 +194,7 @@ func (d *Driver) batched(ctx context.Context, what string, b *batch, did func(n 
 		return nil
 	}
 	for i, r := range b.ranges { // all of it may lack
-		b.to[i].cover.disclaim(r.Off, r.Bytes)
+		b.to[i].cover.Disclaim(fresh[i], r.Off)
 	}
 	if err == nil {
 		return fmt.Errorf("%s: %w", what, stopped)

@@ -42,7 +42,7 @@ func (d *Driver) Pull(ctx context.Context, dst device.Segment, dstOff int64, src
 		_, err = to.write(dstOff, n, all(n, func() error { return d.fromPeer(ctx, to, dstOff, from, srcOff, n) }))
 		return err
 	}
-	if p := d.warm.use(src, srcOff+n); p != nil {
+	if p := d.warm.use(src.(device.Lender), srcOff+n); p != nil {
 		defer p.done()
 		_, err = to.write(dstOff, n, all(n, func() error { return d.fromWarm(ctx, to.pointer(dstOff), p, srcOff, n) }))
 		return err
@@ -80,6 +80,12 @@ func (d *Driver) Push(ctx context.Context, dst device.Segment, dstOff int64, src
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	defer loan.Return()
+	if p := d.warm.use(dst.(device.Lender), dstOff+n); p != nil {
+		defer p.done()
+		if p.loan.Writes() {
+			return d.toWarm(ctx, loan, p, dstOff, from.pointer(srcOff), n)
+		}
+	}
 	w := &spilling{spread: d.spread(ctx, n, makeBytes), loan: loan, to: loan.Bytes(), from: from.pointer(srcOff), off: dstOff}
 	w.warm = d.warm.follow(dst.(device.Lender))
 	_, err = d.run(what, &w.spread, w.pieces)
@@ -159,6 +165,17 @@ func (d *Driver) fromWarm(ctx context.Context, to api.Pointer, p *pinned, off, n
 	return d.stream(ctx, "pull", n, func(l *lane, at, n int64) (int64, error) {
 		part := p.part(off+at, min(n, directBytes))
 		return int64(len(part)), d.cu.ToDevice(to+api.Pointer(at), part, l.stream)
+	})
+}
+
+// toWarm copies from an address to registered memory, of which loan is the part from off on.
+func (d *Driver) toWarm(ctx context.Context, loan device.Loan, p *pinned, off int64, from api.Pointer, n int64) error {
+	return d.stream(ctx, "push", n, func(l *lane, at, n int64) (int64, error) {
+		part := p.part(off+at, min(n, directBytes))
+		if err := loan.Ready(at, int64(len(part))); err != nil {
+			return 0, err
+		}
+		return int64(len(part)), d.cu.ToHost(part, from+api.Pointer(at), l.stream)
 	})
 }
 

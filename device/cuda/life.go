@@ -83,7 +83,7 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 	err = errors.Join(d.told("clear", unclean), d.places.add(s))
 	d.mu.Unlock()
 	if o.Weights {
-		s.cover.begin(bytes)
+		s.cover.Begin(bytes)
 	}
 	if err == nil {
 		err = ctx.Err()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/device/cuda/internal/api"
+	"github.com/isobar-project/isobar/device/internal/cover"
 )
 
 // Segment is a VMM handle, mapped whole in this process; it implements device.Segment.
@@ -24,7 +25,7 @@ type Segment struct {
 	bytes   int64
 	weights bool
 	sealed  atomic.Bool
-	cover   cover
+	cover   cover.Cover
 
 	// use is held shared by whatever works on the memory, and alone where it ends.
 	use  sync.RWMutex

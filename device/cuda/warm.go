@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/internal/cover"
 )
 
 // pinBytes is how much is registered by one call: some milliseconds of the driver's time, in
@@ -32,18 +33,19 @@ type warm struct {
 	limit int64
 
 	mu     sync.Mutex
-	held   map[device.Segment]*pinned // waiting, registered, or refused by the driver
-	bytes  int64                      // what is registered or will be
+	held   map[any]*pinned // by its backing: waiting, registered, or refused by the driver
+	bytes  int64           // what is registered or will be
 	queue  []*pinned
 	idle   chan struct{} // closed when the background work ends; nil: there is none
 	closed bool
 }
 
-// pinned is one segment of them.
+// pinned is the memory of one segment of them, and of those after it that get the same memory.
 type pinned struct {
 	w       *warm
-	segment device.Segment
-	landed  cover // what has come down, of a segment that does
+	backing any
+	bytes   int64
+	landed  cover.Cover // what has come down, of a segment that does
 
 	// Guarded by the warm's mu:
 	ready  int64 // bytes from the beginning that may be registered
@@ -98,7 +100,7 @@ func (m *moving) pass() {
 
 // newWarm says what the device and the configuration allow.
 func newWarm(d *Driver) *warm {
-	w := &warm{d: d, limit: d.c.RegisterBytes, held: map[device.Segment]*pinned{}}
+	w := &warm{d: d, limit: d.c.RegisterBytes, held: map[any]*pinned{}}
 	if !d.pinsFiles {
 		w.limit = 0 // sealed memory can be mapped for reading alone
 	}
@@ -116,9 +118,9 @@ func halfOfMemory() int64 {
 
 // use gives a segment of which the bytes up to end are registered, until done is called; else
 // nil. It does not wait.
-func (w *warm) use(s device.Segment, end int64) *pinned {
+func (w *warm) use(s device.Lender, end int64) *pinned {
 	w.mu.Lock()
-	p := w.held[s]
+	p := w.held[s.Backing()]
 	w.mu.Unlock()
 	if p == nil || !p.use.TryRLock() {
 		return nil
@@ -143,15 +145,15 @@ func (w *warm) expect(s device.Lender) {
 		return
 	}
 	w.mu.Lock()
-	p := w.held[s]
+	p := w.held[s.Backing()]
 	w.mu.Unlock()
 	if p == nil {
 		p = w.hold(s)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if p != nil && w.held[s] == p && p.ready < s.Bytes() {
-		p.ready, p.behind = s.Bytes(), false
+	if p != nil && w.held[p.backing] == p && p.ready < p.bytes {
+		p.ready, p.behind = p.bytes, false
 		w.enqueue(p)
 	}
 }
@@ -167,7 +169,7 @@ func (w *warm) follow(s device.Lender) *pinned {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.held[s] // by another part of the same copy
+	return w.held[s.Backing()] // by another part of the same copy, or since it was another's
 }
 
 // arrived notes bytes that have come down; they stay what they are.
@@ -175,32 +177,32 @@ func (p *pinned) arrived(off, n int64) {
 	if p == nil {
 		return
 	}
-	p.landed.claim(off, n)
-	reach := min(p.landed.reach(), p.segment.Bytes())
+	p.landed.Claim(off, n)
+	reach := min(p.landed.Reach(), p.bytes)
 	w := p.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if reach <= p.ready || w.held[p.segment] != p {
+	if reach <= p.ready || w.held[p.backing] != p {
 		return
 	}
 	p.ready, p.behind = reach, true
-	if reach-p.asked >= pinBytes || reach == p.segment.Bytes() {
+	if reach-p.asked >= pinBytes || reach == p.bytes {
 		w.enqueue(p)
 	}
 }
 
 // hold maps a segment to be registered, if there is room; nil: there is not, or it is held.
 func (w *warm) hold(s device.Lender) *pinned {
-	p := &pinned{w: w, segment: s}
-	p.landed.begin(s.Bytes())
+	p := &pinned{w: w, backing: s.Backing(), bytes: s.Bytes()}
+	p.landed.Begin(p.bytes)
 	w.mu.Lock()
-	if w.closed || w.held[s] != nil || s.Bytes() > w.limit-w.bytes {
+	if w.closed || w.held[p.backing] != nil || p.bytes > w.limit-w.bytes {
 		w.mu.Unlock()
 		return nil
 	}
 	p.use.Lock() // a recall waits until the loan is there
-	w.held[s] = p
-	w.bytes += s.Bytes()
+	w.held[p.backing] = p
+	w.bytes += p.bytes
 	w.mu.Unlock()
 	loan, err := s.Entrust(p.release)
 	p.loan, p.gone = loan, err != nil
@@ -230,12 +232,12 @@ func (w *warm) enqueue(p *pinned) {
 
 // forget is called with mu held.
 func (w *warm) forget(p *pinned) {
-	if w.held[p.segment] != p {
+	if w.held[p.backing] != p {
 		return
 	}
-	delete(w.held, p.segment)
+	delete(w.held, p.backing)
 	if !p.refused {
-		w.bytes -= p.segment.Bytes()
+		w.bytes -= p.bytes
 	}
 }
 
@@ -285,15 +287,19 @@ func (p *pinned) register() (more bool, err error) {
 	p.w.mu.Lock()
 	ready := p.ready
 	p.w.mu.Unlock()
-	if p.gone || p.registered == p.segment.Bytes() {
+	if p.gone || p.registered == p.bytes {
 		return false, nil
 	}
-	part := p.part(p.registered, p.segment.Bytes()-p.registered)
+	part := p.part(p.registered, p.bytes-p.registered)
 	end := p.registered + int64(len(part))
 	if end > ready {
 		return false, nil
 	}
-	if err := p.w.d.cu.RegisterReadOnly(part); err != nil {
+	pin := p.w.d.cu.RegisterReadOnly
+	if p.loan.Writes() {
+		pin = p.w.d.cu.Register
+	}
+	if err := pin(part); err != nil {
 		return false, err
 	}
 	p.registered = end
@@ -312,7 +318,7 @@ func (p *pinned) refuse(err error) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	p.refused = true
-	p.w.bytes -= p.segment.Bytes()
+	p.w.bytes -= p.bytes
 }
 
 // release lets go of a segment: it unregisters its memory and unmaps it. Who comes second

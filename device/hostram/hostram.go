@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -37,6 +39,13 @@ type Config struct {
 	NUMANode int
 	// SmallPages turns huge pages off.
 	SmallPages bool
+	// StockBytes bounds the memory that is kept of weights that were destroyed, its pages made and
+	// pinned as it was, for weights of the same sizes to come; LimitBytes bounds it together with
+	// the segments, 0 meaning PhysicalBytes. It counts as free: whatever else is created has it
+	// given up, and so has a machine that runs short. StockBytes 0 keeps nothing.
+	StockBytes, LimitBytes int64
+	// StockHalfLife is in what time half of it goes while nobody asks for any; 0 means 10 s.
+	StockHalfLife time.Duration
 	// Root is put before /proc, /sys and /etc wherever figures or other processes
 	// are looked at; "" means "/". For tests.
 	Root string
@@ -99,6 +108,10 @@ func New(c Config) (*Driver, error) {
 		Root:             c.Root,
 		Huge:             !c.SmallPages,
 		GranularityBytes: int64(os.Getpagesize()),
+		Stock:            memfd.StockConfig{Bytes: max(0, c.StockBytes), LimitBytes: c.LimitBytes, HalfLife: c.StockHalfLife, Clock: c.Clock},
+	}
+	if settings.Stock.LimitBytes == 0 {
+		settings.Stock.LimitBytes = physical
 	}
 	name, numa := "main memory", -1
 	if c.Bind {
@@ -167,6 +180,16 @@ func (d *Driver) Info() device.Info { return d.info }
 func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions) (device.Segment, error) {
 	if err := d.store.CheckSize(bytes); err != nil {
 		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	limit := d.c.PhysicalBytes
+	if limit == 0 {
+		limit = math.MaxInt64
+	}
+	if s := d.store.Reuse(bytes, limit, o); s != nil {
+		return s, nil
 	}
 	if err := d.room.take(bytes); err != nil {
 		return nil, err
@@ -239,6 +262,12 @@ func (d *Driver) Close() error { return d.store.Close() }
 // scratch back by punching holes. It costs about a microsecond a segment.
 func (d *Driver) Audit() (counted, kernel int64, err error) { return d.store.Audit() }
 
+// scarce is the share of the machine's memory, as a divisor, below which the stock is given up.
+const scarce = 32
+
+// StockBytes is memory that is kept for weights to come. It is not part of any figure of Sample.
+func (d *Driver) StockBytes() int64 { return d.store.StockBytes() }
+
 // Sample implements device.Driver.
 func (d *Driver) Sample() (device.Sample, error) {
 	if d.store.Closed() {
@@ -248,11 +277,15 @@ func (d *Driver) Sample() (device.Sample, error) {
 	if err != nil {
 		return device.Sample{}, fmt.Errorf("sample %s: %w", d.c.ID, err)
 	}
-	ours := d.store.ResidentBytes()
-	physical := physicalBytes(d.c, figures)
+	if figures.RoomBytes() < d.c.HeadroomBytes+figures.PhysicalBytes()/scarce {
+		d.store.Wane(0) // others need it more
+	} else {
+		d.store.Wane(math.MaxInt64)
+	}
+	ours, physical := d.store.ResidentBytes(), physicalBytes(d.c, figures)
 	s := device.Sample{
 		PhysicalBytes: physical,
-		UsedBytes:     ours + figures.OutsideBytes(physical, ours),
+		UsedBytes:     ours + figures.OutsideBytes(physical, ours+d.store.StockBytes()),
 		OursBytes:     ours,
 		Health:        device.Healthy,
 		Reasons:       d.notes(),

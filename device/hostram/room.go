@@ -46,7 +46,12 @@ func (r *room) take(bytes int64) error {
 		r.left -= bytes
 		return nil
 	}
-	if err := r.look(now); err != nil {
+	err := r.look(now)
+	if stock := r.store.StockBytes(); err == nil && r.left < 0 && stock > 0 {
+		r.store.Shed(stock + r.left)
+		err = r.look(now)
+	}
+	if err != nil {
 		r.store.Unreserve(bytes)
 		return err
 	}

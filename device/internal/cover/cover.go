@@ -1,95 +1,115 @@
-//go:build linux
-
-package cuda
+// Package cover keeps what of new memory has been written: memory that is not set to zero when it
+// is made, since nearly all of it will be overwritten, must not show what it held before.
+package cover
 
 import (
 	"cmp"
-	"errors"
 	"math"
 	"slices"
 	"sync"
 )
 
-// cover is what of new weights has been written or is being. Memory as the driver hands it out
-// may hold what another process left; weights are not set to zero when they are made, since
-// nearly all of them is filled, but what nobody has written is before anybody can read it. The
-// zero value is of memory that is none of that: all of it counts as written.
-type cover struct {
+// Cover is what of new memory has been written or is being; what nobody has written is set to zero
+// before anybody can read it. The zero value is of memory that is none of that: all of it counts
+// as written. Its methods may be called from any goroutine.
+type Cover struct {
 	mu    sync.Mutex
 	total int64 // 0: all is written
-	spans []span
+	spans []Span
 }
 
-// span is bytes from at up to end.
-type span struct{ at, end int64 }
+// Span is bytes from at up to end.
+type Span struct{ At, End int64 }
 
-// begin makes of memory of so many bytes one that nobody has written.
-func (c *cover) begin(total int64) { c.total = total }
+// Begin makes of memory of so many bytes one that nobody has written.
+func (c *Cover) Begin(total int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.total, c.spans = total, nil
+}
 
-// claim notes that a range is about to be written. It waits while gaps are being closed.
-func (c *cover) claim(off, n int64) {
+// Claim notes that a range is about to be written, and returns what of it had not been. It waits
+// while gaps are being closed.
+func (c *Cover) Claim(off, n int64) (fresh []Span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.total == 0 || n <= 0 {
-		return
+		return nil
 	}
-	now := span{off, off + n}
-	first, _ := slices.BinarySearchFunc(c.spans, now.at, func(s span, at int64) int { return cmp.Compare(s.end, at) })
+	now := Span{off, off + n}
+	first, _ := slices.BinarySearchFunc(c.spans, now.At, func(s Span, at int64) int { return cmp.Compare(s.End, at) })
 	last := first
-	for last < len(c.spans) && c.spans[last].at <= now.end {
-		now.at, now.end = min(now.at, c.spans[last].at), max(now.end, c.spans[last].end)
+	at := off
+	for last < len(c.spans) && c.spans[last].At <= now.End {
+		if c.spans[last].At > at {
+			fresh = append(fresh, Span{at, c.spans[last].At})
+		}
+		at = max(at, c.spans[last].End)
+		now.At, now.End = min(now.At, c.spans[last].At), max(now.End, c.spans[last].End)
 		last++
 	}
 	c.spans = slices.Replace(c.spans, first, last, now)
+	if at < off+n {
+		fresh = append(fresh, Span{at, off + n})
+	}
+	return fresh
 }
 
-// disclaim notes that a claimed range was not written after all.
-func (c *cover) disclaim(off, n int64) {
+// Disclaim notes that of what a claim returned nothing was written from a byte on.
+func (c *Cover) Disclaim(fresh []Span, from int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.total == 0 || n <= 0 {
+	if c.total == 0 {
 		return
 	}
-	var out []span
-	for _, s := range c.spans {
-		if s.at < off {
-			out = append(out, span{s.at, min(s.end, off)})
+	for _, f := range fresh {
+		if at := max(f.At, from); at < f.End {
+			c.remove(at, f.End-at)
 		}
-		if s.end > off+n {
-			out = append(out, span{max(s.at, off+n), s.end})
+	}
+}
+
+func (c *Cover) remove(off, n int64) {
+	var out []Span
+	for _, s := range c.spans {
+		if s.At < off {
+			out = append(out, Span{s.At, min(s.End, off)})
+		}
+		if s.End > off+n {
+			out = append(out, Span{max(s.At, off+n), s.End})
 		}
 	}
 	c.spans = out
 }
 
-// reach is how many bytes from the beginning have been claimed without a gap.
-func (c *cover) reach() int64 {
+// Reach is how many bytes from the beginning have been claimed without a gap.
+func (c *Cover) Reach() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.total > 0 && (len(c.spans) == 0 || c.spans[0].at > 0) {
+	if c.total > 0 && (len(c.spans) == 0 || c.spans[0].At > 0) {
 		return 0
 	}
 	if c.total > 0 {
-		return c.spans[0].end
+		return c.spans[0].End
 	}
 	return math.MaxInt64
 }
 
-// close has all that nobody has written set, after which all is. It does so once, unless that
+// Close has all that nobody has written set, after which all is. It does so once, unless that
 // fails.
-func (c *cover) close(set func(gaps []span) error) error {
+func (c *Cover) Close(set func(gaps []Span) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.total == 0 {
 		return nil
 	}
-	var gaps []span
+	var gaps []Span
 	at := int64(0)
-	for _, s := range append(c.spans, span{c.total, c.total}) {
-		if s.at > at {
-			gaps = append(gaps, span{at, s.at})
+	for _, s := range append(c.spans, Span{c.total, c.total}) {
+		if s.At > at {
+			gaps = append(gaps, Span{at, s.At})
 		}
-		at = s.end
+		at = s.End
 	}
 	if len(gaps) > 0 {
 		if err := set(gaps); err != nil {
@@ -98,26 +118,4 @@ func (c *cover) close(set func(gaps []span) error) error {
 	}
 	c.total, c.spans = 0, nil
 	return nil
-}
-
-// write runs what writes n bytes from off on, which says how many of them it wrote.
-func (s *Segment) write(off, n int64, do func() (int64, error)) (int64, error) {
-	s.cover.claim(off, n)
-	got, err := do()
-	s.cover.disclaim(off+got, n-got)
-	return got, err
-}
-
-// settle sets to zero what nobody has written.
-func (d *Driver) settle(what string, s *Segment) error {
-	return s.cover.close(func(gaps []span) error {
-		return d.told(what, d.lanes.with(func(l *lane) error {
-			for _, g := range gaps {
-				if err := d.cu.Set(s.pointer(g.at), 0, g.end-g.at, l.stream); err != nil {
-					return errors.Join(err, l.finish())
-				}
-			}
-			return l.finish()
-		}))
-	})
 }

@@ -1,6 +1,4 @@
-//go:build linux
-
-package cuda
+package cover
 
 import (
 	"testing"
@@ -13,30 +11,45 @@ import (
 func TestCoverAgreesWithAMap(t *testing.T) {
 	const total = 40
 	rapid.Check(t, func(t *rapid.T) {
-		var c cover
-		c.begin(total)
+		var c Cover
+		c.Begin(total)
 		var written [total]bool
 		for range rapid.IntRange(0, 20).Draw(t, "steps") {
 			off := rapid.Int64Range(0, total).Draw(t, "off")
 			n := rapid.Int64Range(0, total-off).Draw(t, "n")
 			claim := rapid.Bool().Draw(t, "claim")
-			if claim {
-				c.claim(off, n)
-			} else {
-				c.disclaim(off, n)
-			}
+			before := written
+			fresh := c.Claim(off, n)
 			for i := off; i < off+n; i++ {
-				written[i] = claim
+				written[i] = true
+			}
+			news := [total]bool{}
+			for _, f := range fresh {
+				for i := f.At; i < f.End; i++ {
+					news[i] = true
+				}
+			}
+			for i := range int64(total) {
+				if want := i >= off && i < off+n && !before[i]; news[i] != want {
+					t.Fatalf("claim of %d bytes at %d: byte %d is fresh %v, want %v", n, off, i, news[i], want)
+				}
+			}
+			if !claim {
+				from := rapid.Int64Range(0, total).Draw(t, "from")
+				c.Disclaim(fresh, from)
+				for i := max(from, off); i < off+n; i++ {
+					written[i] = before[i]
+				}
 			}
 			for i, s := range c.spans {
-				if s.at >= s.end || i > 0 && c.spans[i-1].end > s.at {
+				if s.At >= s.End || i > 0 && c.spans[i-1].End > s.At {
 					t.Fatalf("spans %v", c.spans)
 				}
 			}
 		}
-		set := func(gaps []span) error {
+		set := func(gaps []Span) error {
 			for _, g := range gaps {
-				for i := g.at; i < g.end; i++ {
+				for i := g.At; i < g.End; i++ {
 					if written[i] {
 						t.Fatalf("byte %d is set to zero and was written; gaps %v", i, gaps)
 					}
@@ -45,7 +58,7 @@ func TestCoverAgreesWithAMap(t *testing.T) {
 			}
 			return nil
 		}
-		if err := c.close(set); err != nil {
+		if err := c.Close(set); err != nil {
 			t.Fatal(err)
 		}
 		for i, ok := range written {
@@ -53,8 +66,8 @@ func TestCoverAgreesWithAMap(t *testing.T) {
 				t.Fatalf("byte %d was not set to zero", i)
 			}
 		}
-		c.claim(0, 1) // from now on all is written
-		if err := c.close(func([]span) error { t.Fatal("closed twice"); return nil }); err != nil {
+		c.Claim(0, 1) // from now on all is written
+		if err := c.Close(func([]Span) error { t.Fatal("closed twice"); return nil }); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -68,7 +68,10 @@ func (st *Store) Fill(ctx context.Context, ds device.Segment, off int64, f *os.F
 			break
 		}
 		var got int64
-		got, err = st.fillChunk(s, at, f, fileOff+total, part)
+		fresh := s.cover.Claim(at, part)
+		if got, err = st.fillChunk(s, at, f, fileOff+total, part); got < part {
+			s.cover.Disclaim(fresh, at+got)
+		}
 		total += got
 	}
 	if err != nil {
@@ -78,6 +81,9 @@ func (st *Store) Fill(ctx context.Context, ds device.Segment, off int64, f *os.F
 }
 
 func (st *Store) fillChunk(s *Segment, off int64, f *os.File, fileOff, n int64) (int64, error) {
+	if s.body.worn {
+		return readFull(f, s.body.whole.bytes[off:][:n], fileOff)
+	}
 	var total int64
 	if huge := st.pager.hugeBytes; st.pager.way != noHuge {
 		lo, hi := off/huge*huge, (off+n+huge-1)/huge*huge
@@ -100,7 +106,7 @@ func (st *Store) fillChunk(s *Segment, off int64, f *os.File, fileOff, n int64) 
 // cache. Where pages cannot be had it stops, without an error: the rest takes the
 // other way.
 func (st *Store) fillHuge(s *Segment, lo, hi, off int64, f *os.File, fileOff, n int64) (total int64, err error) {
-	w, err := openWindow(s.file, lo, hi-lo, st.pager.hugeBytes, unix.PROT_READ|unix.PROT_WRITE)
+	w, err := s.window(lo, hi-lo, st.pager.hugeBytes, unix.PROT_READ|unix.PROT_WRITE)
 	if err != nil {
 		return 0, nil // short of address space, not of memory: a buffer will do
 	}
@@ -128,7 +134,7 @@ func (st *Store) fillBuffered(s *Segment, off int64, f *os.File, fileOff, n int6
 	for total < n {
 		b := (*buf)[:min(int64(len(*buf)), n-total)]
 		got, err := readFull(f, b, fileOff+total)
-		if errW := writeAt(s.file, b[:got], off+total); errW != nil {
+		if errW := s.writeAt(b[:got], off+total); errW != nil {
 			return total, errW
 		}
 		total += got
@@ -150,14 +156,6 @@ func readFull(f *os.File, b []byte, off int64) (int64, error) {
 		err = nil
 	}
 	return int64(n), err
-}
-
-// writeAt writes all of b.
-func writeAt(f *os.File, b []byte, off int64) error {
-	if _, err := f.WriteAt(b, off); err != nil {
-		return fmt.Errorf("write: %w", noRoom(err))
-	}
-	return nil
 }
 
 // writable begins shared work that writes.
@@ -185,7 +183,7 @@ func (st *Store) Clear(ds device.Segment, off, n int64, value byte) error {
 	if err := s.rangeOK("clear", off, n); err != nil {
 		return err
 	}
-	if err := st.clearRange(s, off, n, value); err != nil {
+	if err := s.write(off, n, func() error { return st.clearRange(s, off, n, value) }); err != nil {
 		return fmt.Errorf("clear: %w", err)
 	}
 	return s.measure()
@@ -224,7 +222,7 @@ func (st *Store) clearBuffered(s *Segment, off, n int64, value byte) error {
 	set((*buf)[:min(n, smallBytes)], value)
 	for n > 0 {
 		b := (*buf)[:min(n, smallBytes)]
-		if err := writeAt(s.file, b, off); err != nil {
+		if err := s.writeAt(b, off); err != nil {
 			return err
 		}
 		off, n = off+int64(len(b)), n-int64(len(b))
@@ -253,7 +251,8 @@ func (st *Store) Copy(dst device.Segment, dstOff int64, src device.Segment, srcO
 	if s == d && srcOff < dstOff+n && dstOff < srcOff+n {
 		return fmt.Errorf("copy %d bytes from %d to %d in one segment, overlapping: %w", n, srcOff, dstOff, device.ErrRange)
 	}
-	if err := st.copyRange(d, dstOff, s, srcOff, n); err != nil {
+	s.settle()
+	if err := d.write(dstOff, n, func() error { return st.copyRange(d, dstOff, s, srcOff, n) }); err != nil {
 		return fmt.Errorf("copy: %w", err)
 	}
 	return d.measure()
@@ -325,7 +324,7 @@ func (st *Store) view(s *Segment, off, n int64, write bool) (view, error) {
 		align = huge
 	}
 	lo := off / align * align
-	w, err := openWindow(s.file, lo, off+n-lo, huge, prot)
+	w, err := s.window(lo, off+n-lo, huge, prot)
 	if err != nil {
 		return view{}, err
 	}

@@ -2,7 +2,7 @@
 // with seals, transient mappings, populating with huge pages, proof of release by
 // write lease, and who else holds a file.
 //
-// Nothing stays mapped between calls. A mapping is made for one chunk of a clear,
+// Nothing stays mapped between calls, but weights whose memory may be used again. A mapping is made for one chunk of a clear,
 // a copy or a fill, populated first so that no page fault holds a scheduler slot,
 // and dropped: thousands of segments cost descriptors, not address space or RSS.
 //

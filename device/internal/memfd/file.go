@@ -24,9 +24,10 @@ const (
 	// lets a read-write description be mapped for reading on every kernel since
 	// 5.1. F_SEAL_WRITE would refuse that mapping on kernels before 6.7, and the
 	// sessions' descriptions are read-write on purpose (see Reopen). What
-	// FUTURE_WRITE leaves open, a writable mapping made earlier, cannot exist:
-	// this package keeps none, unsealed weights are never exported, and Seal has
-	// the lease prove that nobody else has the file.
+	// FUTURE_WRITE leaves open, a writable mapping made earlier, nobody else can
+	// have: unsealed weights are never exported, and Seal has the lease prove that
+	// nobody else has the file. This process keeps one where the memory may be used
+	// again (see stock), and writes to it only while the segment is not sealed.
 	writeSeals = unix.F_SEAL_FUTURE_WRITE
 )
 

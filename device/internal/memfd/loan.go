@@ -33,7 +33,8 @@ type loan struct {
 	lo       int64 // where in the segment the window begins
 	off      int64 // where the lent bytes begin in it
 	bytes    []byte
-	write    bool
+	write    bool // lent for it
+	whole    bool // entrusted memory that is mapped for writing
 	returned sync.Once
 	end      func()
 }
@@ -51,6 +52,9 @@ func (s *Segment) Lend(off, n int64, m device.Mode) (device.Loan, error) {
 	_, done, err := begin(s)
 	if err != nil {
 		return nil, fmt.Errorf("lend: %w", err)
+	}
+	if m != device.ReadWrite {
+		s.settle()
 	}
 	l, err := s.lend(off, n, prot)
 	if err != nil {
@@ -84,12 +88,15 @@ func (s *Segment) lend(off, n int64, prot int) (*loan, error) {
 	}
 	lo := off / unit * unit
 	hi := min((off+n+unit-1)/unit*unit, s.bytes)
-	w, err := openWindow(s.file, lo, hi-lo, align, prot)
+	w, err := s.window(lo, hi-lo, align, prot)
 	if err != nil {
 		return nil, err
 	}
 	return &loan{s: s, w: w, lo: lo, off: off, bytes: w.bytes[off-lo:][:n:n]}, nil
 }
+
+// Backing implements device.Lender.
+func (s *Segment) Backing() any { return s.body }
 
 // Entrust implements device.Lender.
 func (s *Segment) Entrust(recall func()) (device.Loan, error) {
@@ -105,8 +112,9 @@ func (s *Segment) Entrust(recall func()) (device.Loan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("entrust: %w", err)
 	}
-	l.end = func() { s.entrusted.drop(l) }
-	if !s.entrusted.add(l, recall) {
+	l.whole = s.body.whole.bytes != nil
+	l.end = func() { s.body.entrusted.drop(l) }
+	if !s.body.entrusted.add(l, recall) {
 		l.w.close()
 		return nil, fmt.Errorf("entrust: %w", device.ErrDestroyed)
 	}
@@ -115,6 +123,9 @@ func (s *Segment) Entrust(recall func()) (device.Loan, error) {
 
 // Bytes implements device.Loan.
 func (l *loan) Bytes() []byte { return l.bytes }
+
+// Writes implements device.Loan.
+func (l *loan) Writes() bool { return l.write || l.whole }
 
 // Return implements device.Loan.
 func (l *loan) Return() {
@@ -133,6 +144,10 @@ func (l *loan) Ready(off, n int64) error {
 	}
 	if n == 0 || !l.write {
 		return nil
+	}
+	l.s.cover.Claim(l.off+off, n)
+	if l.s.body.worn {
+		return nil // its pages are there, since nobody can take them away
 	}
 	// From here on off counts from the window's beginning.
 	off += l.off - l.lo

@@ -21,6 +21,10 @@ import (
 // chunks measured no faster.
 const chunkBytes = 16 << 20
 
+// manyMakers is how many threads make pages fastest: on 16 processors 4, 8 and 16 of them made
+// 19, 30 and 21 GB/s (MADV_COLLAPSE of 32 MiB a call, Linux 6.18, 2026-11-22).
+const manyMakers = 8
+
 // hugeWay is how huge pages are had.
 type hugeWay uint8
 
@@ -45,13 +49,15 @@ type pager struct {
 	hugeBytes int64
 	// note says why there are no huge pages, "" when there are.
 	note string
+	// makers bounds how many make many at once.
+	makers chan struct{}
 	// missed counts the bytes that should have got huge pages and did not.
 	missed atomic.Int64
 }
 
 // newPager finds out by trying how huge pages can be had. sys is where sysfs is.
 func newPager(sys string, want bool) *pager {
-	p := &pager{}
+	p := &pager{makers: make(chan struct{}, manyMakers)}
 	if !want {
 		p.note = "huge pages are turned off in the configuration"
 		return p
@@ -198,6 +204,8 @@ func (p *pager) makeHugeIn(f *os.File, b []byte, off int64) bool {
 // longer than making one. Where not all of them come they are tried one by one, up to the first
 // that does not.
 func (p *pager) makeManyIn(f *os.File, b []byte, off int64) {
+	p.makers <- struct{}{}
+	defer func() { <-p.makers }()
 	if p.make(f, b, off) == nil {
 		return
 	}

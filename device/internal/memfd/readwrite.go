@@ -19,6 +19,7 @@ func (st *Store) Read(ds device.Segment, off int64, b []byte) error {
 	if err := s.rangeOK("read", off, int64(len(b))); err != nil {
 		return err
 	}
+	s.settle()
 	if _, err := readFull(s.file, b, off); err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
@@ -35,7 +36,7 @@ func (st *Store) Write(ds device.Segment, off int64, b []byte) error {
 	if err := s.rangeOK("write", off, int64(len(b))); err != nil {
 		return err
 	}
-	if err := writeAt(s.file, b, off); err != nil {
+	if err := s.write(off, int64(len(b)), func() error { return s.writeAt(b, off) }); err != nil {
 		return err
 	}
 	return s.measure()

@@ -9,16 +9,18 @@ import (
 	"sync/atomic"
 
 	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/device/internal/cover"
 )
 
 // Segment is a memfd; it implements device.Segment.
 type Segment struct {
 	store   *Store
 	file    *os.File
-	id      fileID
+	body    *body // of which file and bytes are
 	bytes   int64
 	weights bool
 	sealed  atomic.Bool
+	cover   cover.Cover // of memory that had been another segment's
 
 	// resident is what the kernel held of it when we last had reason to look.
 	resident atomic.Int64
@@ -28,8 +30,10 @@ type Segment struct {
 	// meet such work: the lease, sealing, closing the descriptor.
 	use  sync.RWMutex
 	dead bool // guarded by use
+}
 
-	entrusted entrusted // loans that Destroy recalls
+func newSegment(st *Store, b *body, weights bool) *Segment {
+	return &Segment{store: st, file: b.file, body: b, bytes: b.bytes, weights: weights}
 }
 
 // Bytes implements device.Segment.

@@ -34,6 +34,8 @@ type Config struct {
 	Bind *Binding
 	// GranularityBytes divides every size; a multiple of the page size.
 	GranularityBytes int64
+	// Stock is what is kept of weights that are destroyed; the zero value is nothing.
+	Stock StockConfig
 }
 
 // Store keeps the segments of one driver. All methods may be called from any
@@ -43,6 +45,8 @@ type Store struct {
 	lease lease
 	pager *pager
 	lends bool // whether segments can be lent
+
+	stock stock
 
 	resident atomic.Int64 // sum over live segments
 	buffers  sync.Pool    // of *[]byte, smallBytes each
@@ -69,7 +73,9 @@ func NewStore(c Config) (*Store, error) {
 	if !c.Sparse {
 		p = newPager(filepath.Join(c.Root, "sys"), c.Huge)
 	}
-	return &Store{c: c, lease: l, pager: p, lends: !c.Sparse && populates(), live: map[fileID]*Segment{}}, nil
+	st := &Store{c: c, lease: l, pager: p, stock: stock{c: c.Stock}, lends: !c.Sparse && populates(), live: map[fileID]*Segment{}}
+	st.stock.check()
+	return st, nil
 }
 
 // HugeNote is empty when segments of at least a huge page's size get huge pages;
@@ -124,6 +130,9 @@ func (st *Store) CheckSize(bytes int64) error {
 // Create makes a segment of bytes that the caller has reserved. It uses the
 // reservation up: the segment takes its place, or, on failure, nothing does.
 func (st *Store) Create(ctx context.Context, bytes int64, o device.CreateOptions) (*Segment, error) {
+	if limit := st.c.Stock.LimitBytes; limit > 0 {
+		st.Shed(limit - st.Bytes())
+	}
 	s, err := st.create(ctx, bytes, o)
 	if err != nil {
 		st.Unreserve(bytes)
@@ -159,6 +168,9 @@ func (st *Store) create(ctx context.Context, bytes int64, o device.CreateOptions
 	if err != nil {
 		_ = f.Close()
 		return nil, err
+	}
+	if o.Weights && bytes >= stockedBytes && bytes <= st.c.Stock.Bytes {
+		s.body.keepWhole(st.pager.hugeBytes)
 	}
 	return s, nil
 }
@@ -220,28 +232,36 @@ func (st *Store) adopt(f *os.File, bytes int64, weights, sealed bool) (*Segment,
 	if err != nil {
 		return nil, err
 	}
-	s := &Segment{store: st, file: f, id: fileID{dev: id.Dev, ino: id.Ino}, bytes: bytes, weights: weights}
+	s := newSegment(st, &body{file: f, id: fileID{dev: id.Dev, ino: id.Ino}, bytes: bytes}, weights)
 	s.sealed.Store(sealed)
+	if err := st.enlist(s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// enlist makes a segment one of the live ones.
+func (st *Store) enlist(s *Segment) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.closed {
-		return nil, device.ErrClosed
+		return device.ErrClosed
 	}
-	if st.live[s.id] != nil {
-		return nil, fmt.Errorf("%w: the file is a segment of this driver already", device.ErrMismatch)
+	if st.live[s.body.id] != nil {
+		return fmt.Errorf("%w: the file is a segment of this driver already", device.ErrMismatch)
 	}
-	st.live[s.id] = s
-	return s, nil
+	st.live[s.body.id] = s
+	return nil
 }
 
 // forget stops counting a segment.
 func (st *Store) forget(s *Segment) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.live[s.id] != s {
+	if st.live[s.body.id] != s {
 		return
 	}
-	delete(st.live, s.id)
+	delete(st.live, s.body.id)
 	st.bytes -= s.bytes
 	st.resident.Add(-s.resident.Swap(0))
 }
@@ -327,7 +347,7 @@ func (st *Store) Holders(ds device.Segment, except ...int) ([]device.Holder, err
 		return nil, fmt.Errorf("find holders: %w", err)
 	}
 	defer done()
-	return holders(filepath.Join(st.c.Root, "proc"), s.id, except)
+	return holders(filepath.Join(st.c.Root, "proc"), s.body.id, except)
 }
 
 // Seal implements the driver's Seal.
@@ -350,6 +370,11 @@ func (st *Store) Seal(ds device.Segment) error {
 	if !ok {
 		return fmt.Errorf("seal: %w", device.ErrShared)
 	}
+	s.settle()
+	if s.body.worn { // the file has its seals
+		s.sealed.Store(true)
+		return s.measure()
+	}
 	if err := st.relax(s); err != nil {
 		return fmt.Errorf("seal: %w", err)
 	}
@@ -361,21 +386,21 @@ func (st *Store) Seal(ds device.Segment) error {
 }
 
 // Destroy implements the driver's Destroy, and tells whether there was still
-// something to destroy.
+// something to destroy. The memory of weights may go into the stock.
 func (st *Store) Destroy(ds device.Segment) (bool, error) {
 	s, err := st.own(ds)
 	if err != nil {
 		return false, fmt.Errorf("destroy: %w", err)
 	}
-	s.entrusted.recall()
 	s.use.Lock()
-	defer s.use.Unlock()
-	if s.dead {
+	was := s.dead
+	s.dead = true
+	s.use.Unlock()
+	if was {
 		return false, nil
 	}
-	s.dead = true
 	st.forget(s)
-	if err := s.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+	if err := st.retire(s); err != nil {
 		return true, fmt.Errorf("destroy: %w", err)
 	}
 	return true, nil
@@ -411,6 +436,7 @@ func (st *Store) Close() error {
 		_, e := st.Destroy(s)
 		err = errors.Join(err, e)
 	}
+	st.stock.close()
 	return err
 }
 

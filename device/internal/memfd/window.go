@@ -46,6 +46,9 @@ func openWindow(f *os.File, off, n, align int64, prot int) (window, error) {
 
 // close ends the mapping; bytes must not be touched again.
 func (w window) close() {
+	if w.size == 0 {
+		return // a part of a mapping that stays
+	}
 	// It fails only for addresses that are not a mapping.
 	_ = unix.MunmapPtr(w.base, w.size)
 }
