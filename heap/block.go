@@ -114,28 +114,31 @@ func (h *Heap) Restore(b Block) error {
 
 // Free takes a block back. Its room belongs to the segment's owner until the
 // segment is pooled or removed; empty says that no block is left in it.
+//
+// Of many blocks memory answers late where one is in the table, and then where its neighbors
+// are. Its place among the free spans depends on neither, so that the processor looks for it
+// meanwhile: most neighbors are granted, and it guesses that.
 func (h *Heap) Free(b Block) (empty bool) {
 	u := h.cfg.UnitBytes
-	slot, x := 0, uint32(0)
-	if b.Offset >= 0 && b.Offset/u < maxUnits {
-		slot, x = h.granted.find(&h.spans, b.Segment, uint32(b.Offset/u))
+	s, slot, x := h.lookup(b.Segment), 0, uint32(0)
+	if s != nil && s.owner != nil && b.Offset >= 0 && b.Offset/u < maxUnits {
+		slot, x = h.granted.find(&h.spans, s, uint32(b.Offset/u))
 	}
 	p := &h.spans.all[x]
 	if x == 0 || int64(p.off)*u != b.Offset || int64(p.n)*u != b.Bytes {
 		misuse("no block like %+v to free", b)
 	}
-	s := h.spans.of(x)
+	off, n := uint32(b.Offset/u), uint32(b.Bytes/u)
 	before, after := p.prev, p.next
-	// Looked at together: memory answers both at once.
-	q, r := &h.spans.all[before], &h.spans.all[after]
-	joinsBefore, joinsAfter := before != 0 && !q.used, after != 0 && !r.used
+	joinsBefore, joinsAfter := before != 0 && !h.spans.used(before), after != 0 && !h.spans.used(after)
 	h.granted.remove(slot)
 	s.ordered = nil
 	s.blocks--
 	s.used -= b.Bytes
 	h.sums.used -= b.Bytes
 	h.sums.waste -= p.waste
-	p.used, p.waste = false, 0
+	p.waste = 0
+	h.spans.use(x, false)
 	if joinsAfter {
 		h.unlinkFree(after)
 		h.spans.swallow(x)
@@ -145,7 +148,10 @@ func (h *Heap) Free(b Block) (empty bool) {
 		h.spans.swallow(before)
 		x = before
 	}
-	h.linkFree(x)
+	if joinsBefore || joinsAfter {
+		off, n = h.spans.all[x].off, h.spans.all[x].n
+	}
+	h.linkFree(s, x, off, n)
 	h.changed()
 	return s.blocks == 0
 }
@@ -159,7 +165,7 @@ func (h *Heap) grant(x, off, n uint32, asked int64) Block {
 	head, tail := off-p.off, p.off+p.n-(off+n)
 	if head > 0 {
 		p.n = head
-		h.linkFree(x)
+		h.linkFree(s, x, p.off, head)
 		y := h.spans.make(s.place, off, n, true)
 		h.spans.follow(x, y)
 		x = y
@@ -171,11 +177,12 @@ func (h *Heap) grant(x, off, n uint32, asked int64) Block {
 		Asked:   asked,
 	}
 	p = &h.spans.all[x]
-	p.n, p.used, p.waste = n, true, b.Bytes-asked
+	p.n, p.waste = n, b.Bytes-asked
+	h.spans.use(x, true)
 	if tail > 0 {
 		y := h.spans.make(s.place, off+n, tail, false)
 		h.spans.follow(x, y)
-		h.linkFree(y)
+		h.linkFree(s, y, off+n, tail)
 	}
 	h.granted.add(s.id, off, x)
 	s.ordered = nil
@@ -189,13 +196,18 @@ func (h *Heap) grant(x, off, n uint32, asked int64) Block {
 // entry is what the index knows of a free span.
 func (h *Heap) entry(x uint32) (entry, *owner) {
 	p, s := &h.spans.all[x], h.spans.of(x)
-	return entry{hi: uint64(p.n)<<32 | uint64(s.rank), lo: uint64(p.off)<<32 | uint64(x)}, s.owner
+	return s.entry(x, p.off, p.n), s.owner
 }
 
-// linkFree puts a span among its owner's free ones.
-func (h *Heap) linkFree(x uint32) {
-	e, o := h.entry(x)
-	h.free.insert(&o.free, e)
+// entry is what the index knows of a free span of n units at off.
+func (s *segment) entry(x, off, n uint32) entry {
+	return entry{hi: uint64(n)<<32 | uint64(s.rank), lo: uint64(off)<<32 | uint64(x)}
+}
+
+// linkFree puts a span of a segment, of n units at off, among its owner's free ones.
+func (h *Heap) linkFree(s *segment, x, off, n uint32) {
+	e := s.entry(x, off, n)
+	h.free.insert(&s.owner.free, e)
 	h.found = found{}
 	h.sums.free++
 	if n := uint32(e.hi >> 32); n >= h.sums.largest {
@@ -248,7 +260,7 @@ func (h *Heap) fitIn(s *segment, n, a uint32) uint32 {
 	}
 	best := uint32(0)
 	h.spans.walk(s.first, func(x uint32) bool {
-		if !h.spans.all[x].used && h.holds(x, n, a) && (best == 0 || h.spans.all[x].n < h.spans.all[best].n) {
+		if !h.spans.used(x) && h.holds(x, n, a) && (best == 0 || h.spans.all[x].n < h.spans.all[best].n) {
 			best = x
 		}
 		return true

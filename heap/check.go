@@ -57,7 +57,7 @@ func (h *Heap) Check() error {
 	if blocks != h.granted.n {
 		return fmt.Errorf("heap: %d blocks, the table has %d", blocks, h.granted.n)
 	}
-	if f := h.found; f.span != 0 && (h.spans.all[f.span].used || h.free.span(f.at) != f.span) {
+	if f := h.found; f.span != 0 && (h.spans.used(f.span) || h.free.span(f.at) != f.span) {
 		return fmt.Errorf("heap: span %d was found where it is not", f.span)
 	}
 	if err := h.checkSizes(shelved, sized); err != nil {
@@ -94,18 +94,18 @@ func (h *Heap) checkSpans(s *segment, want *sums) (free int, err error) {
 	kept := s.ordered
 	h.spans.walk(s.first, func(x uint32) bool {
 		p := &h.spans.all[x]
-		if p.seg != s.place || p.prev != before || p.off != at || p.n == 0 || wasFree && !p.used {
+		if p.seg != s.place || p.prev != before || p.off != at || p.n == 0 || wasFree && !h.spans.used(x) {
 			err = fmt.Errorf("heap: segment %d: wrong span of %d units at %d, expected at %d", s.id, p.n, p.off, at)
 			return false
 		}
-		if bytes := int64(p.n) * h.cfg.UnitBytes; p.used {
+		if bytes := int64(p.n) * h.cfg.UnitBytes; h.spans.used(x) {
 			blocks++
 			used += bytes
 			want.waste += p.waste
 			if p.waste < 0 || p.waste >= bytes {
 				err = fmt.Errorf("heap: segment %d: a block wastes %d of %d bytes", s.id, p.waste, bytes)
 			}
-			if _, y := h.granted.find(&h.spans, s.id, p.off); y != x {
+			if _, y := h.granted.find(&h.spans, s, p.off); y != x {
 				err = fmt.Errorf("heap: segment %d: the block at %d is span %d, not %d", s.id, p.off, x, y)
 			}
 		} else {
@@ -116,7 +116,7 @@ func (h *Heap) checkSpans(s *segment, want *sums) (free int, err error) {
 				kept = kept[1:]
 			}
 		}
-		at, wasFree, before = p.off+p.n, !p.used, x
+		at, wasFree, before = p.off+p.n, !h.spans.used(x), x
 		return err == nil
 	})
 	if err != nil {

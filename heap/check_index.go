@@ -76,7 +76,7 @@ func (c *checkedBin) chunk(at uint32) {
 		x := e.span()
 		p := &c.h.spans.all[x]
 		want, owner := c.h.entry(x)
-		if p.used || owner != c.o || e != want || binOf(p.n) != c.bin || c.seen > 0 && c.prev.before(e) == 0 {
+		if c.h.spans.used(x) || owner != c.o || e != want || binOf(p.n) != c.bin || c.seen > 0 && c.prev.before(e) == 0 {
 			c.fail("chunk %d has %+v for the span of %d units at %d, after %+v", at, e, p.n, p.off, c.prev)
 			return
 		}

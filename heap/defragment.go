@@ -109,7 +109,7 @@ func (h *Heap) donor(s *segment, p *places, l Limits) *donor {
 	ok := true
 	h.spans.walk(s.first, func(x uint32) bool {
 		sp := &h.spans.all[x]
-		if !sp.used {
+		if !h.spans.used(x) {
 			return true
 		}
 		b := Block{Segment: s.id, Offset: int64(sp.off) * h.cfg.UnitBytes, Bytes: int64(sp.n) * h.cfg.UnitBytes}
@@ -172,7 +172,7 @@ func (h *Heap) newPlaces(segs []*segment, l Limits) *places {
 			continue
 		}
 		h.spans.walk(s.first, func(x uint32) bool {
-			if sp := &h.spans.all[x]; !sp.used {
+			if sp := &h.spans.all[x]; !h.spans.used(x) {
 				p.free = append(p.free, place{s, int64(sp.off) * h.cfg.UnitBytes, int64(sp.n) * h.cfg.UnitBytes})
 			}
 			return true

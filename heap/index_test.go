@@ -105,7 +105,7 @@ func TestTableAgainstMap(t *testing.T) {
 		there := map[uint32]uint32{}
 		for range rapid.IntRange(1, 400).Draw(t, "steps") {
 			off := rapid.Uint32Max(200).Draw(t, "off")
-			at, x := of.find(&s, 7, off)
+			at, x := of.find(&s, seg, off)
 			if x != there[off] {
 				t.Fatalf("%d is span %d, found %d", off, there[off], x)
 			}

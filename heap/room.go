@@ -79,8 +79,8 @@ func (h *Heap) newRoomPlan(s *segment, n, a uint32, l Limits) *roomPlan {
 	p := &roomPlan{h: h, s: s, n: n, a: a, budget: l.MaxBytes / h.cfg.UnitBytes, apart: l.Apart}
 	h.spans.walk(s.first, func(x uint32) bool {
 		sp := &h.spans.all[x]
-		q := piece{off: sp.off, n: sp.n, used: sp.used, align: 1}
-		if sp.used {
+		q := piece{off: sp.off, n: sp.n, used: h.spans.used(x), align: 1}
+		if q.used {
 			b := Block{Segment: s.id, Offset: int64(sp.off) * h.cfg.UnitBytes, Bytes: int64(sp.n) * h.cfg.UnitBytes}
 			b.Asked = b.Bytes - sp.waste
 			align, ok := l.Movable(b)

@@ -218,7 +218,7 @@ func (h *Heap) give(s *segment, o *owner) {
 	o.bytes += s.bytes
 	h.spans.enter(s)
 	s.first = h.spans.make(s.place, 0, s.units, false)
-	h.linkFree(s.first)
+	h.linkFree(s, s.first, 0, s.units)
 }
 
 // ungive undoes give but for the owner's count.

@@ -10,7 +10,6 @@ type span struct {
 	off        uint32 // in units, from the segment's start
 	n          uint32 // in units
 	prev, next uint32 // the spans before and behind it
-	used       bool
 	waste      int64 // bytes granted beyond what was asked
 }
 
@@ -18,12 +17,27 @@ type span struct {
 type spans struct {
 	all   []span
 	spare uint32 // unused entries, linked by next
+	// taken has a bit for each span that is granted. A free that looks at both neighbors, of which
+	// most are, finds all bits in the nearest cache where the spans themselves are far away.
+	taken []uint64
 
 	segs  []*segment // by place; nil: to be used again
 	holes []uint32   // the places that are nil
 }
 
-func (s *spans) init() { s.all = make([]span, 1) }
+func (s *spans) init() { s.all, s.taken = make([]span, 1), make([]uint64, 1) }
+
+// used reports whether a span is granted.
+func (s *spans) used(x uint32) bool { return s.taken[x/64]>>(x%64)&1 != 0 }
+
+// use says that a span is granted, or not any more.
+func (s *spans) use(x uint32, granted bool) {
+	if granted {
+		s.taken[x/64] |= 1 << (x % 64)
+	} else {
+		s.taken[x/64] &^= 1 << (x % 64)
+	}
+}
 
 // enter gives a segment a place.
 func (s *spans) enter(seg *segment) {
@@ -53,8 +67,12 @@ func (s *spans) make(seg, off, n uint32, used bool) uint32 {
 	} else {
 		x = uint32(len(s.all))
 		s.all = append(s.all, span{})
+		if x/64 == uint32(len(s.taken)) {
+			s.taken = append(s.taken, 0)
+		}
 	}
-	s.all[x] = span{seg: seg, off: off, n: n, used: used}
+	s.all[x] = span{seg: seg, off: off, n: n}
+	s.use(x, used)
 	return x
 }
 
@@ -102,7 +120,7 @@ func (s *spans) around(seg *segment, off uint32) (x uint32, at int) {
 	if seg.ordered == nil {
 		seg.ordered = []uint32{}
 		s.walk(seg.first, func(x uint32) bool {
-			if !s.all[x].used {
+			if !s.used(x) {
 				seg.ordered = append(seg.ordered, x)
 			}
 			return true

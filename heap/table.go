@@ -50,17 +50,17 @@ func (t *table) add(id SegmentID, off, x uint32) {
 	t.put(uint64(hashOf(id, off))<<32 | uint64(x))
 }
 
-// find gives the slot of a block, and its span; 0 where there is none.
-func (t *table) find(s *spans, id SegmentID, off uint32) (at int, x uint32) {
+// find gives the slot of a block of an owned segment, and its span; 0 where there is none.
+func (t *table) find(s *spans, seg *segment, off uint32) (at int, x uint32) {
 	mask := len(t.slots) - 1
-	h := hashOf(id, off)
+	h := hashOf(seg.id, off)
 	for i := int(h >> t.shift); ; i++ {
 		e := t.slots[i&mask]
 		if e == 0 {
 			return 0, 0
 		}
 		if uint32(e>>32) == h {
-			if x := uint32(e); s.all[x].off == off && s.of(x).id == id {
+			if x := uint32(e); s.all[x].off == off && s.all[x].seg == seg.place {
 				return i & mask, x
 			}
 		}
