@@ -43,11 +43,11 @@ func (p *poolActor) take(c *call) {
 type modelCall struct {
 	c     *call
 	begun time.Time
-	// load is the request, of a load; verify: what is loaded is compared with its file, which
+	// load is the request, of a load; audit says with what the loaded bytes are compared, which
 	// check does.
-	load   *catalog.LoadRequest
-	verify bool
-	check  *checking
+	load  *catalog.LoadRequest
+	audit audit
+	check *checking
 }
 
 // target is the device a model goes to: the one named, the only one, or the first GPU.
@@ -78,7 +78,7 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 		c.fail(err)
 		return
 	}
-	r := catalog.LoadRequest{Ref: &modelCall{c: c, begun: p.house.cfg.Clock.Wall(), verify: in.Verify}, Tenant: c.Tenant, Name: in.Name, Path: in.Path, Type: in.Type, Device: d.id,
+	r := catalog.LoadRequest{Ref: &modelCall{c: c, begun: p.house.cfg.Clock.Wall(), audit: newAudit(in)}, Tenant: c.Tenant, Name: in.Name, Path: in.Path, Type: in.Type, Device: d.id,
 		Shared: in.Shared, Pinned: in.Pinned, Priority: in.Priority, RequestID: c.RequestID, DryRun: c.DryRun,
 		Cold: in.KeepWarm != nil && !*in.KeepWarm}
 	if in.EstimatedSizeBytes != nil {
@@ -101,7 +101,7 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 
 func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 	a := r.Ref.(*modelCall)
-	if c.key != "" && !a.verify { // what is verified is known later: a retry verifies again
+	if c.key != "" && !a.audit.wanted() { // what is verified is known later: a retry verifies again
 		r.Key, c.home = c.key, "pool"
 		r.Answer = func(cp *catalog.Copy) ledger.AnswerRecord {
 			c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Model: cp.Model.Name}
@@ -147,7 +147,7 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 		if o.Hit {
 			r.LoadTimeMs = millis(p.house.cfg.Clock.Wall().Sub(a.begun))
 		}
-		if a.verify {
+		if a.audit.wanted() {
 			cp := o.Copy
 			p.check(a, cp, func(err *schemas.Error) {
 				if err != nil {
@@ -168,6 +168,7 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 	case catalog.OutcomePlanned:
 		a.planned(p, o)
 	case catalog.OutcomeRefused:
+		a.audit.close()
 		c.fail(o.Err)
 	case catalog.OutcomeUnloaded:
 		r := &schemas.UnloadModelReply{Finished: schemas.Done(), Unloaded: len(o.Names) > 0, ModelsUnloaded: append([]string{}, o.Names...),

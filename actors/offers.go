@@ -115,6 +115,17 @@ func (s *sessionsActor) redeem(c *call) *schemas.Error {
 // load: only they tell whether a resident model of that name is the same.
 func (p *poolActor) loadOffered(c *call, r catalog.LoadRequest) {
 	o, looked := c.offered, false
+	a := r.Ref.(*modelCall)
+	if a.audit.verify && !c.DryRun {
+		// The load closes what it reads, or needs no file where the model is there.
+		again, err := weights.Duplicate(o.file)
+		if err != nil {
+			c.fail(schemas.Errorf(schemas.CodeBusy, "no descriptor is free for the offered file: %v", err).With("retry_after_ms", 1000))
+			o.close()
+			return
+		}
+		a.audit.file, a.audit.name = again, o.name
+	}
 	c.follow(schemas.StatusRunning, 0, "the offered file is being looked at", p.lookCanceller(c, r.Ref, &looked))
 	file := o.file
 	o.file = nil // the reader's
@@ -125,7 +136,9 @@ func (p *poolActor) loadOffered(c *call, r catalog.LoadRequest) {
 			if src != nil {
 				src.model.Close()
 			}
+			a.audit.close()
 		case err != nil:
+			a.audit.close()
 			c.fail(err)
 		default:
 			o.src, o.desc = src, desc

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/google/uuid"
@@ -21,8 +22,47 @@ import (
 )
 
 // load_model with verify: the bytes of a resident copy are compared with the file that they came
-// from, all of them. A GPU does not keep a process that maps weights from writing to them, and its
-// memory may fail: on main memory the kernel keeps everybody.
+// from, all of them; with hashes, those of tensors with their sums. A GPU does not keep a process
+// that maps weights from writing to them, and its memory may fail: on main memory the kernel keeps
+// everybody.
+
+// audit is what a load is to be compared with. It belongs to the pool, and while the comparison is
+// under way to that.
+type audit struct {
+	verify bool // with the file
+	// file is a second descriptor of an offered one, and name what it was called; nil where the
+	// model has a path.
+	file   *os.File
+	name   string
+	hashes []schemas.TensorHash
+}
+
+func newAudit(in *schemas.LoadModelRequest) audit {
+	hashes, _ := schemas.TensorHashes(in.Hashes) // they were checked with the request
+	return audit{verify: in.Verify, hashes: hashes}
+}
+
+func (a *audit) wanted() bool { return a.verify || len(a.hashes) > 0 }
+
+// close lets go of a file that is not needed any more.
+func (a *audit) close() {
+	if a.file != nil {
+		a.file.Close()
+		a.file = nil
+	}
+}
+
+// against says how a copy is not what it is to be compared with, nil where it is. It closes the
+// audit.
+func (a *audit) against(ctx context.Context, t *transferActor, m *catalog.Model, d *deviceActor, segments []device.Segment) *schemas.Error {
+	defer a.close()
+	if a.verify {
+		if err := t.difference(ctx, a, m, d, segments); err != nil {
+			return err
+		}
+	}
+	return t.sums(ctx, a.hashes, m, d, segments)
+}
 
 // checking is a comparison of a grant's bytes under way.
 type checking struct {
@@ -38,7 +78,8 @@ func (p *poolActor) check(a *modelCall, cp *catalog.Copy, then func(err *schemas
 	k := &checking{grant: cp.Grant}
 	k.ctx, k.cancel = context.WithCancelCause(t.ctx)
 	a.check = k
-	m := *cp.Model
+	m, with := *cp.Model, a.audit
+	a.audit = audit{}
 	ended := func(err *schemas.Error) {
 		p.tell(seam.SystemLane, func() {
 			a.check = nil
@@ -49,12 +90,13 @@ func (p *poolActor) check(a *modelCall, cp *catalog.Copy, then func(err *schemas
 	d.tell(seam.SystemLane, func() {
 		g, err := d.core.Hold(k.grant, m.Tenant, ledger.HoldRead)
 		if err != nil {
+			with.close()
 			ended(handleGone(m.Name, err))
 			return
 		}
 		segments := d.handles(g.Blocks)
 		d.flush()
-		t.compare(k, &m, d, segments, func(err *schemas.Error) {
+		t.compare(k, &with, &m, d, segments, func(err *schemas.Error) {
 			d.tell(seam.SystemLane, func() {
 				d.core.Unhold(k.grant, ledger.HoldRead, d.house.now())
 				d.flush()
@@ -65,9 +107,10 @@ func (p *poolActor) check(a *modelCall, cp *catalog.Copy, then func(err *schemas
 }
 
 // compare does it on goroutines of its own; end is called on one of them.
-func (t *transferActor) compare(k *checking, m *catalog.Model, d *deviceActor, segments []device.Segment, end func(err *schemas.Error)) {
+func (t *transferActor) compare(k *checking, a *audit, m *catalog.Model, d *deviceActor, segments []device.Segment, end func(err *schemas.Error)) {
 	t.tell(seam.SystemLane, func() {
 		if len(t.checks) >= t.house.cfg.Loads {
+			a.close()
 			end(schemas.Errorf(schemas.CodeBusy, "%d models are being verified, the most at a time", len(t.checks)).With("retry_after_ms", 1000))
 			return
 		}
@@ -75,7 +118,7 @@ func (t *transferActor) compare(k *checking, m *catalog.Model, d *deviceActor, s
 		t.wg.Add(1)
 		go func() {
 			defer t.wg.Done()
-			err := t.difference(k.ctx, m, d, segments)
+			err := a.against(k.ctx, t, m, d, segments)
 			t.tell(seam.SystemLane, func() { delete(t.checks, k) })
 			end(err)
 		}()
@@ -83,8 +126,8 @@ func (t *transferActor) compare(k *checking, m *catalog.Model, d *deviceActor, s
 }
 
 // difference says how a copy differs from its file, or why that cannot be said; nil if it does not.
-func (t *transferActor) difference(ctx context.Context, m *catalog.Model, d *deviceActor, segments []device.Segment) *schemas.Error {
-	src, desc, fail := t.describe(m.Path)
+func (t *transferActor) difference(ctx context.Context, a *audit, m *catalog.Model, d *deviceActor, segments []device.Segment) *schemas.Error {
+	src, desc, fail := t.reopen(ctx, a, m)
 	if fail != nil {
 		return fail
 	}
@@ -112,6 +155,27 @@ func (t *transferActor) difference(ctx context.Context, m *catalog.Model, d *dev
 		return known
 	}
 	return modelError(err)
+}
+
+// reopen looks at a model's file once more: the one that was offered with the command, or the one
+// at its path.
+func (t *transferActor) reopen(ctx context.Context, a *audit, m *catalog.Model) (*source, catalog.Description, *schemas.Error) {
+	if a.file == nil {
+		src, desc, err := t.describe(m.Path)
+		if err != nil && strings.HasPrefix(m.Path, offeredPath) {
+			err = schemas.Errorf(schemas.CodeFileNotReadable, "model %q cannot be compared with its file: it came as an open file, which the node no longer has; "+
+				"offer it again on the data socket and give its file_claim, or give hashes of its tensors", m.Name).With("path", m.Path)
+		}
+		return src, desc, err
+	}
+	f := a.file
+	a.file = nil // the reader's
+	found, err := weights.InspectFile(ctx, f, a.name, weights.Options{})
+	if err != nil {
+		return nil, catalog.Description{}, modelError(err)
+	}
+	src, desc := describeModel(found, m.Path)
+	return src, desc, nil
 }
 
 // tensorAt is the tensor that has a byte, "" where it is between two.

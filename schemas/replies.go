@@ -244,7 +244,8 @@ type LoadModelReply struct {
 	LoadTimeMs               float64  `json:"load_time_ms"`
 	ThroughputBytesPerSecond float64  `json:"throughput_bytes_per_second"`
 	SourceTier               Tier     `json:"source_tier"`
-	// Verified is true where every byte was compared with the file.
+	// Verified is true where every byte was compared with the file, or the tensors with the hashes
+	// that were given, as was asked for.
 	Verified bool       `json:"verified,omitempty"`
 	Handle   *Handle    `json:"handle,omitempty"`
 	Evicted  []Eviction `json:"evicted"`

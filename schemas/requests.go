@@ -270,8 +270,13 @@ type LoadModelRequest struct {
 	KeepWarm *bool `json:"keep_warm,omitempty" default:"true"`
 	// Verify compares every byte that is resident with the file, whether the model is loaded now
 	// or was before: INVALID_MODEL where they differ, MODEL_CONFLICT where the file is another
-	// by now.
+	// by now, FILE_NOT_READABLE where there is none: a model that was offered is verified when its
+	// file is offered again with this, or by hashes.
 	Verify bool `json:"verify,omitempty"`
+	// Hashes compares the resident bytes of tensors with their SHA-256 sums: for that no file is
+	// needed. Each is what sha256sum would write of a file with the tensor's bytes: 64 hexadecimal
+	// digits, two spaces, the tensor's name. INVALID_MODEL where one differs.
+	Hashes []string `json:"hashes,omitempty" check:"bytes=1024"`
 	// The longest stay in the queue, in seconds; 0 means don't queue.
 	TimeoutSeconds *int64 `json:"timeout_seconds,omitempty" default:"120" check:"min=0,max=604800"`
 }

@@ -52,7 +52,8 @@ func (r *LoadModelRequest) Validate() *Error {
 	if r.Path != "" && r.FileClaim != "" {
 		return fieldErrorf("file_claim", "path and file_claim exclude each other")
 	}
-	return nil
+	_, err := TensorHashes(r.Hashes)
+	return err
 }
 
 // Validate implements Validator.

@@ -3,7 +3,10 @@ package contract
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,6 +100,67 @@ func TestAnOfferedFileIsLoaded(t *testing.T) {
 			c.t.Errorf("%q does not say what to do", a.text)
 		}
 		c.do("load_model", obj{"name": "m", "file_claim": c.offer(d, "mine", other), "wait_ms": 10_000})
+	})
+}
+
+// A model that came as an open file is verified when that file is offered again, and otherwise by
+// hashes of its tensors, for which no file is needed.
+func TestAnOfferedModelIsVerified(t *testing.T) {
+	inBoth(t, func(c *caller) {
+		spec := whole(8, 5)
+		f := beyondTheRoots(c.t, spec)
+		d := c.session(nil)
+		load := func(more obj) answer {
+			in := obj{"name": "m", "wait_ms": 10_000}
+			maps.Copy(in, more)
+			return c.ask("load_model", in)
+		}
+		verified := func(what string, a answer) {
+			c.t.Helper()
+			if !a.ok || a.data["verified"] != true {
+				c.t.Errorf("%s: %+v", what, a)
+			}
+		}
+		verified("as it is loaded", load(obj{"file_claim": c.offer(d, "mine", f), "verify": true}))
+		verified("offered again", load(obj{"file_claim": c.offer(d, "mine", f), "verify": true}))
+		a := load(obj{"verify": true})
+		c.refused("FILE_NOT_READABLE", "without a file", a)
+		if !strings.Contains(a.text, "offer it again") || !strings.Contains(a.text, "hashes") {
+			c.t.Errorf("%q does not say what to do", a.text)
+		}
+		c.refused("MODEL_CONFLICT", "another file", load(obj{"file_claim": c.offer(d, "mine", beyondTheRoots(c.t, whole(8, 6))), "verify": true}))
+
+		m := c.maps(d, load(nil).data["handle"], data.ReadOnly)
+		var sums []any
+		for i, tn := range spec.Tensors {
+			s := fmt.Sprintf("%x", sha256.Sum256(m.Tensor(tn.Name)))
+			if i == 0 {
+				s = strings.ToUpper(s)
+			}
+			sums = append(sums, s+"  "+tn.Name)
+		}
+		verified("by its hashes", load(obj{"hashes": sums}))
+		verified("by one of them", load(obj{"hashes": sums[:1]}))
+		verified("by both", load(obj{"hashes": sums, "file_claim": c.offer(d, "mine", f), "verify": true}))
+		first := spec.Tensors[0].Name
+		other := strings.Repeat("5", 64)
+		a = load(obj{"hashes": []any{other + "  " + first}})
+		c.refused("INVALID_MODEL", "another hash", a)
+		c.want(a.detail, "tensor", first)
+		a = load(obj{"hashes": []any{other + "  none"}})
+		c.refused("INVALID_REQUEST", "another tensor", a)
+		c.want(a.detail, "tensor", "none")
+		for field, bad := range map[string][]any{
+			"hashes[0]": {other[1:] + "  " + first},
+			"hashes[1]": {sums[0], other[1:] + "x  x"},
+			"hashes[2]": {sums[0], sums[1], sums[0]},
+			"hashes[3]": {sums[0], sums[1], other + "  other", other + " one space"},
+		} {
+			a = load(obj{"hashes": bad})
+			c.refused("INVALID_REQUEST", field, a)
+			c.want(a.detail, "field", field)
+		}
+		c.unmaps(d, m)
 	})
 }
 

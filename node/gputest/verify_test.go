@@ -1,11 +1,14 @@
 package gputest
 
 import (
+	"context"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"testing"
 
 	"github.com/isobar-project/isobar/schemas"
+	"github.com/isobar-project/isobar/weights"
 )
 
 // A GPU does not keep who maps weights from writing to them; a model is compared with its file when
@@ -27,6 +30,11 @@ func TestWritingToWeightsIsFound(t *testing.T) {
 		t.Error("verified although nobody asked")
 	}
 
+	hashes := &schemas.LoadModelRequest{Name: "m", Hashes: sums(t, path)}
+	if by := done[schemas.LoadModelReply](h, schemas.ActionLoadModel, hashes); !by.Verified {
+		t.Errorf("not verified by hashes: %+v", by)
+	}
+
 	id := x.tell(order{Do: "map", Claim: again.Handle.Claim, Model: true, Forge: true}).ID
 	x.tell(order{Do: "model", ID: id, Bytes: size, Seed: 1})
 	x.tell(order{Do: "write", ID: id, Seed: 9})
@@ -34,6 +42,11 @@ func TestWritingToWeightsIsFound(t *testing.T) {
 	var fail *schemas.Error
 	if !errors.As(err, &fail) || fail.Code != schemas.CodeInvalidModel || fail.Details["device_id"] != "gpu-0" || fail.Details["tensor"] == "" {
 		t.Fatalf("%v %+v, not where a model differs", err, fail)
+	}
+
+	_, err = call[schemas.LoadModelReply](h, schemas.ActionLoadModel, hashes)
+	if !errors.As(err, &fail) || fail.Code != schemas.CodeInvalidModel || fail.Details["device_id"] != "gpu-0" || fail.Details["tensor"] == "" {
+		t.Errorf("by hashes: %v %+v", err, fail)
 	}
 
 	// The way out that the message names.
@@ -54,4 +67,20 @@ func TestWritingToWeightsIsFound(t *testing.T) {
 	must(t, os.Remove(path))
 	refused[schemas.LoadModelReply](h, schemas.CodeFileNotReadable, schemas.ActionLoadModel, verify)
 	h.stop()
+}
+
+// sums are the hashes of a model file's tensors.
+func sums(t *testing.T, path string) (out []string) {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	m, err := weights.InspectFile(context.Background(), f, "m", weights.Options{})
+	must(t, err)
+	defer m.Close()
+	content, err := os.ReadFile(path)
+	must(t, err)
+	for _, tn := range m.Tensors {
+		out = append(out, schemas.TensorHash{Tensor: tn.Name, SHA256: sha256.Sum256(content[tn.FileOffset : tn.FileOffset+tn.Bytes])}.String())
+	}
+	return out
 }
