@@ -10,7 +10,7 @@ type span struct {
 	off        uint32 // in units, from the segment's start
 	n          uint32 // in units
 	prev, next uint32 // the spans before and behind it
-	waste      int64 // bytes granted beyond what was asked
+	waste      int64  // bytes granted beyond what was asked
 }
 
 // spans holds the spans of a heap in one slice.
@@ -76,7 +76,7 @@ func (s *spans) make(seg, off, n uint32, used bool) uint32 {
 	return x
 }
 
-// drop gives back the entry of a span that is not linked any more.
+// drop gives back the entry of a free span that is not linked any more.
 func (s *spans) drop(x uint32) {
 	s.all[x] = span{next: s.spare}
 	s.spare = x
