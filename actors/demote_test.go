@@ -9,6 +9,7 @@ import (
 
 	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/device"
+	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/schemas"
 	"github.com/isobar-project/isobar/weights/weightstest"
 )
@@ -133,6 +134,7 @@ func TestDemotionWithoutRoom(t *testing.T) {
 	is(t, "lies on", []any{len(h.lies("m")), h.lies("m")["gpu-0"].Tier}, []any{1, schemas.TierVRAM})
 	h.deallocate(all)
 	h.load("other", "ram-0")
+	h.pass(eviction.MinGrace) // else it is kept because it was just loaded
 	h.allocate(scratch("ram-0", 1<<30-4*mib))
 	dry = <-h.send(&actors.Command{Action: schemas.ActionUnloadModel, Data: demotion("m"), RequestID: "dry", DryRun: true})
 	if p := dry.data.(*schemas.DryRunReply).Plan; p.Outcome != schemas.PlanGranted || len(p.Evict) != 1 || p.Evict[0].Model != "other" {

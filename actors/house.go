@@ -61,6 +61,8 @@ type Config struct {
 	// DemoteOff has models that go from a device to make room dropped, even where main memory
 	// has room for them.
 	DemoteOff bool
+	// GuardOff has what was just loaded evicted as soon as anything else lacks the room.
+	GuardOff bool
 	// LoadWorkers read one model at once, Loads models at a time are read.
 	LoadWorkers, Loads int
 	// Observer is told of grants, ends of commands and warnings; nil: nobody wants to know.

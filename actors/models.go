@@ -222,7 +222,7 @@ func (a *modelCall) planned(p *poolActor, o *catalog.Outcome) {
 	for _, s := range o.Segments {
 		size += s
 	}
-	r := &ledger.Request{Owner: ledger.Owner{Tenant: a.c.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: size, Segments: o.Segments,
+	r := &ledger.Request{Owner: ledger.Owner{Tenant: a.c.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights, Size: size, Segments: o.Segments, Model: a.load.Name,
 		Priority: a.load.Priority, Patience: a.load.Patience}
 	if o.Estimate > size { // room is made for so much before it is known to be less
 		r.Size, r.Segments, r.Estimated = o.Estimate, nil, true

@@ -49,7 +49,8 @@ type plan struct {
 	shortfall int64
 	evicted   []schemas.Eviction
 	steps     []schemas.OptimizationStep
-	errand    *errand // whose part it is; nil where no client asked for it
+	guard     *ledger.Guard // nothing went because of it; nil: none
+	errand    *errand       // whose part it is; nil where no client asked for it
 }
 
 // roomOrder asks the pool to choose and release models.
@@ -60,6 +61,8 @@ type roomOrder struct {
 	why       string
 	tenant    string  // whose need it is; empty: nobody's in particular
 	own       bool    // only models of that tenant may go
+	model     string  // whose load the request is
+	priority  int     // of the request
 	urgent    bool    // the bytes are needed at once: nothing is copied for it
 	choice    *choice // a client's; nil: the default's
 	dry       bool    // only say what would go
@@ -114,7 +117,7 @@ func (o *optimizerActor) next() {
 		w := *o.wanted
 		o.wanted = nil
 		p.ticket, p.why, p.target = w.Ticket, w.Reason, w.Bytes
-		order = roomOrder{ticket: w.Ticket, bytes: w.Bytes, why: w.Reason, tenant: w.Tenant, own: w.Own}
+		order = roomOrder{ticket: w.Ticket, bytes: w.Bytes, why: w.Reason, tenant: w.Tenant, own: w.Own, model: w.Model, priority: w.Priority}
 	case len(o.errands) > 0:
 		o.advance(o.errands[0])
 		return
@@ -133,8 +136,8 @@ func (o *optimizerActor) next() {
 func (o *optimizerActor) order(p *plan, order roomOrder) {
 	o.plan = p
 	o.house.monitor.unloading(o.device, 1)
-	o.house.pool.makeRoom(o.device, order, func(vs []victim, shortfall int64) {
-		o.tell(seam.SystemLane, func() { o.chosen(p, vs, shortfall) })
+	o.house.pool.makeRoom(o.device, order, func(vs []victim, shortfall int64, guard *ledger.Guard) {
+		o.tell(seam.SystemLane, func() { p.guard = guard; o.chosen(p, vs, shortfall) })
 	})
 }
 
@@ -198,7 +201,7 @@ func (o *optimizerActor) ended(p *plan) {
 	d, again := o.device, o.again
 	o.again = false
 	if p.ticket != 0 || again {
-		d.tell(seam.SystemLane, func() { d.planEnded(p.ticket, p.shortfall > 0, again) })
+		d.tell(seam.SystemLane, func() { d.planEnded(p, again) })
 	}
 	o.next()
 }
@@ -219,13 +222,17 @@ func (o *optimizerActor) announce(kind schemas.EventKind, p *plan) {
 
 // planEnded has admission look again: what the plan made free is there, and what it could
 // not is final until something changes.
-func (d *deviceActor) planEnded(t ledger.Ticket, short, again bool) {
-	now := d.house.now()
-	if t != 0 && short {
-		d.core.NoRoom(t, now)
+func (d *deviceActor) planEnded(p *plan, again bool) {
+	t, now, none := p.ticket, d.house.now(), p.shortfall > 0 || p.guard != nil
+	if t != 0 && none {
+		if p.guard != nil {
+			d.core.Guarded(t, *p.guard, now)
+		} else {
+			d.core.NoRoom(t, now)
+		}
 		d.flush()
 	}
-	if t != 0 && !short || again {
+	if t != 0 && !none || again {
 		d.core.LookAgain(now)
 		d.flush()
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/catalog"
 	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -305,7 +306,7 @@ func (p *poolActor) forgetAnswers(keys []string) {
 }
 
 // makeRoom is the optimizer's order: choose models and release them.
-func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int64)) {
+func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int64, *ledger.Guard)) {
 	p.tell(seam.SystemLane, func() {
 		w := o.choice.want(d.id, o.bytes)
 		w.Quotas = d.quotas.get()
@@ -318,7 +319,14 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 		if cp, ok := p.core.ByGrant(o.lastGrant); ok {
 			w.LastVictim = cp.Key()
 		}
+		if o.ticket != 0 {
+			w.For = p.newcomer(o.model, o.priority)
+		}
 		plan, whose := p.core.Plan(w, p.house.now().Boot)
+		if g := p.guard(plan, whose, o.tenant); g != nil {
+			use(nil, plan.Shortfall, g)
+			return
+		}
 		var out []victim
 		arriving := map[*deviceActor]int64{}
 		for i, v := range plan.Victims {
@@ -348,18 +356,20 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 			})
 			p.flush()
 		}
-		use(out, plan.Shortfall)
+		use(out, plan.Shortfall, nil)
 	})
 }
 
 // foresee answers a dry run that lacks room with the plan that would be made.
 func (p *poolActor) foresee(d *deviceActor, pl ledger.Plan, patient bool, c *call) {
 	p.tell(seam.SystemLane, func() {
-		w := catalog.Want{Device: d.id, Bytes: pl.Lacks, Whose: pl.Tenant, Quotas: d.quotas.get()}
+		w := catalog.Want{Device: d.id, Bytes: pl.Lacks, Whose: pl.Tenant, Quotas: d.quotas.get(), For: p.newcomer(pl.Model, pl.Priority)}
 		if pl.Own {
 			w.Tenant = pl.Tenant
 		}
-		plan, whose := p.core.Plan(w, p.house.now().Boot)
+		now := p.house.now()
+		plan, whose := p.core.Plan(w, now.Boot)
+		guard := p.guard(plan, whose, pl.Tenant)
 		out := schemas.Plan{Outcome: schemas.PlanGranted, Reason: "room would be made", Evict: []schemas.Eviction{}}
 		for i, v := range plan.Victims {
 			out.Evict = append(out.Evict, schemas.Eviction{Model: whose[i].Model.Name, Tier: d.tier(), FreedBytes: v.Bytes, ReloadCostMs: v.Cost * 1000})
@@ -367,12 +377,40 @@ func (p *poolActor) foresee(d *deviceActor, pl ledger.Plan, patient bool, c *cal
 		if plan.Shortfall > 0 {
 			out.Evict = []schemas.Eviction{}
 			out.Outcome, out.Position, out.Reason = schemas.PlanQueued, pl.Position, pl.Reason
-			if !patient {
-				out.Outcome, out.Position = schemas.PlanRefused, 0
+		} else if guard != nil {
+			out.Reason, out.EstimatedMs = guard.Reason(now), millis(guard.Until.Sub(now.Boot))
+			if !guard.Brief(now) {
+				out.Outcome, out.Position = schemas.PlanQueued, pl.Position
 			}
+		}
+		if out.Outcome == schemas.PlanQueued && !patient {
+			out.Outcome, out.Position, out.Evict = schemas.PlanRefused, 0, []schemas.Eviction{}
 		}
 		c.done(&schemas.DryRunReply{Plan: out}, nil)
 	})
+}
+
+// newcomer is a request as what was just loaded is compared with; nil where that does not count.
+func (p *poolActor) newcomer(model string, priority int) *catalog.Newcomer {
+	if p.house.cfg.GuardOff {
+		return nil
+	}
+	return &catalog.Newcomer{Model: model, Priority: priority}
+}
+
+// guard is why a plan waits: for models that were just loaded; nil: it does not. Other
+// tenants' models have no names.
+func (p *poolActor) guard(plan eviction.Plan, whose []*catalog.Copy, tenant string) *ledger.Guard {
+	if plan.Until == 0 {
+		return nil
+	}
+	g := &ledger.Guard{Until: plan.Until, Models: []string{}, Short: plan.Shortfall > 0}
+	for i, v := range plan.Victims {
+		if m := whose[i].Model; v.Guarded != 0 && (m.Tenant == tenant || m.Shared) {
+			g.Models = append(g.Models, m.Name)
+		}
+	}
+	return g
 }
 
 // tier is what residency on the device is called.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/isobar-project/isobar/actors"
+	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -38,7 +39,7 @@ func TestAFloorKeepsATenantsModels(t *testing.T) {
 	as[*schemas.SetLimitsReply](h, "red", "", schemas.ActionSetLimits, &schemas.SetLimitsRequest{DeviceID: "gpu-0", Tenant: &schemas.TenantLimits{Name: "red", FloorBytes: &floor}})
 	h.clock.Advance(time.Hour) // nobody has read them for long
 	load("blue", "new", 3)
-	h.pass(0)
+	h.pass(eviction.MinGrace) // else it is kept because it was just loaded
 
 	scratch := func(tenant string, bytes int64) answer {
 		return <-h.send(&actors.Command{Tenant: tenant, Action: schemas.ActionAllocate, RequestID: "r", Wait: time.Hour,

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,7 +73,37 @@ func small(t *testing.T, requests int) (*replay.Trace, replay.Bound) {
 	return cut, replay.Bound{Cost: replay.Measured, Seed: "small", Fraction: .25, Capacity: total / 4 / (2 * mib) * 2 * mib, Seconds: 1}
 }
 
-// The node evicts for a trace of requests what the same trace evicts in a replay without a
+// outwait sends a load that waits for what was just loaded, for that long of the clock's time;
+// 0: it does not wait.
+func (h *timed) outwait(wait time.Duration, c *actors.Command) answer {
+	h.t.Helper()
+	answered := h.send(c)
+	late := time.After(20 * time.Second)
+	for wait > 0 {
+		q := call[*schemas.GetQueueReply](h.t, h.house, schemas.ActionGetQueue, &schemas.GetQueueRequest{DeviceID: "gpu-0"})
+		if len(q.Waiting) == 1 && strings.Contains(q.Waiting[0].WaitsFor, "just loaded") {
+			h.clock.Advance(wait)
+			break
+		}
+		select {
+		case a := <-answered:
+			h.t.Fatalf("it does not wait %v for what was just loaded: %+v %v", wait, a.data, a.err)
+		case <-late:
+			h.t.Fatalf("it waits for something else: %+v", q.Waiting)
+		default:
+		}
+	}
+	select {
+	case a := <-answered:
+		return a
+	case <-late:
+		q := call[*schemas.GetQueueReply](h.t, h.house, schemas.ActionGetQueue, &schemas.GetQueueRequest{DeviceID: "gpu-0"})
+		h.t.Fatalf("%v were not long enough: %+v", wait, q.Waiting)
+	}
+	return answer{}
+}
+
+// The node evicts for a trace of requests, and when, what the same trace evicts in a replay without a
 // node: what is measured there holds here.
 func TestTheNodeDecidesAsTheReplayDoes(t *testing.T) {
 	trace, bound := small(t, 250)
@@ -80,8 +111,9 @@ func TestTheNodeDecidesAsTheReplayDoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := make([][]string, len(trace.Requests))
-	if _, err := trace.Follow(bound, policy, func(request int, plan eviction.Plan) {
+	want, waits := make([][]string, len(trace.Requests)), make([]time.Duration, len(trace.Requests))
+	if _, err := trace.Follow(bound, policy, func(request int, waited time.Duration, plan eviction.Plan) {
+		waits[request] = waited
 		for _, v := range plan.Victims {
 			want[request] = append(want[request], v.Key)
 		}
@@ -101,7 +133,7 @@ func TestTheNodeDecidesAsTheReplayDoes(t *testing.T) {
 	})
 	objects := trace.Assignments[0].Costs[replay.Measured]
 	written := map[int]string{}
-	evictions := 0
+	evictions, waited := 0, 0
 	for n, needs := range trace.Requests {
 		o := objects[needs[0]]
 		path, ok := written[needs[0]]
@@ -114,7 +146,8 @@ func TestTheNodeDecidesAsTheReplayDoes(t *testing.T) {
 		}
 		h.clock.Advance(time.Second)
 		slow.next.Store(int64(o.Cost * float64(time.Second)))
-		a := <-h.send(&actors.Command{Action: schemas.ActionLoadModel, RequestID: "r", Wait: time.Hour, Data: &schemas.LoadModelRequest{Name: o.Key, Path: path}})
+		a := h.outwait(waits[n], &actors.Command{Action: schemas.ActionLoadModel, RequestID: "r", Wait: time.Hour,
+			Data: &schemas.LoadModelRequest{Name: o.Key, Path: path, TimeoutSeconds: ptr[int64](120)}})
 		if a.err != nil {
 			t.Fatal(a.err)
 		}
@@ -127,8 +160,11 @@ func TestTheNodeDecidesAsTheReplayDoes(t *testing.T) {
 			t.Fatalf("request %d, for %s (%d bytes): the node evicts %v, the replay %v", n, o.Key, o.Bytes, got, want[n])
 		}
 		evictions += len(got)
+		if waits[n] > 0 {
+			waited++
+		}
 	}
-	if evictions < 20 {
-		t.Fatalf("only %d evictions: that proves little", evictions)
+	if evictions < 20 || waited < 3 {
+		t.Fatalf("only %d evictions, and %d that waited: that proves little", evictions, waited)
 	}
 }

@@ -97,10 +97,10 @@ func (w *weightsCall) outcome(d *deviceActor, o *ledger.Outcome) {
 	p, cp := w.pool, w.copy
 	switch o.Kind {
 	case ledger.OutcomeGranted:
-		id, granted, evicted := o.Grant.ID, o.Grant.Granted, o.Evicted
+		id, granted, evicted, queued := o.Grant.ID, o.Grant.Granted, o.Evicted, time.Duration(o.Queued)
 		p.tell(seam.SystemLane, func() {
 			delete(p.tickets, cp)
-			p.core.Granted(cp, id, granted, evicted, p.house.now())
+			p.core.Granted(cp, id, granted, evicted, queued, p.house.now())
 			p.flush()
 		})
 	case ledger.OutcomeQueued:

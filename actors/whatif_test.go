@@ -9,6 +9,7 @@ import (
 	"github.com/isobar-project/isobar/actors"
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/device/sim"
+	"github.com/isobar-project/isobar/eviction"
 	"github.com/isobar-project/isobar/eviction/replay"
 	"github.com/isobar-project/isobar/schemas"
 	"github.com/isobar-project/isobar/weights/weightstest"
@@ -18,6 +19,10 @@ import (
 // next node says the same.
 func TestWhatIf(t *testing.T) {
 	trace, bound := small(t, 150)
+	waits := map[int]time.Duration{}
+	if _, err := trace.Follow(bound, eviction.NewPanel(), func(request int, waited time.Duration, _ eviction.Plan) { waits[request] = waited }); err != nil {
+		t.Fatal(err)
+	}
 	var slow *paced
 	_, world := heirs()
 	device := func(c *actors.Config) {
@@ -46,7 +51,8 @@ func TestWhatIf(t *testing.T) {
 		}
 		h.clock.Advance(time.Second)
 		slow.next.Store(int64(o.Cost * float64(time.Second)))
-		if a := <-h.send(&actors.Command{Action: schemas.ActionLoadModel, RequestID: "r", Wait: time.Hour, Data: &schemas.LoadModelRequest{Name: o.Key, Path: path}}); a.err != nil {
+		if a := h.outwait(waits[n], &actors.Command{Action: schemas.ActionLoadModel, RequestID: "r", Wait: time.Hour,
+			Data: &schemas.LoadModelRequest{Name: o.Key, Path: path, TimeoutSeconds: ptr[int64](120)}}); a.err != nil {
 			t.Fatal(n, a.err)
 		}
 		slow.next.Store(0)

@@ -108,7 +108,7 @@ func (b *bench) granted(cp *catalog.Copy) uuid.UUID {
 	b.t.Helper()
 	b.grants++
 	id := uuid.UUID{15: byte(b.grants)}
-	b.do(func() { b.c.Granted(cp, id, 4096, nil, b.now) })
+	b.do(func() { b.c.Granted(cp, id, 4096, nil, 0, b.now) })
 	return id
 }
 

@@ -24,9 +24,9 @@ func ExampleCatalog() {
 	c.Load(catalog.LoadRequest{Ref: "my request", Tenant: "default", Name: "llama", Path: "llama.gguf", Device: "ram-0"}, now)
 	cp := c.Take().Steps[0].Copy // StepInspect: read the headers of the file
 	c.Inspected(cp, nil, catalog.Description{Path: "/models/llama.gguf", ContentID: "…", Bytes: 1 << 20, Segments: []int64{1 << 20}}, nil, now)
-	c.Granted(cp, uuid.UUID{15: 1}, 1<<20, nil, now) // StepAllocate: ask the device
-	c.Filled(cp, nil, now)                           // StepFill: read the tensors
-	c.SealDone(cp, nil, now)                         // StepSeal
+	c.Granted(cp, uuid.UUID{15: 1}, 1<<20, nil, 0, now) // StepAllocate: ask the device
+	c.Filled(cp, nil, now)                              // StepFill: read the tensors
+	c.SealDone(cp, nil, now)                            // StepSeal
 
 	for _, o := range c.Take().Outcomes {
 		fmt.Println(o.Ref, "is answered with", o.Copy.Model.Name, "on", o.Copy.Device)

@@ -244,7 +244,7 @@ func (h *house) answerLoad(cp *catalog.Copy, o ledger.Outcome) {
 	switch o.Kind {
 	case ledger.OutcomeGranted:
 		id, granted := o.Grant.ID, o.Grant.Granted
-		h.toCatalog(func() { delete(h.tickets, cp); h.call(func() { h.core.Granted(cp, id, granted, nil, h.now) }) })
+		h.toCatalog(func() { delete(h.tickets, cp); h.call(func() { h.core.Granted(cp, id, granted, nil, 0, h.now) }) })
 	case ledger.OutcomeQueued:
 		h.toCatalog(func() { h.call(func() { h.core.Waiting(cp, o.Position, o.Reason) }) })
 	case ledger.OutcomeRefused:

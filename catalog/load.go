@@ -201,8 +201,10 @@ func (c *Catalog) Waiting(cp *Copy, position int, reason string) {
 
 // Granted is the device's grant for a load. The device has it on record; the copy is
 // recorded when it is sealed, and a successor undoes what is not.
-func (c *Catalog) Granted(cp *Copy, grant uuid.UUID, granted int64, evicted []ledger.Evicted, now ledger.Now) {
+// queued is how long it waited for room: that is no part of what a load takes.
+func (c *Catalog) Granted(cp *Copy, grant uuid.UUID, granted int64, evicted []ledger.Evicted, queued time.Duration, now ledger.Now) {
 	c.begin()
+	cp.queued = queued
 	cp.Grant, cp.Granted, cp.evicted = grant, granted, append(cp.evicted, evicted...)
 	c.grants[grant] = cp
 	if cp.cancel != nil {
@@ -273,7 +275,7 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 	}
 	m, waiters, asker := cp.Model, cp.waiters, cp.asker()
 	cp.State, cp.source, cp.waiters = Sealed, nil, nil
-	cp.Took = now.Boot.Sub(cp.started)
+	cp.Took = max(0, now.Boot.Sub(cp.started)-cp.queued)
 	switch {
 	case cp.Origin == "":
 		cp.Cost = cp.Took
@@ -282,7 +284,7 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 	}
 	if len(waiters) > 0 {
 		m.Loads++
-		m.LastUsed, cp.UsedAt, cp.Home = now.Wall, now.Boot, ""
+		m.LastUsed, cp.UsedAt, cp.Home, cp.loaded = now.Wall, now.Boot, "", now.Boot
 	}
 	if err := c.saveSealed(cp, waiters, now); err != nil {
 		cp.State, cp.waiters = Loading, waiters

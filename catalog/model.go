@@ -81,13 +81,15 @@ type Copy struct {
 	Grant   uuid.UUID
 	Granted int64
 	Cost    time.Duration // what the last load from disk took, of this copy or the one it was made of
-	Took    time.Duration // what it took to make this one; 0 after a take-over
+	Took    time.Duration // what it took to make this one, without the wait for room; 0 after a take-over
 	// Origin is the device of the copy that this one was made of; "" is the files, or not known
 	// since a take-over.
 	Origin string
 	// Home is the device from which this copy was demoted; "": somebody asked for it here.
 	Home      string
 	UsedAt    clock.Instant
+	loaded    clock.Instant // when it came because somebody asked for it; 0: a predecessor's, or moved by the node
+	letGo     clock.Instant // when its last reader let go; 0: it had none
 	refs      map[string]*Reference
 	mappers   map[ledger.SessionID]string // tenant by session
 	waiters   []LoadRequest
@@ -99,6 +101,7 @@ type Copy struct {
 	force     bool           // it is released whoever reads it
 	ordered   bool           // the optimizer ordered it
 	started   clock.Instant
+	queued    time.Duration // since then, for room
 	done      int64         // bytes read so far
 	progress  clock.Instant // when progress was last published
 	evicted   []ledger.Evicted

@@ -20,6 +20,9 @@ type Want struct {
 	// of the others what their quotas spare. Quotas are those of the device.
 	Whose  string
 	Quotas []ledger.TenantFigures
+	// For is a request that waits for the room: what was just loaded is kept from it. nil:
+	// nothing is, for that reason.
+	For *Newcomer
 
 	// What follows is a client's choice, not admission's.
 
@@ -32,6 +35,12 @@ type Want struct {
 	// Names keeps the models of these names, Grants the copies that hold these grants.
 	Names  map[string]bool
 	Grants map[uuid.UUID]bool
+}
+
+// Newcomer is a request as compared with models that were just loaded.
+type Newcomer struct {
+	Priority int
+	Model    string // whose load it is; empty: none's
 }
 
 // excluded says why a copy is left out of the choice, empty if it is not.
@@ -62,12 +71,31 @@ func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, []*Copy) {
 		c.scratch = req.Candidates
 		req.Spare = w.see(req.Candidates, s.copies, shown)
 	}
+	req.For = c.newcomer(&w)
 	plan := eviction.MakePlan(policy, req, now)
 	whose := make([]*Copy, len(plan.Victims))
 	for i := range plan.Victims {
 		whose[i] = s.copies[plan.Victims[i].Index]
 	}
 	return plan, whose
+}
+
+// newcomer is whom the room is for, as the planner compares it.
+func (c *Catalog) newcomer(w *Want) *eviction.Newcomer {
+	if w.For == nil {
+		return nil
+	}
+	m := c.models[nameKey(w.Whose, w.For.Model)]
+	if m == nil {
+		return eviction.Stranger(w.For.Priority)
+	}
+	weight := 0.
+	for i := range w.Quotas {
+		if w.Quotas[i].Tenant == w.Whose {
+			weight = w.Quotas[i].Weight
+		}
+	}
+	return eviction.Expected(c.policy, keyOf(w.Device, m), w.For.Priority, weight)
 }
 
 // particular reports whether the candidates of this plan are not as for any.

@@ -125,7 +125,7 @@ func BenchmarkPlan(b *testing.B) {
 		step()
 		c.Inspected(cp, nil, catalog.Description{Path: name, ContentID: name, Bytes: bytes, Segments: []int64{bytes}}, nil, now)
 		step()
-		c.Granted(cp, uuid.New(), bytes, nil, now)
+		c.Granted(cp, uuid.New(), bytes, nil, 0, now)
 		step()
 		now.Boot = now.Boot.Add(time.Duration(random.Int63n(int64(time.Second))))
 		c.Filled(cp, nil, now)

@@ -37,12 +37,31 @@ func (c *Catalog) Mapped(r ledger.Reader, now ledger.Now) {
 	switch {
 	case r.Gone:
 		delete(cp.mappers, s)
+		cp.unread(now)
 	case !known:
 		cp.mappers[s] = r.Tenant
 		c.use(cp, UseTouch, now)
 	}
 	c.settle(cp, now)
 	c.moved(cp)
+}
+
+// unread notes that a reader has let go.
+func (cp *Copy) unread(now ledger.Now) {
+	if cp.Readers() == 0 {
+		cp.letGo = now.Boot
+	}
+}
+
+// grace is for how long the copy is kept because it was just loaded.
+func (cp *Copy) grace() (g eviction.Grace) {
+	if cp.loaded != 0 {
+		g = eviction.GraceOf(cp.loaded, cp.Took)
+		if cp.letGo != 0 {
+			g = g.LetGo(cp.letGo)
+		}
+	}
+	return g
 }
 
 // ReleaseReference ends a reference that acquire_model gave.
@@ -69,6 +88,7 @@ func (c *Catalog) FindReference(tenant, name, id string) (*Copy, *schemas.Error)
 func (c *Catalog) dropReference(cp *Copy, id string, now ledger.Now) {
 	delete(cp.refs, id)
 	delete(c.byRef, id)
+	cp.unread(now)
 	c.saveCopy(cp)
 	c.settle(cp, now)
 	c.moved(cp)

@@ -35,7 +35,7 @@ func TestUnloadedModelsAreForgottenByAge(t *testing.T) {
 		steps := c.Take().Steps
 		cp := steps[len(steps)-1].Copy
 		c.Inspected(cp, nil, Description{Path: "/" + name, ContentID: name, Bytes: 1, Segments: []int64{1}}, nil, now)
-		c.Granted(cp, uuid.UUID{byte(i), 1}, 4096, nil, now)
+		c.Granted(cp, uuid.UUID{byte(i), 1}, 4096, nil, 0, now)
 		c.Filled(cp, nil, now)
 		c.SealDone(cp, nil, now)
 		if i == 3 {

@@ -90,7 +90,7 @@ func (c *Catalog) shelve(cp *Copy) {
 func (c *Catalog) candidate(cp *Copy) eviction.Candidate {
 	x := eviction.Candidate{
 		Object: object(cp), Pinned: cp.Model.Pinned, Readers: cp.Readers(), Priority: cp.Model.Priority,
-		LastUsed: cp.UsedAt, Group: cp.Model.Tenant,
+		LastUsed: cp.UsedAt, Group: cp.Model.Tenant, Grace: cp.grace(),
 	}
 	if len(cp.feeds) > 0 {
 		x.Excluded = "it is being copied"

@@ -149,10 +149,29 @@ func (c *Cost) Value(key string, _ clock.Instant) float64 {
 // Worth implements Bookkeeper.
 func (c *Cost) Worth(key string) *Worth { return c.worth[key] }
 
+// prospect implements foreseer.
+func (c *Cost) prospect(key string) (worth float64, known bool) {
+	e := c.known[key]
+	if e == nil {
+		return 0, false
+	}
+	then := *e
+	if age := e.book.requests - e.used; e.asked && age > 0 {
+		then.returned(age)
+	}
+	then.used = e.book.requests
+	return then.value(), true
+}
+
 // appraise sets the worth of an entry as it is now.
 func (c *Cost) appraise(e *entry) {
-	const perBytes = 1 << 30 // only for figures that a person can read
 	if e.ghost == nil {
-		e.worth.value = e.book.rate(e) * e.object.Cost * perBytes / float64(max(1, e.object.Bytes))
+		e.worth.value = e.value()
 	}
+}
+
+// value is the worth of an entry, whether it is there or not.
+func (e *entry) value() float64 {
+	const perBytes = 1 << 30 // only for figures that a person can read
+	return e.book.rate(e) * e.object.Cost * perBytes / float64(max(1, e.object.Bytes))
 }

@@ -98,6 +98,12 @@ func (b *book) returned(e *entry, age int64) {
 	o := octave(age)
 	b.all.returns[o]++
 	b.class(e.class).returns[o]++
+	e.returned(age)
+}
+
+// returned notes a use at an age of at least 1 in the entry's own history.
+func (e *entry) returned(age int64) {
+	o := octave(age)
 	e.returns[o]++
 	for i := range o {
 		e.waited[i] += float32(int64(1) << i)

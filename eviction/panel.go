@@ -75,3 +75,6 @@ func (p *Panel) Worth(key string) *Worth { return p.speaker.Worth(key) }
 
 // worthPerByte says that the default's values are worth per byte.
 func (p *Panel) worthPerByte() {}
+
+// prospect implements foreseer: the default's.
+func (p *Panel) prospect(key string) (float64, bool) { return p.speaker.prospect(key) }

@@ -26,6 +26,8 @@ type Candidate struct {
 	// LastVictim marks the object whose load caused this plan: it goes only when
 	// everything else does not suffice.
 	LastVictim bool
+	// Grace is for how long it is kept because it was just loaded.
+	Grace Grace
 }
 
 // Request says how much room is wanted, and what there is to choose from.
@@ -39,7 +41,9 @@ type Request struct {
 	Force bool
 	// Spare is how many bytes of a group may go at most; a group that is not named has no
 	// such bound.
-	Spare      map[string]int64
+	Spare map[string]int64
+	// For is what the room is made for: from it is kept what was just loaded. nil: nothing is.
+	For        *Newcomer
 	Candidates []Candidate // in any order, each key once
 }
 
@@ -51,6 +55,8 @@ type Victim struct {
 	Cost   float64 // seconds to load it again
 	Value  float64 // what the policy holds it worth
 	Reason string
+	// Guarded is until when it is kept because it was just loaded; 0: it is not.
+	Guarded clock.Instant
 }
 
 // Skipped is an object that stays although it might have been thought of.
@@ -60,6 +66,9 @@ type Skipped struct{ Key, Reason string }
 type Plan struct {
 	Victims []Victim // in the order in which they should go
 	Freed   int64    // the sum of the victims' bytes
+	// Until is not 0 where a victim is kept until then because it was just loaded: nobody
+	// goes before, and the plan is to be made again.
+	Until clock.Instant
 	// Shortfall is what is still missing when all victims are gone. Unless
 	// MaxVictims bounds the plan, everything that may go is then among them.
 	Shortfall int64
@@ -131,7 +140,12 @@ func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 	for i, x := range chosen {
 		c := &r.Candidates[x.index]
 		plan.ReloadSeconds += c.Cost
-		plan.Victims[i] = Victim{Key: c.Key, Index: int(x.index), Bytes: c.Bytes, Cost: c.Cost, Value: x.value}
+		guarded := c.guarded(r.For, x.value)
+		if guarded <= now {
+			guarded = 0
+		}
+		plan.Until = max(plan.Until, guarded)
+		plan.Victims[i] = Victim{Key: c.Key, Index: int(x.index), Bytes: c.Bytes, Cost: c.Cost, Value: x.value, Guarded: guarded}
 	}
 	order.explain(plan.Victims, chosen, now)
 	return plan

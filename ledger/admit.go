@@ -54,11 +54,14 @@ type Request struct {
 	domain    string
 	need      int64 // bytes of new segments it lacked when last looked at
 	arrived   clock.Instant
+	waits     clock.Instant // since when it waits for room; 0: it does not
+	waited    time.Duration // so far
 	deadline  clock.Instant
 	regrouped clock.Instant // until then it is not tried to move blocks together for it
 	queued    bool          // told that it waits
 	wanted    int64         // bytes asked of the optimizer and not yet answered
 	refused   bool          // the optimizer found nothing more to release
+	guard     *Guard        // what it waits for; nil: nothing that was just loaded
 	evicted   []Evicted
 	reason    string
 	attempts  int  // times the driver was out of memory
@@ -297,6 +300,10 @@ func (d *Device) admit(r *Request, now Now) bool {
 	if (need > 0 || grow > 0 && d.floors(r.Owner.Tenant) > 0) && !d.room(r, need, grow) {
 		return r.gone
 	}
+	if r.waits != 0 {
+		r.waited += now.Boot.Sub(r.waits)
+		r.waits = 0
+	}
 	switch {
 	case r.Estimated:
 		d.reserveEstimate(r)
@@ -463,6 +470,9 @@ func (d *Device) room(r *Request, need, grow int64) bool {
 
 // ask has the optimizer look for what a request still lacks.
 func (d *Device) ask(r *Request, need, short int64) {
+	if short <= 0 || r.refused || r.wanted < short {
+		r.guard = nil
+	}
 	switch {
 	case r.Modest:
 		d.unqueue(r)
@@ -480,7 +490,7 @@ func (d *Device) ask(r *Request, need, short int64) {
 	case r.wanted < short:
 		r.wanted = short
 		r.reason = fmt.Sprintf("lacks %d bytes: looking for models to release", short)
-		d.out.Wants = append(d.out.Wants, Want{Ticket: r.ticket, Bytes: short, Model: r.Model, Tenant: r.Owner.Tenant,
+		d.out.Wants = append(d.out.Wants, Want{Ticket: r.ticket, Bytes: short, Model: r.Model, Tenant: r.Owner.Tenant, Priority: r.Priority,
 			Reason: fmt.Sprintf("a request for %d bytes lacks %d", need, short)})
 	}
 }

@@ -175,9 +175,10 @@ type Want struct {
 	Bytes  int64
 	Model  string // the model whose load wants it, the plan's last victim
 	// Tenant needs it. With Own, for the sake of its quota: only its own models may go.
-	Tenant string
-	Own    bool
-	Reason string
+	Tenant   string
+	Own      bool
+	Priority int
+	Reason   string
 }
 
 // Reader reports that a session began or ceased to hold a model's descriptors.

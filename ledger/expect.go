@@ -27,6 +27,9 @@ func (d *Device) Expect(t Ticket, now Now) (Expectation, bool) {
 		return Expectation{}, false
 	}
 	e := Expectation{Position: 1, Reason: r.reason}
+	if r.guard != nil && !r.guard.Short {
+		e.At = max(now.Boot, r.guard.Until)
+	}
 	if r.held {
 		return e, true // its tenant's quota decides, not the room
 	}
@@ -37,7 +40,9 @@ func (d *Device) Expect(t Ticket, now Now) (Expectation, bool) {
 			break
 		}
 	}
-	e.At = d.roomAt(lacks, now)
+	if e.At == 0 {
+		e.At = d.roomAt(lacks, now)
+	}
 	if e.At > r.deadline {
 		e.At = 0
 	}

@@ -61,11 +61,8 @@ func (d *Device) grant(r *Request, now Now) {
 	g.history = g.few.history[:0]
 	g.note("allocated", now.Wall, "")
 	d.stats.Grants++
-	waited := int64(now.Boot.Sub(r.arrived))
-	d.stats.GrantNanos += waited
-	if !r.queued {
-		waited = 0
-	}
+	d.stats.GrantNanos += int64(now.Boot.Sub(r.arrived))
+	waited := int64(r.waited)
 	cause := "grant"
 	if r.Class == ClassReservation {
 		cause = "reservation"

@@ -99,6 +99,7 @@ func (d *Device) hold(r *Request, grow int64, now Now) {
 	}
 	l.Add(d.spotOf(r))
 	r.held = true
+	r.waitsSince(now.Boot)
 	d.at(timer{at: r.deadline, kind: timerQueue, ticket: r.ticket})
 	r.reason = fmt.Sprintf("tenant %s has %d of its %d bytes: waits until it has %d less", r.Owner.Tenant, d.bound(r.Owner.Tenant), d.quotas[r.Owner.Tenant].Hard, d.excess(r))
 	n := d.turn(r)
@@ -132,8 +133,8 @@ func (d *Device) askOwn(r *Request) {
 	if short <= r.wanted || d.behind(r) {
 		return
 	}
-	r.wanted = short
-	d.out.Wants = append(d.out.Wants, Want{Ticket: r.ticket, Bytes: short, Model: r.Model, Tenant: r.Owner.Tenant, Own: true,
+	r.wanted, r.guard = short, nil
+	d.out.Wants = append(d.out.Wants, Want{Ticket: r.ticket, Bytes: short, Model: r.Model, Tenant: r.Owner.Tenant, Own: true, Priority: r.Priority,
 		Reason: fmt.Sprintf("tenant %s would exceed its quota by %d bytes", r.Owner.Tenant, short)})
 }
 
@@ -210,5 +211,5 @@ func (d *Device) planQuota(r *Request, grow int64) (Plan, bool) {
 	case d.behind(r):
 		short = 0
 	}
-	return Plan{Outcome: "queued", Position: d.turn(r), Reason: err.Message, Lacks: short, Tenant: r.Owner.Tenant, Own: true, Err: err}, true
+	return Plan{Outcome: "queued", Position: d.turn(r), Reason: err.Message, Lacks: short, Tenant: r.Owner.Tenant, Own: true, Model: r.Model, Priority: r.Priority, Err: err}, true
 }

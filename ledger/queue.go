@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/isobar-project/isobar/admission"
+	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -87,6 +88,7 @@ func (d *Device) overtake(r *Request) {
 // enqueue puts a request in line.
 func (d *Device) enqueue(r *Request, now Now) {
 	i := d.stand(r)
+	r.waitsSince(now.Boot)
 	d.at(timer{at: r.deadline, kind: timerQueue, ticket: r.ticket})
 	if i > 0 {
 		r.reason = waitsBehind(i)
@@ -102,6 +104,13 @@ func (d *Device) enqueue(r *Request, now Now) {
 	}
 	d.out.Outcomes = append(d.out.Outcomes, Outcome{Kind: OutcomeQueued, Ref: r.Ref, Ticket: r.ticket, Position: i + 1, Reason: r.reason})
 	d.changed("grant", r)
+}
+
+// waitsSince notes when a request began to wait for room.
+func (r *Request) waitsSince(now clock.Instant) {
+	if r.waits == 0 {
+		r.waits = now
+	}
 }
 
 // unqueue takes a request out of the line, or from beside it, as if it had never come.
@@ -249,6 +258,8 @@ type Plan struct {
 	Lacks    int64  // bytes that would have to be released
 	Tenant   string // whose need it is
 	Own      bool   // only models of that tenant may go
+	Model    string // whose load it is
+	Priority int
 	Err      *schemas.Error
 }
 
@@ -285,7 +296,7 @@ func (d *Device) Plan(r *Request, now Now) Plan {
 	if lacks <= 0 {
 		return Plan{Outcome: "queued", Position: 1, Reason: "bytes that are being released will be enough"}
 	}
-	return Plan{Outcome: "queued", Position: 1, Lacks: lacks, Tenant: r.Owner.Tenant, Err: d.outOfMemory(r, need),
+	return Plan{Outcome: "queued", Position: 1, Lacks: lacks, Tenant: r.Owner.Tenant, Model: r.Model, Priority: r.Priority, Err: d.outOfMemory(r, need),
 		Reason: fmt.Sprintf("lacks %d bytes; %s", lacks, d.topHolders(r.Owner.Tenant))}
 }
 

@@ -17,6 +17,7 @@ const (
 	timerSettle                   // clear pooled memory if the device is quiet
 	timerWane                     // give back pooled memory that a resting device does not need
 	timerHolders                  // look again for who holds a grant
+	timerGuard                    // what was just loaded is kept no longer
 )
 
 // timer is a point in time at which something may be due. A timer is never cancelled:
@@ -111,7 +112,7 @@ func (d *Device) at(x timer) {
 	d.timers.keep(func(x timer) bool {
 		g := d.grants[x.grant]
 		switch x.kind {
-		case timerQueue:
+		case timerQueue, timerGuard:
 			return waiting[x.ticket]
 		case timerLease:
 			return g != nil && g.release == nil && g.LeaseEnds == x.at
@@ -140,12 +141,14 @@ func (d *Device) Tick(now Now) {
 				held := r.held
 				d.unqueue(r)
 				if held {
-					d.refuse(r, d.quotaExceeded(r, r.need))
+					d.refuse(r, d.guardedBy(r, d.quotaExceeded(r, r.need), now))
 				} else {
-					d.refuse(r, d.outOfMemory(r, max(r.need, r.Size)))
+					d.refuse(r, d.guardedBy(r, d.outOfMemory(r, max(r.need, r.Size)), now))
 				}
 				d.pump(now)
 			}
+		case timerGuard:
+			d.guardEnds(t.ticket, now)
 		case timerLease:
 			if g := d.grants[t.grant]; g != nil && g.release == nil && g.leased() && g.LeaseEnds <= now.Boot && !d.absent.away {
 				d.beginRelease(g, WhyLease, 0, nil, now)

@@ -102,6 +102,8 @@ type Config struct {
 	// DemoteOff drops the models that go from a GPU to make room, instead of keeping them in main
 	// memory where it has room.
 	DemoteOff bool
+	// GuardOff lets what was just loaded go as soon as anything else lacks the room.
+	GuardOff bool
 	// Dwell and DwellCritical are how long a level holds before it falls, UnloadHold how
 	// long a fall waits for unloads in flight, Reminder the period of reminders.
 	Dwell, DwellCritical, UnloadHold, Reminder time.Duration

@@ -131,6 +131,7 @@ var samples = map[string]sample{
 	"pressure_signals":        one("off", "off", "off"),
 	"pressure_relief":         one("off", "off", "off"),
 	"demote":                  one("off", "off", "off"),
+	"churn_guard":             one("off", "off", "off"),
 	"pressure_dwell":          one("1s", "2s", "4s"),
 	"pressure_dwell_critical": one("1s", "2s", "4s"),
 	"pressure_unload_hold":    one("1s", "2s", "4s"),

@@ -305,7 +305,7 @@ func (n *Node) openHouse(boot string, found map[uint64]*os.File, w Hooks) error 
 	c := actors.Config{
 		Node: n.cfg.Node, BootID: boot, Version: n.cfg.Version, DataSocket: n.cfg.DataSocket(), Clock: w.Clock, Log: n.log,
 		Publisher: &metrics.Tap{Node: n.figures, Next: n.bus.Publisher()}, Keeper: n.keeper, KeeperPID: n.keeper.pid, Memory: n.ledgers.memory, Inherited: found, Roots: roots,
-		DemoteOff: n.cfg.DemoteOff, LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Blocking: n.cfg.Blocking, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
+		DemoteOff: n.cfg.DemoteOff, GuardOff: n.cfg.GuardOff, LoadWorkers: n.cfg.LoadWorkers, Loads: n.cfg.Loads, Blocking: n.cfg.Blocking, Watch: n.watcher.Watch, Find: findProcess, UID: uint32(os.Getuid()),
 		ResumeGrace: n.cfg.ResumeGrace, KeepAnswers: n.cfg.KeepAnswers, MaxAnswers: n.cfg.MaxAnswers, MaxSessions: n.cfg.MaxSessions,
 		Overdue: n.cfg.RevokeOverdue, EndGrace: n.cfg.RevokeEndGrace, TenantOf: n.cfg.tenantOf(), Tenants: n.cfg.tenantNames(), UIDOf: n.cfg.uidOf(), UndoAfter: n.cfg.UndoAfter, Crash: w.Crash, Exit: w.Exit,
 		Lost: func(id string, why error) { go n.deviceLost(id, why) }, Observer: &observer{n}, Warnings: n.board.List,

@@ -1,6 +1,8 @@
 package replay
 
 import (
+	"time"
+
 	"github.com/isobar-project/isobar/clock"
 	"github.com/isobar-project/isobar/eviction"
 )
@@ -36,7 +38,7 @@ type Room struct {
 // Again replays what a node saw, with so much room. A request for a model that does not fit
 // counts as a load, so that less room is never told as cheaper. The result's Score is not set.
 func Again(uses []Use, room Room, p eviction.Policy) (Result, error) {
-	r := run{policy: p, free: room.Bytes, place: map[string]int{}, decided: func(eviction.Plan) {}}
+	r := run{policy: p, free: room.Bytes, place: map[string]int{}, decided: func(time.Duration, eviction.Plan) {}}
 	at := map[string]int{}
 	for _, u := range uses {
 		key := u.Object.Key
@@ -59,7 +61,8 @@ func Again(uses []Use, room Room, p eviction.Policy) (Result, error) {
 		}
 		r.objects[i] = u.Object
 		before := r.result
-		if err := r.serve([]int{i}, room.Bytes, u.At); err != nil {
+		began := u.At.Add(-time.Duration(u.Load * float64(time.Second)))
+		if _, err := r.serve([]int{i}, room.Bytes, u.At, began); err != nil {
 			return Result{}, err
 		}
 		if r.result.Unserved > before.Unserved {

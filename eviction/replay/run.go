@@ -14,26 +14,32 @@ type Result struct {
 	Score     float64 // over the lower bound
 	Loads     int
 	Evictions int
+	// Waited is how long requests waited for what had just been loaded to be let go.
+	Waited time.Duration
 	// Unserved counts requests whose models don't fit the capacity together.
 	Unserved int
 }
 
 // Run replays the trace with capacity, cost model and seed of a bound.
 func (t *Trace) Run(b Bound, p eviction.Policy) (Result, error) {
-	return t.Follow(b, p, func(int, eviction.Plan) {})
+	return t.Follow(b, p, func(int, time.Duration, eviction.Plan) {})
 }
 
-// Follow is Run that tells decided of every plan, by the number of its request.
-func (t *Trace) Follow(b Bound, p eviction.Policy, decided func(request int, plan eviction.Plan)) (Result, error) {
+// Follow is Run that tells decided of every plan, by the number of its request, and how long
+// that waited for what had just been loaded. A request comes one second after the one before
+// has been served.
+func (t *Trace) Follow(b Bound, p eviction.Policy, decided func(request int, waited time.Duration, plan eviction.Plan)) (Result, error) {
 	objects := t.objects(b)
 	if objects == nil {
 		return Result{}, fmt.Errorf("no assignment %s with cost %s", b.Seed, b.Cost)
 	}
 	r := run{objects: objects, policy: p, free: b.Capacity, place: make(map[string]int)}
+	var err error
+	var now clock.Instant
 	for seq, needs := range t.Requests {
-		r.decided = func(plan eviction.Plan) { decided(seq, plan) }
-		now := clock.Instant(seq) * clock.Instant(time.Second)
-		if err := r.serve(needs, b.Capacity, now); err != nil {
+		r.decided = func(waited time.Duration, plan eviction.Plan) { decided(seq, waited, plan) }
+		came := now.Add(time.Second)
+		if now, err = r.serve(needs, b.Capacity, came, came); err != nil {
 			return Result{}, fmt.Errorf("request %d: %w", seq, err)
 		}
 	}
@@ -60,10 +66,12 @@ type run struct {
 	resident []eviction.Candidate
 	place    map[string]int // key → index in resident
 	result   Result
-	decided  func(eviction.Plan)
+	decided  func(time.Duration, eviction.Plan)
 }
 
-func (r *run) serve(needs []int, capacity int64, now clock.Instant) error {
+// serve has a request's models there, and returns when they are. The policy hears of the
+// request as of came; what is missing is looked for at now, no later than that.
+func (r *run) serve(needs []int, capacity int64, came, now clock.Instant) (clock.Instant, error) {
 	var together, missing int64
 	for _, i := range needs {
 		o := &r.objects[i]
@@ -81,33 +89,54 @@ func (r *run) serve(needs []int, capacity int64, now clock.Instant) error {
 			}
 		}
 		r.result.Unserved++
-		return nil
+		return now, nil
 	}
 	if need := missing - r.free; need > 0 {
-		plan := eviction.MakePlan(r.policy, eviction.Request{Need: need, Candidates: r.resident}, now)
-		if plan.Shortfall > 0 {
-			return fmt.Errorf("short of %d bytes of %d although all fits", plan.Shortfall, need)
+		want := eviction.Request{Need: need, Candidates: r.resident, For: r.newcomer(needs)}
+		plan, began := eviction.MakePlan(r.policy, want, now), now
+		for ; plan.Until > now; plan = eviction.MakePlan(r.policy, want, now) {
+			now = plan.Until
 		}
-		r.decided(plan)
+		r.result.Waited += now.Sub(began)
+		if plan.Shortfall > 0 {
+			return now, fmt.Errorf("short of %d bytes of %d although all fits", plan.Shortfall, need)
+		}
+		r.decided(now.Sub(began), plan)
 		for _, v := range plan.Victims {
-			r.evict(v.Key, now)
+			r.evict(v.Key, came)
 		}
 	}
 	for _, i := range needs {
 		o := r.objects[i]
 		if _, ok := r.place[o.Key]; !ok {
+			took := time.Duration(o.Cost * float64(time.Second))
+			now = now.Add(took)
 			r.place[o.Key] = len(r.resident)
-			r.resident = append(r.resident, eviction.Candidate{Object: o})
+			r.resident = append(r.resident, eviction.Candidate{Object: o, Grace: eviction.GraceOf(now, took)})
 			r.free -= o.Bytes
 			r.result.Loads++
 			r.result.Seconds += o.Cost
-			r.policy.Loaded(o, now)
+			r.policy.Loaded(o, came)
 		}
-		r.policy.Used(o.Key, now)
+		r.policy.Used(o.Key, came)
 		c := &r.resident[r.place[o.Key]]
-		c.Readers, c.LastUsed = 0, now
+		c.Readers, c.LastUsed = 0, came
 	}
-	return nil
+	return now, nil
+}
+
+// newcomer is what a request's models are worth, at most.
+func (r *run) newcomer(needs []int) *eviction.Newcomer {
+	most := eviction.Stranger(0)
+	for _, i := range needs {
+		if _, there := r.place[r.objects[i].Key]; there {
+			continue
+		}
+		if n := eviction.Expected(r.policy, r.objects[i].Key, 0, 0); n.Worth > most.Worth {
+			most = n
+		}
+	}
+	return most
 }
 
 func (r *run) evict(key string, now clock.Instant) {
