@@ -343,6 +343,11 @@ func (h *history) rest() {
 		if len(h.Wants) > 0 {
 			w := h.Wants[0]
 			h.Wants = h.Wants[1:]
+			if wait := rapid.SampledFrom([]time.Duration{0, 100 * time.Millisecond, 4 * time.Second}).Draw(t, "just loaded"); wait > 0 {
+				g := ledger.Guard{Until: h.Now.Boot.Add(wait), Models: []string{"m"}, Short: rapid.Bool().Draw(t, "short")}
+				h.must(h.Call(func() { h.Core.Guarded(w.Ticket, g, h.Now) }))
+				break
+			}
 			for _, g := range h.Grants() {
 				if g.Class == ledger.ClassWeights && rapid.Bool().Draw(t, "victim") {
 					h.must(h.Call(func() {
