@@ -40,6 +40,8 @@ func sessionOf(data any) string {
 		return r.SessionID
 	case *schemas.AcquireModelRequest:
 		return r.SessionID
+	case *schemas.LoadModelRequest:
+		return r.SessionID
 	}
 	return ""
 }

@@ -87,6 +87,9 @@ func (p *poolActor) load(c *call, in *schemas.LoadModelRequest) {
 	if in.TimeoutSeconds != nil {
 		r.Patience = time.Duration(*in.TimeoutSeconds) * time.Second
 	}
+	if in.SessionID != "" {
+		r.Reference = &catalog.Reference{ID: newID(p.house.cfg.Random, d.tag).String(), Session: c.owner.Session}
+	}
 	if c.offered != nil {
 		p.loadOffered(c, r)
 		return
@@ -107,7 +110,7 @@ func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 			c.record = ledger.AnswerRecord{Key: c.key, Digest: c.Digest, Action: string(c.Action), Model: cp.Model.Name}
 			if c.Action == schemas.ActionLoadModel {
 				c.record.Grant = cp.Grant
-				c.record.Body = codec.Append(nil, codec.JSON, p.loaded(&catalog.Outcome{Copy: cp, Took: cp.Took}, c.Tenant))
+				c.record.Body = codec.Append(nil, codec.JSON, p.loaded(&catalog.Outcome{Copy: cp, Took: cp.Took, Reference: r.Reference}, c.Tenant))
 			} else {
 				c.record.Body = codec.Append(nil, codec.JSON, p.acquired(cp, r.Reference, c.Tenant))
 			}
@@ -136,8 +139,11 @@ func (p *poolActor) loadWith(c *call, r catalog.LoadRequest) {
 
 // modelOutcome implements modelAsker.
 func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
-	c := a.c
-	switch o.Kind {
+	c, kind := a.c, o.Kind
+	if kind == catalog.OutcomeAcquired && c.Action == schemas.ActionLoadModel {
+		kind = catalog.OutcomeLoaded // and acquired with it
+	}
+	switch kind {
 	case catalog.OutcomeLoaded:
 		if !o.Hit {
 			p.house.byID[o.Copy.Device].took.load(o.Took)
@@ -151,6 +157,7 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 			cp := o.Copy
 			p.check(a, cp, func(err *schemas.Error) {
 				if err != nil {
+					p.dropReference(c.Tenant, r.ReferenceID)
 					c.fail(err)
 					return
 				}
@@ -162,9 +169,7 @@ func (a *modelCall) modelOutcome(p *poolActor, o *catalog.Outcome) {
 		a.hand(p, o.Copy, r)
 	case catalog.OutcomeAcquired:
 		ref := o.Reference.ID
-		c.done(p.acquired(o.Copy, o.Reference, c.Tenant), func() {
-			p.tell(seam.SystemLane, func() { p.core.ReleaseReference(c.Tenant, "", ref, p.house.now()); p.flush() })
-		})
+		c.done(p.acquired(o.Copy, o.Reference, c.Tenant), func() { p.dropReference(c.Tenant, ref) })
 	case catalog.OutcomePlanned:
 		a.planned(p, o)
 	case catalog.OutcomeRefused:
@@ -198,13 +203,27 @@ func (a *modelCall) hand(p *poolActor, cp *catalog.Copy, r *schemas.LoadModelRep
 		p.tell(seam.SystemLane, func() {
 			if err != nil {
 				p.forgetAnswer(c)
+				p.dropReference(c.Tenant, r.ReferenceID)
 				c.fail(handleGone(name, err))
 				return
 			}
 			r.Handle = h
-			c.done(r, nil)
+			// Of an operation that was answered before it ended, the reference ends with its session.
+			var undo func()
+			if ref := r.ReferenceID; ref != "" && c.operation == "" {
+				undo = func() { p.dropReference(c.Tenant, ref) }
+			}
+			c.done(r, undo)
 		})
 	})
+}
+
+// dropReference ends a reference that nobody has heard of; "" means none.
+func (p *poolActor) dropReference(tenant, id string) {
+	if id == "" {
+		return
+	}
+	p.tell(seam.SystemLane, func() { p.core.ReleaseReference(tenant, "", id, p.house.now()); p.flush() })
 }
 
 // planned answers the dry run of a load.
@@ -236,6 +255,9 @@ func (p *poolActor) loaded(o *catalog.Outcome, tenant string) *schemas.LoadModel
 	d := p.house.byID[cp.Device]
 	r := &schemas.LoadModelReply{Finished: schemas.Done(), Loaded: true, Model: p.model(cp.Model, tenant, false), AllocationIDs: []string{cp.Grant.String()},
 		Tier: d.tier(), LoadTimeMs: millis(o.Took), SourceTier: p.sourceTier(cp), Evicted: evictions(o.Evicted)}
+	if o.Reference != nil {
+		r.ReferenceID = o.Reference.ID
+	}
 	if o.Hit {
 		r.SourceTier, r.Evicted = d.tier(), []schemas.Eviction{}
 	} else if o.Took > 0 {

@@ -249,6 +249,8 @@ type LoadModelReply struct {
 	Verified bool       `json:"verified,omitempty"`
 	Handle   *Handle    `json:"handle,omitempty"`
 	Evicted  []Eviction `json:"evicted"`
+	// ReferenceID is of the reference that a session_id asked for.
+	ReferenceID string `json:"reference_id,omitempty"`
 }
 
 // UnloadModelReply says what was unloaded.

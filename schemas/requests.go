@@ -279,6 +279,8 @@ type LoadModelRequest struct {
 	Hashes []string `json:"hashes,omitempty" check:"bytes=1024"`
 	// The longest stay in the queue, in seconds; 0 means don't queue.
 	TimeoutSeconds *int64 `json:"timeout_seconds,omitempty" default:"120" check:"min=0,max=604800"`
+	// The model is acquired too, as by acquire_model: the reference ends with this session.
+	SessionID string `json:"session_id,omitempty" check:"bytes=128"`
 }
 
 // ModelNameAll stands for all models of the tenant in UnloadModelRequest.Name.

@@ -321,6 +321,30 @@ func TestAcquireModel(t *testing.T) {
 	})
 }
 
+func TestLoadModelAcquiresForASession(t *testing.T) {
+	inBoth(t, func(c *caller) {
+		d := c.session(nil)
+		loaded := c.load("m", 8, "session_id", d.Session().ID)
+		hit := c.do("load_model", obj{"name": "m", "session_id": d.Session().ID}, id("hit"))
+		again := c.do("load_model", obj{"name": "m", "session_id": d.Session().ID}, id("hit"))
+		c.want(again, "reference_id", text(hit, "reference_id"), "replayed", true)
+		c.want(c.do("load_model", obj{"name": "m"}), "reference_id", nil)
+		c.want(c.do("get_model_info", obj{"name": "m"}), "models.0.readers", 2)
+		c.fails("STALE_HANDLE", "load_model", obj{"name": "m", "session_id": "nobody's"})
+		c.fails("MODEL_IN_USE", "unload_model", obj{"name": "m"})
+		c.do("release_model", obj{"reference_id": text(loaded, "reference_id")})
+		c.do("release_model", obj{"reference_id": text(hit, "reference_id")})
+		c.want(c.do("unload_model", obj{"name": "m"}), "unloaded", true)
+		c.do("load_model", obj{"name": "m", "session_id": d.Session().ID, "dry_run": true})
+		c.want(c.do("get_model_info", obj{"name": "m"}), "models.0.readers", 0)
+		c.do("load_model", obj{"name": "m", "session_id": d.Session().ID, "wait_ms": 10_000})
+		c.want(c.do("get_model_info", obj{"name": "m"}), "models.0.readers", 1)
+		d.Close()
+		gone := c.do("unload_model", obj{"name": "*", "force": true})
+		c.want(gone, "unloaded", true, "confirmed", true)
+	})
+}
+
 func TestUnloadByForce(t *testing.T) {
 	inBoth(t, func(c *caller) {
 		revoked := make(chan data.Revocation, 4)

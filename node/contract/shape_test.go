@@ -77,7 +77,7 @@ var shapes = map[string]string{
 	"reply/get_queue":        "waiting:[]waiting",
 	"reply/set_limits": `status:s replayed:b? device_id:s limit_bytes:i model_limit_bytes:i model_limit_mb:f reserve_bytes:i
 		thresholds:thresholds tenant:tenant_limits?`,
-	"reply/load_model": `status:s replayed:b? loaded:b model:model allocation_ids:[]s tier:s load_time_ms:f throughput_bytes_per_second:f
+	"reply/load_model": `status:s replayed:b? loaded:b model:model allocation_ids:[]s reference_id:s? tier:s load_time_ms:f throughput_bytes_per_second:f
 		source_tier:s handle:handle? evicted:[]eviction`,
 	"reply/unload_model":  "status:s replayed:b? unloaded:b models_unloaded:[]s freed_bytes:i confirmed:b zombie_bytes:i",
 	"reply/acquire_model": "status:s replayed:b? reference_id:s lease_expires_at:t? model:model",

@@ -187,6 +187,7 @@ def _being_mapped(
     mapping = asyncio.run_coroutine_threadsafe(_attached(connected, b.allocation_id), connected._thread._loop)
     while not _opening(connected):
         connected.status()
+    driver.await_held("cuMemMap", 1)
     return b, mapping
 
 
@@ -314,6 +315,7 @@ def test_the_node_is_killed_while_memory_is_mapped(lasting_gpu_node: tuple[Node,
         mapping = asyncio.run_coroutine_threadsafe(_attached(c, b.allocation_id), c._thread._loop)
         while not _opening(c):
             c.status()
+        fake.await_held("cuMemMap", 1)
         with c.on_resume(resumed.put):
             node.kill()
             node.start()

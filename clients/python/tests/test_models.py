@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy
 import pytest
@@ -77,6 +80,81 @@ def test_readers_are_counted(client: isobar.Client, path: Path) -> None:
     second.close()
     assert readers() == 0
     assert client.unload_model("plain")["unloaded"]
+
+
+def test_a_load_acquires(client: isobar.Client, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One command for a resident model, once there is a session; each open model has a reference of its own."""
+    asked: list[str] = []
+    control = client._inner._control
+    call = control.call
+
+    async def listening(action: str, *arguments: Any, **options: Any) -> dict[str, Any]:
+        asked.append(action)
+        return await call(action, *arguments, **options)
+
+    monkeypatch.setattr(control, "call", listening)
+
+    def load(**options: Any) -> isobar.Model:
+        asked.clear()
+        return client.load_model("plain", path, **options)
+
+    models = [load()]
+    assert asked == ["load_model", "acquire_model"]
+    models.append(load())
+    assert asked == ["load_model"]
+    # Of what was asked before, the first has the reference.
+    models += [load(request_id="again"), load(request_id="again")]
+    assert asked == ["load_model", "acquire_model"]
+    # On another node the session is nobody's.
+    with monkeypatch.context() as patch:
+        patch.setattr(client._inner, "_only_session", lambda: SimpleNamespace(id="of another node"))
+        models.append(load())
+    assert asked == ["load_model", "load_model", "acquire_model"]
+    assert len({m._inner._reference for m in models}) == len(models)
+    for m in models:
+        with pytest.raises(isobar.InUse):
+            client.unload_model("plain")
+        m.close()
+    assert client.unload_model("plain")["unloaded"]
+
+
+@pytest.fixture
+def losing(client: isobar.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client whose program never hears that a load or an allocation is done."""
+    control, never = client._inner._control, asyncio.Event()
+    call = control.call
+
+    async def lose(action: str, *arguments: Any, **options: Any) -> dict[str, Any]:
+        answer = await call(action, *arguments, **options)
+        if action in ("load_model", "allocate"):
+            await never.wait()
+        return answer
+
+    monkeypatch.setattr(control, "call", lose)
+
+
+def test_giving_up_a_load_lets_go(client: isobar.Client, path: Path, request: pytest.FixtureRequest) -> None:
+    """Also where the load is over by then, and has acquired the model for nobody."""
+
+    def readers() -> int:
+        return int(client.call("get_model_info", {"name": "plain"})["models"][0]["readers"])
+
+    with client.load_model("plain", path) as held:
+        before = readers()
+        request.getfixturevalue("losing")
+        with pytest.raises(TimeoutError):
+            client.load_model("plain", timeout=0.2)
+        while readers() > before:  # it is let go of in the background
+            pass
+        assert held.close()
+    assert client.unload_model("plain")["unloaded"]
+
+
+def test_giving_up_a_grant_gives_it_back(client: isobar.Client, losing: None) -> None:
+    with pytest.raises(TimeoutError):
+        client.allocate(MiB, timeout=0.2)
+    while client.call("get_allocations")["allocations"]:
+        pass
 
 
 def test_offered_file(client: isobar.Client, path: Path, tmp_path: Path) -> None:

@@ -54,8 +54,17 @@ class Abandoned:
                     log.warning("%s was given up, but could not be cancelled: %s", action, e)
                     return
             await asyncio.sleep(pause)  # it may be overtaking the command
-        if op.get("status") == "completed" and action == "allocate" and op.get("result"):
-            await self._undo(op["result"]["allocation_id"])
+        if op.get("status") != "completed" or action not in ("allocate", "load_model"):
+            return
+        try:
+            # It was too late: what it has made is told to those who ask for it.
+            result = (await self._control.do("get_operation", {"request_id": request_id}))["operation"].get("result") or {}
+            if action == "allocate" and "allocation_id" in result:
+                await self._undo(result["allocation_id"])
+            elif "reference_id" in result:
+                await self._control.do("release_model", {"reference_id": result["reference_id"]})
+        except NodeError as e:
+            log.info("%s was given up when it was done, and what it made could not be let go: %s", action, e)
 
     async def _undo(self, allocation_id: str) -> None:
         for pause in _PAUSES:

@@ -280,17 +280,21 @@ class Client:
             session = self._only_session() or await self._session(self._default_socket())
             with path.open("rb") as f:
                 data["file_claim"] = await session.offer(path.name, f.fileno())
-        with shown(progress, f"model {data['name']}") as told:
-            reply = await self._abandoned.do("load_model", data, told, timeout, request_id)
+        reply = await self._loaded(data, progress, timeout, request_id)
         handle = reply["handle"]
         allocation_id = reply["allocation_ids"][0]
         device = next((r["device_id"] for r in reply["model"]["residency"] if r["allocation_id"] == allocation_id), None)
         session = await self._session(handle["data_socket"])
         # Once it is acquired the model stays; between loading and that it may have been evicted,
         # which makes the handle stale: acquiring loads it again.
-        acquiring = asyncio.ensure_future(
-            self.call("acquire_model", {"name": data["name"], "device_id": device, "session_id": session.id})
-        )
+        acquiring: asyncio.Future[dict[str, Any]]
+        if "reference_id" in reply:
+            acquiring = asyncio.get_running_loop().create_future()
+            acquiring.set_result(reply)
+        else:
+            acquiring = asyncio.ensure_future(
+                self.call("acquire_model", {"name": data["name"], "device_id": device, "session_id": session.id})
+            )
         grant: Grant | None = None
         try:
             try:
@@ -302,11 +306,26 @@ class Client:
                 residency = [r for r in reference["model"]["residency"] if device in (None, r["device_id"])]
                 handle = (await self.call("get_handle", {"model_name": data["name"], "device_id": device}))["handle"]
                 grant = await self._map(handle, residency[0]["allocation_id"], writable=False, private=True)
-            reference = await asyncio.shield(acquiring)
+            reference = acquiring.result() if acquiring.done() else await asyncio.shield(acquiring)
         except BaseException:
             self._tasks.start(self._abandon_model(acquiring, grant))
             raise
         return self._hold(Model(self, grant, reply["model"], device or "", reference["reference_id"]))
+
+    async def _loaded(
+        self, data: dict[str, Any], progress: OnProgress | bool | None, timeout: float | None, request_id: str
+    ) -> dict[str, Any]:
+        """load_model's answer. Where there is a session, the model is acquired for it by the same
+        command; but not by one that may have been given before, whose reference another has."""
+        session = None if request_id else self._only_session()
+        with shown(progress, f"model {data['name']}") as told:
+            if session is not None:
+                try:
+                    return await self._abandoned.do("load_model", {**data, "session_id": session.id}, told, timeout, "")
+                except NodeError as e:
+                    if e.code != "STALE_HANDLE":
+                        raise  # else the session is another node's, or has just ended
+            return await self._abandoned.do("load_model", data, told, timeout, request_id)
 
     async def _abandon_model(self, acquiring: asyncio.Future[dict[str, Any]], grant: Grant | None) -> None:
         """Undoes what was done for a model that nobody will have."""
