@@ -76,7 +76,7 @@ func (a *attached) open(fd int, m device.Mode) (err error) {
 	if a.stream, err = a.cu.NewStream(); err != nil {
 		return err
 	}
-	a.event, err = a.cu.NewEvent()
+	a.event, err = a.cu.NewEvent(true)
 	return err
 }
 

@@ -158,7 +158,7 @@ func (d *Driver) batched(ctx context.Context, what string, b *batch, did func(n 
 			c, err := l.turned(did)
 			if err == nil {
 				c.n = sum
-				err = l.sent(c)
+				err = l.sentLong(c)
 			}
 			sum = 0
 			return err
@@ -181,6 +181,15 @@ func (d *Driver) batched(ctx context.Context, what string, b *batch, did func(n 
 			}
 		}
 		if err := send(); err != nil {
+			return end(err)
+		}
+		// The last part is waited for without sleep: it is what the command waits for.
+		if l.chunks[l.turn].busy {
+			if _, err := l.turned(did); err != nil {
+				return end(err)
+			}
+		}
+		if err := l.cu.Sync(l.stream); err != nil {
 			return end(err)
 		}
 		for range l.chunks {

@@ -110,6 +110,8 @@ type Driver struct {
 	warm    *warm
 	moving  moving
 	anchor  anchor
+	up      way           // from main memory
+	down    way           // to it
 	direct  chan struct{} // full: a lane copies from the page cache in place
 	watch   *watch
 	state   state
@@ -151,7 +153,7 @@ func (r *Runtime) New(c Config) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cuda: %s: %w", c.ID, err)
 	}
-	d := &Driver{c: c, cu: r.cu, dev: dev, totalBytes: gpu.Bytes, live: map[*Segment]struct{}{}, direct: make(chan struct{}, 1)}
+	d := &Driver{c: c, cu: r.cu, dev: dev, totalBytes: gpu.Bytes, live: map[*Segment]struct{}{}, direct: make(chan struct{}, 1), up: newWay(), down: newWay()}
 	physical := gpu.Bytes
 	if c.PhysicalBytes > 0 {
 		physical = min(physical, c.PhysicalBytes)

@@ -28,7 +28,7 @@ func (d *Driver) fromPeer(ctx context.Context, to *Segment, toOff int64, from *S
 	}
 	// Either device may be the one that copies: both get at both.
 	direct := from.openTo(d) && to.openTo(from.d)
-	return d.stream(ctx, "pull", n, func(l *lane, at, n int64) (int64, error) {
+	return d.stream(ctx, "pull", nil, n, func(l *lane, at, n int64) (int64, error) {
 		n = min(n, peerBytes)
 		a, b := to.pointer(toOff+at), from.pointer(fromOff+at)
 		if direct {

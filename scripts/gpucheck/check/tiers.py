@@ -1,4 +1,5 @@
-"""RAM tier to VRAM and back, beside the pinned copy."""
+"""RAM tier to VRAM and back, beside the pinned copy: the whole commands, with what they make and
+give back. The model is the one that pressure drops, of 8.6 GB."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from .world import World
 
 def run(w: World) -> None:
     """Promotes and demotes one model, and copies as much by hand in between."""
-    shape, path = w.sizes.model, w.file(w.sizes.model)
+    shape, path = w.sizes.unread, w.file(w.sizes.unread)
     node = w.node(ram=w.sizes.ram)
     c = node.commands()
     pinned = raw.pinned(w)

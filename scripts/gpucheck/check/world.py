@@ -29,7 +29,8 @@ class Sizes:
     held: models.Shape  # read while the node is killed
     mixed: tuple[models.Shape, ...]  # loaded and unloaded in turn
     copy: int  # bytes of a raw copy between host and device
-    bulk: int  # bytes of clear, copy and transfer
+    bulk: int  # bytes of a transfer, and of raw clears and copies on the device
+    wide: int  # bytes of clear and copy
     step: int  # what a grant has that crosses the threshold
     grant: int  # what the latency of a grant is measured with
     consumer: int  # what a consumer holds when it is killed
@@ -47,14 +48,14 @@ FULL = Sizes(
     model=models.Shape("model", 270, 2816, "BF16"), big=models.Shape("big", 250, 8960, "BF16"), unread=models.Shape("unread", 128, 5792, "BF16"),
     held=models.Shape("held", 256, 2048, "BF16"),
     mixed=tuple(models.Shape(f"mixed-{i}", layers, width, "BF16") for i, (layers, width) in enumerate(((8, 512), (16, 1024), (12, 2048), (16, 3072)))),
-    copy=4 * GiB, bulk=12 * GiB, step=GiB, grant=64 * MiB, consumer=4 * GiB, ram=20 * GiB,
+    copy=4 * GiB, bulk=12 * GiB, wide=24 * GiB, step=GiB, grant=64 * MiB, consumer=4 * GiB, ram=20 * GiB,
     rounds=7, attaches=200, grants=2000, relieves=50, node_kills=100, consumer_kills=200, cycles=1000,
 )  # fmt: skip
 
 TINY = Sizes(
     model=models.Shape("model", 6, 256, "F16"), big=models.Shape("big", 8, 256, "F16"), unread=models.Shape("unread", 4, 2048, "F16"),
     held=models.Shape("held", 4, 256, "F16"), mixed=tuple(models.Shape(f"mixed-{i}", 2 + i, 256 * (1 + i), "F16") for i in range(3)),
-    copy=4 * MiB, bulk=16 * MiB, step=8 * MiB, grant=2 * MiB, consumer=32 * MiB, ram=128 * MiB,
+    copy=4 * MiB, bulk=16 * MiB, wide=32 * MiB, step=8 * MiB, grant=2 * MiB, consumer=32 * MiB, ram=128 * MiB,
     rounds=1, attaches=3, grants=20, relieves=1, node_kills=2, consumer_kills=2, cycles=6,
 )  # fmt: skip
 
