@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import importlib.util
 import os
@@ -82,7 +83,7 @@ def files() -> int:
 
 
 def test_segments_lie_one_after_the_other(fake: gpu.Fake) -> None:
-    r = opened(fake, segment(fake), segment(fake, 4 * MiB, used=3 * MiB))
+    r = settled(opened(fake, segment(fake), segment(fake, 4 * MiB, used=3 * MiB)))
     before = files()
     m = r.memory()
     assert m.nbytes == 5 * MiB and not m.readonly and not r.proved
@@ -283,6 +284,30 @@ def test_without_a_driver(fake: gpu.Fake, monkeypatch: pytest.MonkeyPatch, tmp_p
             asyncio.run(_memory.prepare("cuda_vmm"))
     with pytest.raises(isobar.UnsupportedMemory, match="unknown kind"):
         asyncio.run(_memory.prepare("punched_cards"))
+
+
+def test_the_driver_is_started_ahead(fake: gpu.Fake) -> None:
+    fake.hold("cuInit", True)
+    try:
+        for device in (None, "ram-0", "gpu-host/ram-0"):
+            _memory.foresee(device)
+        assert not _cuda._drivers.get(str(fake.path)) and fake.calls("cuInit") == [0]
+        _memory.foresee("gpu-0")
+        _memory.foresee("host/gpu-1")
+        fake.await_held("cuInit", 1)
+    finally:
+        fake.hold("cuInit", False)
+    asyncio.run(_memory.prepare("cuda_vmm"))
+    assert _cuda.started() and fake.calls("cuInit") == [1]
+
+
+def test_a_start_ahead_that_fails_is_tried_again(fake: gpu.Fake) -> None:
+    fake.fail("cuInit", 1, 803)
+    _memory.foresee("gpu-0")
+    with contextlib.suppress(isobar.UnsupportedMemory):  # unless it has failed before
+        asyncio.run(_memory.prepare("cuda_vmm"))
+    asyncio.run(_memory.prepare("cuda_vmm"))
+    assert _cuda.started()
 
 
 def test_a_driver_that_does_not_start(fake: gpu.Fake) -> None:

@@ -15,7 +15,7 @@ from ._control import Control, OnProgress, Options, Pending, Progress, shielded
 from ._events import Events
 from ._grant import Grant
 from ._handles import Opening, Revocation, Subscription
-from ._memory import Dropped
+from ._memory import Dropped, foresee
 from ._objects import Buffer, Model, Operation, closed, revoked
 from ._pressure import Pressure, PressureWatch, look
 from ._progress import shown, size
@@ -209,6 +209,7 @@ class Client:
         self, data: dict[str, Any], outlives: bool, progress: OnProgress | bool | None, timeout: float | None, request_id: str
     ) -> Buffer:
         self._check()
+        foresee(data["device_id"])
         session = self._only_session()
         if session is not None and not outlives:
             # From the first moment on: mapping would bind it too, but this process may die before.
@@ -275,6 +276,7 @@ class Client:
         self, data: dict[str, Any], offer: bool, progress: OnProgress | bool | None, timeout: float | None, request_id: str
     ) -> Model:
         self._check()
+        foresee(data["device_id"])
         if offer:
             path = Path(data.pop("path") or "")
             session = self._only_session() or await self._session(self._default_socket())

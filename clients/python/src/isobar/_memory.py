@@ -10,8 +10,11 @@ import asyncio
 import ctypes
 import mmap
 import os
+import sys
+import threading
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -243,10 +246,52 @@ async def prepare(kind: object) -> None:
     if kind not in _KINDS:
         raise UnsupportedMemory(f"the grant is an unknown kind of memory ({kind!r}); this version of the client maps {', '.join(_KINDS)}")
     if kind == "cuda_vmm":
+        starting = _start()
+        if not starting.done() or starting.exception() is not None:
+            await asyncio.shield(asyncio.wrap_future(starting))
+
+
+def foresee(device: str | None) -> None:
+    """Begins to load the GPUs' driver where a device is named as GPUs are: it takes a while, and need
+    not wait for the node's answer. What goes wrong is said by prepare."""
+    if device is not None and device.rpartition("/")[2].startswith("gpu"):
+        _start()
+
+
+_lock = threading.Lock()
+_starting: Future[None] | None = None  # the GPUs' driver; done once it is
+
+
+def _start() -> Future[None]:
+    """The start of the driver, which is under way, or over; one that has failed is tried again."""
+    global _starting
+    with _lock:
+        if _starting is not None:
+            if not _starting.done():
+                return _starting
+            if _starting.exception() is None and sys.modules[f"{__package__}._vram"].prepared():
+                return _starting
+        _starting = Future()
+        threading.Thread(target=_begin, args=(_starting,), name="isobar-driver", daemon=True).start()
+        return _starting
+
+
+def _begin(starting: Future[None]) -> None:
+    try:
         from . import _vram  # not before there is need of it
 
-        if not _vram.prepared():
-            await asyncio.to_thread(_vram.prepare)
+        _vram.prepare()
+        starting.set_result(None)
+    except BaseException as e:
+        starting.set_exception(e)
+
+
+def _in_child() -> None:
+    global _lock, _starting
+    _lock, _starting = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 async def open_region(kind: object, mapped: Mapped) -> Region:
