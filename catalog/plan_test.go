@@ -101,8 +101,8 @@ func TestForceEndsReferences(t *testing.T) {
 	})
 }
 
-// BenchmarkPlan is the choice among 10,000 models of a device, for one of them and for 5 % of
-// all bytes, with everything that the catalog knows of them.
+// BenchmarkPlan is the choice among 10,000 models of a device, for one of them, for 5 % of
+// all bytes, and for one where their tenant may lose half of all, with everything that the catalog knows of them.
 func BenchmarkPlan(b *testing.B) {
 	const models = 10_000
 	region, err := store.Format(make([]byte, 64<<20), "pool")
@@ -134,11 +134,15 @@ func BenchmarkPlan(b *testing.B) {
 		c.Take()
 		all += bytes
 	}
-	for name, bytes := range map[string]int64{"one": 1e9, "5%": all / 20} {
+	floor := []ledger.TenantFigures{{Quota: ledger.Quota{Tenant: "red", Floor: all / 2}, Used: all}}
+	for name, w := range map[string]catalog.Want{
+		"one": {Bytes: 1e9}, "5%": {Bytes: all / 20}, "one of a tenant with a floor": {Bytes: 1e9, Quotas: floor},
+	} {
+		w.Device = "gpu-0"
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if plan, _ := c.Plan(catalog.Want{Device: "gpu-0", Bytes: bytes}, now.Boot); plan.Shortfall > 0 || len(plan.Victims) == 0 {
+				if plan, _ := c.Plan(w, now.Boot); plan.Shortfall > 0 || len(plan.Victims) == 0 {
 					b.Fatalf("%d victims, short of %d", len(plan.Victims), plan.Shortfall)
 				}
 			}

@@ -103,7 +103,9 @@ func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 		}
 		order.add(i, c.worth(p, now))
 	}
-	for _, i := range order.keepFloors(r.Spare) {
+	floored := order.keepFloors(r.Spare)
+	plan.Kept = slices.Grow(plan.Kept, len(floored))
+	for _, i := range floored {
 		plan.keep(&r.Candidates[i], "whose it is has no more to spare")
 	}
 
