@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from . import _arrays
 from ._arrays import Framework, TensorInfo
@@ -28,8 +28,7 @@ _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """The segment type of the contract: size_bytes from offset on of a descriptor's segment_bytes."""
 
     fd: int
@@ -40,13 +39,12 @@ class Segment:
     @classmethod
     def parse(cls, v: dict[str, Any], fd: int) -> Segment:
         """Reads and checks what the node says of a segment; fd is its descriptor."""
-        s = cls(fd, v.get("segment_bytes", -1), v.get("offset", -1), v.get("size_bytes", -1))
-        for n in (s.segment_bytes, s.offset, s.size_bytes):
-            if not isinstance(n, int):
-                raise ProtocolError("a segment's bounds are no numbers")
-        if s.offset < 0 or s.size_bytes <= 0 or s.offset > s.segment_bytes - s.size_bytes:
-            raise ProtocolError(f"bytes {s.offset} to {s.offset}+{s.size_bytes} of a segment of {s.segment_bytes}")
-        return s
+        whole, offset, size = v.get("segment_bytes", -1), v.get("offset", -1), v.get("size_bytes", -1)
+        if not (isinstance(whole, int) and isinstance(offset, int) and isinstance(size, int)):
+            raise ProtocolError("a segment's bounds are no numbers")
+        if offset < 0 or size <= 0 or offset > whole - size:
+            raise ProtocolError(f"bytes {offset} to {offset}+{size} of a segment of {whole}")
+        return cls(fd, whole, offset, size)
 
 
 @dataclass(frozen=True, slots=True)
