@@ -121,7 +121,7 @@ func (d *deviceActor) create(job ledger.Job) {
 	defer d.blocks(job.Ranges)()
 	m := made{job: job}
 	for _, r := range job.Ranges {
-		s, err := d.driver.Create(context.Background(), r.Bytes, device.CreateOptions{Weights: job.Weights, Label: "isobar " + d.id})
+		s, err := d.driver.Create(context.Background(), r.Bytes, device.CreateOptions{Weights: job.Weights, Unclear: job.Unclear, Label: "isobar " + d.id})
 		if err != nil {
 			d.making.add(made{}) // what others have made need not wait for it
 			d.work.vault.put(d.keep)
@@ -130,6 +130,14 @@ func (d *deviceActor) create(job ledger.Job) {
 		}
 		m.segs = append(m.segs, s)
 		m.entries = append(m.entries, vault.Entry{ID: vaultID(d.tag, uint64(r.Segment)), Label: d.id, File: s.File()})
+		if job.Unclear && r.Length > 0 {
+			if err := d.driver.Clear(s, r.Offset, r.Length, 0); err != nil {
+				d.making.add(made{})
+				d.work.vault.put(d.keep)
+				d.created(m, err)
+				return
+			}
+		}
 	}
 	d.making.add(m)
 	d.work.vault.put(d.keep)
@@ -276,45 +284,6 @@ func (d *deviceActor) destroy(job ledger.Job, segs []device.Segment) {
 		}
 		d.flush()
 		d.awaitAll(job.Grant, owed)
-	})
-}
-
-// owing is a destroyed segment whose bytes are not back.
-type owing struct {
-	r    ledger.Range
-	owed *device.OwedError
-}
-
-func owings(list []owing) []ledger.Owing {
-	out := make([]ledger.Owing, len(list))
-	for i, o := range list {
-		out[i] = ledger.Owing{Range: o.r, Why: o.owed.Why}
-		for _, h := range o.owed.Holders {
-			out[i].PIDs = append(out[i].PIDs, int32(h.PID))
-		}
-	}
-	return out
-}
-
-// awaitAll has what is not back told when it is.
-func (d *deviceActor) awaitAll(grant uuid.UUID, list []owing) {
-	for _, o := range list {
-		d.house.transfer.wg.Go(func() { d.await(grant, o) })
-	}
-}
-
-// await tells the core of a segment whose bytes come back late; until then they count, though
-// nobody can use them any more.
-func (d *deviceActor) await(grant uuid.UUID, o owing) {
-	select {
-	case <-o.owed.Back:
-	case <-d.house.transfer.ctx.Done():
-		return // the next process finds them gone, or not
-	}
-	d.house.log.Info("released memory is back", "device", d.id, "segment", o.r.Segment, "bytes", o.r.Bytes)
-	d.tell(seam.SystemLane, func() {
-		d.core.Destroyed(grant, []ledger.Range{o.r}, d.house.now())
-		d.flush()
 	})
 }
 

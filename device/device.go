@@ -133,6 +133,9 @@ type CreateOptions struct {
 	// False makes scratch: populated, zero, sealed against shrinking, growing and
 	// further seals.
 	Weights bool
+	// Unclear makes scratch that need not be zero: the caller overwrites or clears all of it before
+	// anybody else gets a descriptor. What other processes left there may be in it till then.
+	Unclear bool
 	// Label appears in /proc/PID/maps of everybody who maps the segment (where
 	// the driver can do that). Up to 64 bytes; "" is a default of the driver.
 	Label string

@@ -360,6 +360,11 @@ func (d *Device) occupy(r *Request, id heap.SegmentID, p heap.Placement) {
 		// wipe what that one's client has written by then.
 		seg.followers = append(seg.followers, r)
 		r.jobs++
+	case foreign && r.overwrites():
+		seg.raw = true
+		if rg := r.unwritten(seg, held(r.blocks)-b.Bytes); rg.Length > 0 {
+			r.clear = append(r.clear, rg)
+		}
 	case foreign:
 		// Cleared whole: what lies beside the block is the old owner's too.
 		seg.cleaner = r.ticket
@@ -394,21 +399,6 @@ func (d *Device) carve(r *Request, seg *segment) heap.Block {
 	seg.promised++
 	r.blocks = append(r.blocks, b)
 	return b
-}
-
-// create promises the bytes and sends workers to make the segments.
-func (d *Device) create(r *Request, sizes []int64) {
-	r.segs = r.segs[:0]
-	ranges := make([]Range, len(sizes))
-	for i, n := range sizes {
-		r.promised += n
-		d.books.promised += n
-		s := d.newSegment(n, r.Class == ClassWeights)
-		r.segs = append(r.segs, s)
-		ranges[i] = Range{Segment: s.id, Bytes: n, Length: n}
-	}
-	r.jobs++
-	d.out.Jobs = append(d.out.Jobs, Job{Kind: JobCreate, Ticket: r.ticket, Ranges: ranges, Weights: r.Class == ClassWeights})
 }
 
 // shortage is what keeps new memory from being granted now.

@@ -69,7 +69,11 @@ func (h *history) letGo() {
 	h.n++
 	a := &ledger.AnswerRecord{Key: ledger.AnswerKey("red", fmt.Sprint("f", h.n)), Action: "transfer", Body: []byte("{}")}
 	var err *schemas.Error
-	h.must(h.Call(func() { err = h.Core.Filled(id, origin, a, h.Now) }))
+	h.must(h.Call(func() {
+		if err = h.Core.Filled(id, origin, a, h.Now); err == nil {
+			h.Overwritten(id)
+		}
+	}))
 	switch {
 	case err != nil:
 		h.must(h.Call(func() { h.Core.FillFailed(id, h.Now) }))

@@ -78,6 +78,9 @@ type Job struct {
 	Grant   uuid.UUID
 	Ranges  []Range
 	Weights bool
+	// Unclear is a JobCreate's of memory that will be overwritten: of each segment only what
+	// Offset and Length say is to be zero.
+	Unclear bool
 	// Moves are the copies of a JobVacate; Prove asks whether nobody else has the segment, the
 	// only one of Ranges, open or mapped.
 	Moves   []heap.Move

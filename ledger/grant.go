@@ -88,12 +88,16 @@ func (d *Device) record(g *Grant, r *Request, now Now) *schemas.Error {
 	changes := few[:0]
 	for _, b := range g.Blocks {
 		s := d.segments[b.Segment]
-		if s.rec != 0 && s.last == r.domain {
+		whose := r.domain
+		if s.raw {
+			whose = anybody
+		}
+		if s.rec != 0 && s.last == whose {
 			continue
 		}
 		// The new owner is on record before it can write a byte.
 		changes = append(changes, change{s, s.rec, s.last})
-		s.last = r.domain
+		s.last = whose
 		if s.rec == 0 {
 			s.rec = tx.Insert(kindSegment, d.encodeSegment(s))
 		} else {

@@ -72,7 +72,7 @@ func (d *Device) complete(r *Request, now Now) {
 	r.promised = 0
 	for _, s := range r.segs {
 		d.segments[s.id] = s
-		d.heap.Add(s.id, s.bytes, r.domain, true)
+		d.heap.Add(s.id, s.bytes, r.domain, !s.raw)
 		d.books.slack += s.bytes
 		d.carve(r, s)
 	}

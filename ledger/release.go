@@ -305,6 +305,7 @@ func (d *Device) free(g *Grant, now Now) {
 // recycle puts an empty segment into the pool; tend decides later whether it stays. One
 // made for weights is not like others, even if nothing was ever written to it: it goes.
 func (d *Device) recycle(s *segment) {
+	s.raw = false // the heap knows
 	d.heap.Pool(s.id)
 	d.books.slack -= s.bytes
 	d.books.pooled += s.bytes

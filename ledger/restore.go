@@ -279,7 +279,8 @@ func (d *Device) adoptSegments(im *Image, owners map[heap.SegmentID]string, miss
 			d.heap.Add(s.id, s.bytes, s.last, true)
 			d.heap.Pool(s.id)
 		} else {
-			d.heap.Add(s.id, s.bytes, owner, true)
+			s.raw = owner != "" && s.last == anybody
+			d.heap.Add(s.id, s.bytes, owner, !s.raw)
 		}
 		if owner == "" {
 			d.books.pooled += s.bytes

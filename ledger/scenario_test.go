@@ -171,6 +171,15 @@ func (s *script) do(td *datadriven.TestData) error {
 			s.say("pinned by %v, by the driver %s", pids, size(driver))
 		}
 		return nil
+	case "filled":
+		var err *schemas.Error
+		return s.with(&err, func() {
+			if err = s.Core.Filled(s.grants[arg(td, 0)], uuid.UUID{}, nil, s.Now); err == nil {
+				s.Overwritten(s.grants[arg(td, 0)])
+			}
+		})
+	case "fill-failed":
+		return s.call(func() { s.Core.FillFailed(s.grants[arg(td, 0)], s.Now) })
 	case "seal":
 		return s.call(func() { s.Core.Seal(s.grants[arg(td, 0)]) })
 	case "drain":
@@ -220,7 +229,7 @@ func (s *script) allocate(td *datadriven.TestData) error {
 	name := arg(td, 0)
 	r := &ledger.Request{Ref: name, Owner: ledger.Owner{Tenant: text(td, "tenant", "red"), UID: 7, Session: ledger.SessionID(text(td, "session", ""))},
 		Class: ledger.Class(text(td, "class", "scratch")), Size: bytes(text(td, "size", "16KiB")), Patience: span(td, "patience", 30*time.Second),
-		Lease: span(td, "lease", 0), Persistent: td.HasArg("persistent"), Clear: td.HasArg("clear"), Key: text(td, "key", ""), Model: text(td, "model", "")}
+		Lease: span(td, "lease", 0), Persistent: td.HasArg("persistent"), Filling: td.HasArg("filling"), Clear: td.HasArg("clear"), Key: text(td, "key", ""), Model: text(td, "model", "")}
 	r.Priority, _ = strconv.Atoi(text(td, "priority", "0"))
 	if r.Class == ledger.ClassWeights {
 		r.Segments, r.Unclaimed, r.Persistent = []int64{r.Size}, true, true
@@ -349,6 +358,9 @@ func (s *script) effects() {
 		var on []string
 		for _, r := range t.Ranges {
 			on = append(on, fmt.Sprintf("%d:%s", r.Segment, size(r.Bytes)))
+			if t.Unclear || t.Kind == ledger.JobClear && r.Length < r.Bytes {
+				on[len(on)-1] += fmt.Sprintf(" zero from %s on", size(r.Offset))
+			}
 		}
 		whom := ""
 		switch {

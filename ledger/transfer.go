@@ -13,6 +13,24 @@ import (
 // move's grant remembers its Origin until that one's release has begun, so that a successor
 // can go on with it: at no moment are there no whole bytes, and at the end only one copy.
 
+// What a transfer overwrites wholly need not be cleared before. Where its grant has segments of
+// its own, only what it will not write of them is: the rest may be anybody's until Filled, on
+// record too, and whoever gets a segment that was not filled has it cleared.
+
+// anybody is whose bytes are in a segment that a transfer has yet to fill. It is no trust domain.
+const anybody = "?"
+
+// overwrites tells whether a request's client sees nothing of its segments but what a transfer
+// has written.
+func (r *Request) overwrites() bool { return r.Filling && r.whole }
+
+// unwritten is the part of the next segment of such a request that no transfer writes; before it
+// are the bytes asked for that lie in others.
+func (r *Request) unwritten(s *segment, before int64) Range {
+	n := min(max(0, r.Size-before), s.bytes)
+	return Range{Segment: s.id, Bytes: s.bytes, Offset: n, Length: s.bytes - n}
+}
+
 // Why the grants of a transfer end.
 const (
 	WhyMoved          = "moved to another device"
@@ -40,14 +58,20 @@ func (d *Device) Filled(id, origin uuid.UUID, answer *AnswerRecord, now Now) *sc
 	g.Filling, g.Origin = false, origin
 	tx := d.region.Begin()
 	tx.Update(g.rec, d.encodeGrant(g))
+	d.written(g, domainKey(g.Owner), func(s *segment) { tx.Update(s.rec, d.encodeSegment(s)) })
 	var rec store.RecID
 	if answer != nil {
 		rec = tx.Insert(kindAnswer, EncodeAnswer(*answer, now.Boot))
 	}
 	if err := tx.Commit(); err != nil {
 		g.Filling, g.Origin = true, uuid.UUID{}
+		d.written(g, anybody, func(*segment) {})
 		return ledgerFull(err)
 	}
+	d.written(g, domainKey(g.Owner), func(s *segment) {
+		s.raw = false
+		d.heap.MarkClean(s.id)
+	})
 	if answer != nil {
 		d.answers[answer.Key] = &answerAt{at: now.Boot, rec: rec}
 		g.answer = answer.Key
@@ -61,6 +85,16 @@ func (d *Device) Filled(id, origin uuid.UUID, answer *AnswerRecord, now Now) *sc
 	g.note("moved", now.Wall, "from "+origin.String())
 	d.event(Event{Kind: EventMoved, Grant: g.ID, Owner: g.Owner, Class: g.Class, Bytes: g.Granted, Reason: "from allocation " + origin.String()})
 	return nil
+}
+
+// written says whose bytes are in the segments that a transfer was to overwrite.
+func (d *Device) written(g *Grant, whose string, then func(*segment)) {
+	for _, b := range g.Blocks {
+		if s := d.segments[b.Segment]; s.raw {
+			s.last = whose
+			then(s)
+		}
+	}
 }
 
 // FillFailed undoes a filling grant.

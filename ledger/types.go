@@ -185,6 +185,9 @@ type segment struct {
 	weights bool
 	// last is the trust domain whose bytes may still be in it; empty when it is clean.
 	last string
+	// raw is true while a transfer is to overwrite all of it, which has not been cleared: its bytes
+	// may be anybody's, and last is anybody.
+	raw bool
 	// doomed segments are being given back and will not be used again.
 	doomed bool
 	// exports counts the times its descriptors were made: a proof begun before one is

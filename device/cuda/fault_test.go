@@ -121,6 +121,25 @@ func TestSealedWeightsWithoutTheMark(t *testing.T) {
 	}
 }
 
+// Scratch that will be overwritten is not cleared before.
+func TestUnclearScratch(t *testing.T) {
+	r := newRig(t, true)
+	d := r.open(t, 0)
+	cleared := r.Calls("cuMemsetD8Async")
+	s, err := d.Create(context.Background(), 4*mib, device.CreateOptions{Unclear: true})
+	must(t, err)
+	b := make([]byte, 1)
+	must(t, d.Read(s, 4*mib-1, b))
+	if n := r.Calls("cuMemsetD8Async") - cleared; n != 0 || b[0] == 0 {
+		t.Errorf("cleared by %d calls, the last byte is %d", n, b[0])
+	}
+	must(t, d.Destroy(s))
+	scratch(t, d, 4*mib)
+	if n := r.Calls("cuMemsetD8Async") - cleared; n != 1 {
+		t.Errorf("other scratch: cleared by %d calls", n)
+	}
+}
+
 // A copy that fails is reported, without the device being lost, and the next succeeds.
 func TestCopiesFail(t *testing.T) {
 	r := newRig(t, true)

@@ -70,7 +70,7 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 		d.mu.Lock()
 		d.live[s] = struct{}{} // here, so that a sample finds it where the driver has it
 		d.mu.Unlock()
-		if !o.Weights {
+		if !o.Weights && !o.Unclear {
 			unclean = d.zero(s) // here, since each change of threads takes longer than that
 		}
 		return nil

@@ -279,7 +279,7 @@ func (m *Machine) granted(o ledger.Outcome) error {
 		switch {
 		case s == nil:
 			return fmt.Errorf("grant %s lies in segment %d, which does not exist", g.ID, b.Segment)
-		case s.Content != "" && s.Content != l.Domain:
+		case s.Content != "" && s.Content != l.Domain && !g.Filling:
 			return fmt.Errorf("grant %s of %s got segment %d with bytes of %s", g.ID, l.Domain, b.Segment, s.Content)
 		}
 		for session := range s.Open {
@@ -287,7 +287,9 @@ func (m *Machine) granted(o ledger.Outcome) error {
 				return fmt.Errorf("grant %s of %s got segment %d, which session %s has open", g.ID, l.Domain, b.Segment, session)
 			}
 		}
-		s.Content = l.Domain
+		if !g.Filling || s.Content == "" {
+			s.Content = l.Domain
+		}
 		l.Segments = append(l.Segments, b.Segment)
 	}
 	m.Live[g.ID] = l
@@ -340,7 +342,11 @@ func (m *Machine) Do(t *Task, fail error) {
 	case ledger.JobCreate, ledger.JobWarm:
 		if fail == nil {
 			for _, r := range t.Ranges {
-				m.Segments[r.Segment] = &Segment{Bytes: r.Bytes, Weights: t.Weights, Open: map[ledger.SessionID]int{}}
+				s := &Segment{Bytes: r.Bytes, Weights: t.Weights, Open: map[ledger.SessionID]int{}}
+				if t.Unclear {
+					s.Content = Mixed
+				}
+				m.Segments[r.Segment] = s
 			}
 		}
 	case ledger.JobClear, ledger.JobScrub:

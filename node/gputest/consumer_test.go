@@ -24,7 +24,7 @@ const patience = 60 * time.Second
 
 // order is what a test tells a consumer.
 type order struct {
-	Do    string // dial, map, write, check, model, unmap, forget, resumed
+	Do    string // dial, map, write, check, model, unmap, forget, filled, resumed
 	Where string // dial: the data socket
 	Claim string
 	Model bool // map: the claim is of a model
@@ -103,7 +103,7 @@ func (x *consumer) obey(o order) (a answer, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	h := x.held[o.ID]
-	if h == nil && slices.Contains([]string{"write", "check", "model", "unmap", "forget"}, o.Do) {
+	if h == nil && slices.Contains([]string{"write", "check", "model", "unmap", "forget", "filled"}, o.Do) {
 		return a, fmt.Errorf("nothing is mapped of %s", o.ID)
 	}
 	switch o.Do {
@@ -134,6 +134,8 @@ func (x *consumer) obey(o order) (a answer, err error) {
 	case "unmap":
 		delete(x.held, o.ID)
 		err = errors.Join(h.letGo(), x.c.Unmap(ctx, h.m))
+	case "filled": // the seed in the first of its bytes, and nothing behind
+		err = h.filled(o.Bytes, o.Seed)
 	case "forget": // it says that it has unmapped, and has not
 		err = x.c.Unmap(ctx, h.m)
 	case "resumed":
@@ -218,6 +220,26 @@ func (h *imported) model(spec weightstest.Spec) error {
 			if err := spec.Check(i, 0, b); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// filled checks all of the segments: the grant's bytes are the seed, and what is behind them is
+// zero.
+func (h *imported) filled(n int64, seed byte) error {
+	for i, s := range h.segs {
+		b := make([]byte, s.Bytes())
+		if err := h.d.Read(s, 0, b); err != nil {
+			return err
+		}
+		most := int(min(n, s.Bytes()))
+		n -= int64(most)
+		if at := slices.IndexFunc(b[:most], func(x byte) bool { return x != seed }); at >= 0 {
+			return fmt.Errorf("byte %d of segment %d is %d, not %d", at, i, b[at], seed)
+		}
+		if at := slices.IndexFunc(b[most:], func(x byte) bool { return x != 0 }); at >= 0 {
+			return fmt.Errorf("byte %d of segment %d is %d, which nobody has written", most+at, i, b[most+at])
 		}
 	}
 	return nil

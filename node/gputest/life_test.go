@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/isobar-project/isobar/bus/client"
 	"github.com/isobar-project/isobar/schemas"
 	"github.com/isobar-project/isobar/weights/weightstest"
 )
@@ -106,5 +107,23 @@ func TestAKilledConsumersBytesAreGranted(t *testing.T) {
 	y.tell(order{Do: "map", Claim: next.Handle.Claim})
 	y.tell(order{Do: "write", ID: next.AllocationID, Seed: 4})
 	y.tell(order{Do: "check", ID: next.AllocationID, Seed: 4})
+	h.stop()
+}
+
+// The target of a transfer holds what was transferred, and nothing else of what its memory held
+// before, whether it was made for it or another's before.
+func TestTransfersFillTheirTargets(t *testing.T) {
+	h := start(t, place(t))
+	x := consume(t, h)
+	const n = 17 * mib // of a segment of 18 MiB
+	from := h.allocate("gpu-1", n)
+	x.tell(order{Do: "map", Claim: from.Handle.Claim})
+	x.tell(order{Do: "write", ID: from.AllocationID, Seed: 5})
+	for range 2 {
+		r := done[schemas.TransferReply](h, schemas.ActionTransfer, &schemas.TransferRequest{AllocationID: from.AllocationID, TargetDeviceID: "gpu-0"}, client.WithWait(patience))
+		handle := done[schemas.GetHandleReply](h, schemas.ActionGetHandle, &schemas.GetHandleRequest{AllocationID: r.AllocationID}).Handle
+		x.tell(order{Do: "map", Claim: handle.Claim})
+		x.tell(order{Do: "filled", ID: r.AllocationID, Bytes: n, Seed: 5})
+	}
 	h.stop()
 }
