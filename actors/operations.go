@@ -222,7 +222,7 @@ func (s *sessionsActor) find(tenant, id, requestID string) (*operation, *schemas
 		}
 	}
 	if op == nil || s.forgotten(op) || op.c.Tenant != tenant {
-		return nil, schemas.Errorf(schemas.CodeOperationNotFound, "no such operation")
+		return nil, schemas.Errorf(schemas.CodeOperationNotFound, "no such operation: what a node had not done when it ended is gone, and the command can be given again with the same request_id")
 	}
 	return op, nil
 }

@@ -3,9 +3,11 @@ package actors_test
 import (
 	"maps"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -103,4 +105,55 @@ func TestReleasesGoOnWhoeverBeginsFirst(t *testing.T) {
 			t.Fatalf("not released: %v, with %d segments in the vault", next.there(g.AllocationID), len(kept))
 		}
 	})
+}
+
+// What waits does not outlive its house. Who follows it is told so, and what to do; given again
+// with the same request_id the command is decided anew, once. What was done is answered.
+func TestWhatWaitsIsGivenAgainAfterATakeOver(t *testing.T) {
+	kept, world := heirs()
+	first := openTimed(t, nil, world)
+	red := func(h *timed, id string, wait time.Duration) answer {
+		return <-h.send(&actors.Command{Tenant: "red", RequestID: id, Chosen: true, Action: schemas.ActionAllocate, Wait: wait,
+			Data: &schemas.AllocateRequest{DeviceID: "gpu-0", SizeBytes: 600 * mib, Class: schemas.ClassState, TimeoutSeconds: ptr[int64](3600)}})
+	}
+	done := red(first, "done", time.Hour).data.(*schemas.AllocateReply)
+	answered := make(chan answer, 1)
+	go func() { answered <- red(first, "waits", time.Second) }()
+	for waiting := 0; waiting == 0; {
+		q := first.command("red", "", schemas.ActionGetQueue, &schemas.GetQueueRequest{DeviceID: "gpu-0"})
+		waiting = len(q.data.(*schemas.GetQueueReply).Waiting)
+	}
+	for len(answered) == 0 {
+		first.pass(time.Second)
+	}
+	pending, ok := (<-answered).data.(*schemas.Pending)
+	if !ok || pending.Status != schemas.StatusQueued {
+		t.Fatalf("it does not wait: %+v", pending)
+	}
+	first.close()
+
+	next := openTimed(t, first, world)
+	for _, ask := range []*schemas.GetOperationRequest{{OperationID: pending.OperationID}, {RequestID: "waits"}} {
+		a := next.command("red", "", schemas.ActionGetOperation, ask)
+		if a.err == nil || a.err.Code != schemas.CodeOperationNotFound || !strings.Contains(a.err.Message, "again with the same request_id") {
+			t.Errorf("%+v: %+v %v", ask, a.data, a.err)
+		}
+	}
+	if op, err := next.operation("red", "done"); err != nil || op.Status != schemas.StatusCompleted {
+		t.Errorf("what was done is %+v %v", op, err)
+	}
+	if a := next.command("red", "", schemas.ActionDeallocate, &schemas.DeallocateRequest{AllocationID: done.AllocationID}); a.err != nil || !a.data.(*schemas.DeallocateReply).Confirmed {
+		t.Fatalf("%+v %v", a.data, a.err)
+	}
+	again := red(next, "waits", time.Hour)
+	if again.err != nil {
+		t.Fatal(again.err)
+	}
+	g, same := again.data.(*schemas.AllocateReply), red(next, "waits", time.Hour).data.(*schemas.AllocateReply)
+	if g.Replayed || !same.Replayed || same.AllocationID != g.AllocationID || g.AllocationID == done.AllocationID {
+		t.Errorf("given again: %+v, and once more: %+v", g, same)
+	}
+	if len(kept) == 0 {
+		t.Error("nothing is kept")
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -202,6 +203,40 @@ func TestPendingIsFollowed(t *testing.T) {
 	var plan schemas.DryRunReply
 	if err := c.Call(t.Context(), schemas.ActionAllocate, request, &plan, client.WithDryRun()); err != nil || plan.Plan.Outcome != schemas.PlanQueued {
 		t.Errorf("%v, %+v", err, plan)
+	}
+}
+
+// What waits does not outlive its node. The next one does not know the operation: the command
+// is given again, with the same request_id, as often as any is tried.
+func TestWhatWaitedIsGivenAgain(t *testing.T) {
+	for _, lost := range []int{1, 10} {
+		var mu sync.Mutex
+		var ids []string
+		b := open(t, func(c *actors.Command) {
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case c.Action == schemas.ActionGetOperation:
+				c.Reply.Fail(schemas.Errorf(schemas.CodeOperationNotFound, "no such operation"))
+				return
+			case len(ids) < lost:
+				c.Reply.Done(&schemas.Pending{Status: schemas.StatusQueued, OperationID: "op"}, nil)
+			default:
+				c.Reply.Done(&schemas.AllocateReply{Finished: schemas.Done(), AllocationID: "x"}, nil)
+			}
+			ids = append(ids, c.RequestID)
+		}, bus.ServerConfig{})
+		c := connect(t, client.Options{URL: b.URL(), Attempts: 3})
+		var got schemas.AllocateReply
+		err := c.Do(t.Context(), schemas.ActionAllocate, &schemas.AllocateRequest{SizeBytes: 1}, &got, nil)
+		mu.Lock()
+		if want := min(3, lost+1); len(ids) != want || ids[0] == "" || slices.ContainsFunc(ids, func(id string) bool { return id != ids[0] }) {
+			t.Errorf("given as %v", ids)
+		}
+		mu.Unlock()
+		if lost == 1 && (err != nil || got.AllocationID != "x") || lost > 1 && !errors.Is(err, schemas.Errorf(schemas.CodeOperationNotFound, "")) {
+			t.Errorf("%d nodes lost it: %v %+v", lost, err, got)
+		}
 	}
 }
 

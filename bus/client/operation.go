@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/isobar-project/isobar/codec"
 	"github.com/isobar-project/isobar/schemas"
 )
@@ -50,26 +52,36 @@ func (c *Client) Await(ctx context.Context, operationID string, reply any, progr
 	}
 }
 
-// Do is Call followed, where the command is queued or running, by Await.
+// Do is Call followed, where the command is queued or running, by Await. What waits does not
+// outlive its node: where the next one does not know the operation the command is given again
+// with the same request_id, and has its effect once.
 func (c *Client) Do(ctx context.Context, action schemas.Action, request, reply any, progress Progress, opts ...CallOption) error {
-	err := c.Call(ctx, action, request, reply, opts...)
-	var pending *PendingError
-	if !errors.As(err, &pending) {
-		return err
-	}
-	if progress != nil {
-		progress(schemas.Operation{OperationID: pending.OperationID, Action: action, Status: pending.Status,
-			Position: pending.Position, EstimatedMs: pending.EstimatedMs, Reason: pending.Reason})
-	}
 	var k call
 	for _, o := range opts {
 		o(&k)
+	}
+	if k.requestID == "" {
+		opts = append(opts[:len(opts):len(opts)], WithRequestID(uuid.NewString()))
 	}
 	var ask []CallOption
 	if k.node != "" {
 		ask = append(ask, WithNode(k.node))
 	}
-	return c.Await(ctx, pending.OperationID, reply, progress, ask...)
+	for attempt := 1; ; attempt++ {
+		err := c.Call(ctx, action, request, reply, opts...)
+		var pending *PendingError
+		if !errors.As(err, &pending) {
+			return err
+		}
+		if progress != nil {
+			progress(schemas.Operation{OperationID: pending.OperationID, Action: action, Status: pending.Status,
+				Position: pending.Position, EstimatedMs: pending.EstimatedMs, Reason: pending.Reason})
+		}
+		err = c.Await(ctx, pending.OperationID, reply, progress, ask...)
+		if attempt >= c.opts.Attempts || !errors.Is(err, schemas.Errorf(schemas.CodeOperationNotFound, "")) {
+			return err
+		}
+	}
 }
 
 // decodeResult reads an operation's result, which arrives as plain maps and values.

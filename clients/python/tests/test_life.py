@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 
 import msgpack
@@ -132,6 +133,34 @@ def test_the_node_dies(lasting_node: Node) -> None:
         assert b.close() and model.close()
         c.unload_model("big")
         assert c.call("get_allocations")["allocations"] == []
+
+
+def test_what_waits_when_the_node_dies(lasting_node: Node) -> None:
+    """The next node does not know what waited: the client gives it again, and it has its effect once."""
+    with lasting_node.connect(attempts=50) as holder, lasting_node.connect(attempts=50) as waiter:
+        held = holder.allocate(40 * MiB)
+        got: queue.Queue[dict[str, object] | BaseException] = queue.Queue()
+
+        def wait() -> None:
+            try:
+                got.put(waiter.call("allocate", {"size_bytes": 40 * MiB, "class": "reservation", "timeout_seconds": 600}, request_id="waits"))
+            except BaseException as e:
+                got.put(e)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        deadline = time.monotonic() + PATIENCE
+        while not holder.call("get_queue")["waiting"]:
+            assert time.monotonic() < deadline
+        lasting_node.kill()
+        lasting_node.start()
+        while not holder.call("get_queue")["waiting"]:  # it is given again
+            assert time.monotonic() < deadline + PATIENCE
+        assert held.close()
+        answer = got.get(timeout=PATIENCE)
+        thread.join()
+        assert isinstance(answer, dict) and answer["success"], answer
+        assert len(holder.call("get_allocations")["allocations"]) == 1
 
 
 def test_a_clean_stop_takes_the_memory_back(own_node: Node) -> None:

@@ -274,14 +274,26 @@ class Control:
     async def do(
         self, action: str, data: Mapping[str, Any], progress: OnProgress | None = None, *, node: str | None = None, **options: Any
     ) -> Data:
-        """call followed, where the command is queued or running, by follow."""
-        try:
-            return await self.call(action, data, node=node, **options)
-        except Pending as p:
-            if progress is not None:
-                await run(progress, Progress.parse({"action": action, **p.data}))
-            operation_id: str = p.data["operation_id"]
-        return await self.follow(operation_id, progress, node)
+        """call followed, where the command is queued or running, by follow.
+
+        What waits does not outlive its node: where the next one does not know the operation, the
+        command is given again with the same request_id, and has its effect once.
+        """
+        options["request_id"] = options.get("request_id") or str(uuid.uuid4())
+        attempt = 1
+        while True:
+            try:
+                return await self.call(action, data, node=node, **options)
+            except Pending as p:
+                if progress is not None:
+                    await run(progress, Progress.parse({"action": action, **p.data}))
+                operation_id: str = p.data["operation_id"]
+            try:
+                return await self.follow(operation_id, progress, node)
+            except NodeError as e:
+                if e.code != "OPERATION_NOT_FOUND" or attempt >= self.options.attempts:
+                    raise
+            attempt += 1
 
     # Events
 
