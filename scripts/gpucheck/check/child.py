@@ -92,6 +92,7 @@ def attacher(a: dict[str, Any]) -> None:
     for c in commands():
         mapped, views = [], []
         for _ in range(c["n"]):
+            time.sleep(0.01)  # an attachment follows no other
             began = time.perf_counter()
             model = client.load_model(a["name"], device=a["device"])
             have = time.perf_counter()

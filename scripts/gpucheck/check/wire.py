@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 
@@ -32,12 +33,28 @@ class Commands:
         self._inbox = f"_INBOX.gpucheck.{os.urandom(8).hex()}"
         self._next = 0
         self._answers: dict[int, bytes | None] = {}
+        self.events: list[dict[str, Any]] = []  # of what was listened to, as they came
         self._line(time.monotonic() + timeout)  # INFO
         hello = {"verbose": False, "pedantic": False, "name": "gpu-check", "lang": "python", "version": "1", "protocol": 1,
                  "headers": True, "no_responders": True}  # fmt: skip
         self._sock.sendall(f"CONNECT {json.dumps(hello)}\r\nSUB {self._inbox}.* 1\r\nPING\r\n".encode())
         while self._line(time.monotonic() + timeout) != b"PONG":
             pass
+
+    def listen(self, subject: str) -> None:
+        """Has events kept from now on."""
+        self._sock.sendall(f"SUB {subject} 2\r\n".encode())
+
+    def hear(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first event that is wanted; waits for it. Those before it are dropped."""
+        end = time.monotonic() + self.timeout
+        while True:
+            while self.events:
+                event = self.events.pop(0)
+                if wanted(event):
+                    return event
+            if not self._step(end):
+                raise TimeoutError("the event did not come")
 
     def fileno(self) -> int:
         """For select: readable when an answer may have come."""
@@ -95,14 +112,20 @@ class Commands:
             return True
         word, *fields = line.split()
         if word == b"MSG":
-            self._answers[int(fields[0].rsplit(b".", 1)[1])] = self._bytes(int(fields[-1]))
+            self._keep(fields, self._bytes(int(fields[-1])))
         elif word == b"HMSG":
             head, body = int(fields[-2]), self._bytes(int(fields[-1]))
             nobody = body[:head].startswith(b"NATS/1.0 503")
-            self._answers[int(fields[0].rsplit(b".", 1)[1])] = None if nobody else body[head:]
+            self._keep(fields, None if nobody else body[head:])
         elif word == b"-ERR":
             raise ConnectionError(line.decode(errors="replace"))
         return True
+
+    def _keep(self, fields: list[bytes], body: bytes | None) -> None:
+        if fields[1] == b"1":
+            self._answers[int(fields[0].rsplit(b".", 1)[1])] = body
+        elif body is not None:
+            self.events.append(json.loads(body))
 
     def _line(self, end: float) -> bytes | None:
         while b"\r\n" not in self._buffer:

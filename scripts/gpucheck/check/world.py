@@ -18,6 +18,8 @@ from .report import Findings
 MiB = 1 << 20
 GiB = 1 << 30
 
+REST = 0.2  # seconds in which the GPU's driver scrubs what was given back
+
 
 @dataclass(frozen=True)
 class Sizes:
