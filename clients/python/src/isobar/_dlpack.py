@@ -26,8 +26,10 @@ _CODES = {
 }  # fmt: skip
 _OF_WIDTH = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}
 
-# DLManagedTensor: data, device, dimensions, type, shape, strides, offset; context, deleter.
+# DLManagedTensor: data, device, dimensions, type, shape, strides (none: row by row), offset;
+# context, deleter. Behind it lies its shape.
 _TENSOR = struct.Struct("@QiiiBBHQQQQQ")
+_SHAPED = [struct.Struct(f"@QiiiBBHQQQQQ{n}q") for n in range(9)]
 _DELETER_AT = _TENSOR.size - 8
 
 _new_capsule = ctypes.pythonapi.PyCapsule_New
@@ -88,9 +90,10 @@ def tensors(
 ) -> list[Any]:
     """Tensors over memory that owner keeps while a view of it is alive: each an address, torch's
     type and a shape."""
-    memory = ctypes.create_string_buffer(sum(_TENSOR.size + 16 * (len(shape) or 1) for _, _, shape in wanted))
+    memory = ctypes.create_string_buffer(sum(_TENSOR.size + 8 * (len(shape) or 1) for _, _, shape in wanted))
     at, begin = ctypes.addressof(memory), ctypes.addressof(memory)
     take = torch.utils.dlpack.from_dlpack
+    place, number = device
     out = []
     for address, dtype, shape in wanted:
         count = math.prod(shape)
@@ -100,12 +103,8 @@ def tensors(
         (code, bits), as_bytes, other = _forms.get(dtype) or _form(dtype)
         dims = (count * dtype.itemsize,) if as_bytes else shape
         n = len(dims)
-        sizes = at + _TENSOR.size
-        _TENSOR.pack_into(memory, at - begin, address, *device, n, code, bits, 1, sizes, sizes + 8 * n, 0, 0, _DELETER)
-        strides = [1] * n
-        for i in range(n - 1, 0, -1):
-            strides[i - 1] = strides[i] * dims[i]
-        struct.pack_into(f"@{2 * n}q", memory, sizes - begin, *dims, *strides)
+        shaped = _SHAPED[n] if n < len(_SHAPED) else struct.Struct(f"@QiiiBBHQQQQQ{n}q")
+        shaped.pack_into(memory, at - begin, address, place, number, n, code, bits, 1, at + _TENSOR.size, 0, 0, 0, _DELETER, *dims)
         owner.views.add(at)
         _living[at] = (memory, begin, owner)
         try:
@@ -120,5 +119,5 @@ def tensors(
             if as_bytes:
                 made = made.view(shape)
         out.append(made)
-        at = sizes + 16 * (n or 1)
+        at += _TENSOR.size + 8 * (n or 1)
     return out
