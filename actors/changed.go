@@ -74,9 +74,7 @@ func (t *transferActor) changed(m *catalog.Model, use func(bool)) {
 	stamp, _ := m.Stamp.(*weights.Stamp)
 	p := t.house.pool
 	t.tell(seam.SystemLane, func() {
-		t.wg.Add(1)
-		go func() {
-			defer t.wg.Done()
+		t.crew.join(func() {
 			if stamp != nil {
 				same, err := stamp.Same(t.house.cfg.Roots)
 				if err != nil {
@@ -90,6 +88,6 @@ func (t *transferActor) changed(m *catalog.Model, use func(bool)) {
 				src.model.Close()
 			}
 			p.tell(seam.SystemLane, func() { use(err == nil && p.core.Seen(m, desc.ContentID, desc.Stamp)) })
-		}()
+		})
 	})
 }

@@ -299,7 +299,7 @@ func (t *transferActor) begin(k *task) {
 		}
 		t.tasks[k] = true
 		if len(k.chunks) == 1 && k.chunks[0].alone() {
-			t.wg.Go(k.step)
+			t.crew.join(k.step)
 			return
 		}
 		k.device.work.copies.put(k.step)

@@ -155,9 +155,7 @@ func (p *poolActor) loadOffered(c *call, r catalog.LoadRequest) {
 // the pool's goroutine.
 func (t *transferActor) look(f *os.File, name string, use func(*source, catalog.Description, *schemas.Error)) {
 	t.tell(seam.SystemLane, func() {
-		t.wg.Add(1)
-		go func() {
-			defer t.wg.Done()
+		t.crew.join(func() {
 			var src *source
 			var desc catalog.Description
 			var fail *schemas.Error
@@ -168,7 +166,7 @@ func (t *transferActor) look(f *os.File, name string, use func(*source, catalog.
 				src, desc = describeModel(m, offeredPath+name+"#"+m.ContentID[:16])
 			}
 			t.house.pool.tell(seam.SystemLane, func() { use(src, desc, fail) })
-		}()
+		})
 	})
 }
 

@@ -28,7 +28,7 @@ func owings(list []owing) []ledger.Owing {
 // awaitAll has what is not back told when it is.
 func (d *deviceActor) awaitAll(grant uuid.UUID, list []owing) {
 	for _, o := range list {
-		d.house.transfer.wg.Go(func() { d.await(grant, o) })
+		d.house.transfer.crew.join(func() { d.await(grant, o) })
 	}
 }
 

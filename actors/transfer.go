@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +27,7 @@ type transferActor struct {
 	house   *House
 	ctx     context.Context
 	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	crew    crew
 	running map[*catalog.Copy]*fill
 	feeds   map[*catalog.Copy]*task // copies of models that are made of other copies
 	waiting []*fill
@@ -71,7 +70,7 @@ func newTransfer(h *House) *transferActor {
 // close stops every load at its next chunk and waits for the workers.
 func (t *transferActor) close() {
 	t.cancel()
-	t.wg.Wait()
+	t.crew.callOff()
 }
 
 // lend gives a grant's segments to use, on the device's goroutine.
@@ -89,13 +88,11 @@ func (d *deviceActor) lend(grant uuid.UUID, use func(lent)) {
 // inspect reads the headers of a model's files on a worker and tells the pool.
 func (t *transferActor) inspect(cp *catalog.Copy, r catalog.LoadRequest) {
 	t.tell(seam.SystemLane, func() {
-		t.wg.Add(1)
-		go func() {
-			defer t.wg.Done()
+		t.crew.join(func() {
 			src, desc, err := t.describe(r.Path)
 			p := t.house.pool
 			p.tell(seam.SystemLane, func() { p.inspected(cp, &r, src, desc, err) })
-		}()
+		})
 	})
 }
 
@@ -183,12 +180,13 @@ func (t *transferActor) next() {
 		f := t.waiting[0]
 		t.waiting = t.waiting[1:]
 		t.active++
-		t.wg.Add(1)
-		go func() {
-			defer t.wg.Done()
+		joined := t.crew.join(func() {
 			err := t.load(f)
 			t.tell(seam.SystemLane, func() { t.ended(f, err) })
-		}()
+		})
+		if !joined {
+			f.source.model.Close()
+		}
 	}
 }
 

@@ -115,13 +115,14 @@ func (t *transferActor) compare(k *checking, a *audit, m *catalog.Model, d *devi
 			return
 		}
 		t.checks[k] = true
-		t.wg.Add(1)
-		go func() {
-			defer t.wg.Done()
+		joined := t.crew.join(func() {
 			err := a.against(k.ctx, t, m, d, segments)
 			t.tell(seam.SystemLane, func() { delete(t.checks, k) })
 			end(err)
-		}()
+		})
+		if !joined {
+			a.close()
+		}
 	})
 }
 

@@ -141,7 +141,7 @@ func (m *Manual) AfterFunc(d time.Duration, f func()) Timer {
 }
 
 // Advance moves time by d and runs, in order, every timer that falls due,
-// including those that the timers themselves set.
+// including those that the timers themselves set. Several goroutines may.
 func (m *Manual) Advance(d time.Duration) {
 	m.mu.Lock()
 	end := m.now.Add(d)
@@ -155,15 +155,20 @@ func (m *Manual) Advance(d time.Duration) {
 		}
 		t := m.pending[0]
 		m.pending = m.pending[1:]
-		m.wall = m.wall.Add(t.at.Sub(m.now))
-		m.now = t.at
+		m.reach(t.at)
 		m.mu.Unlock()
 		t.f()
 		m.mu.Lock()
 	}
-	m.wall = m.wall.Add(end.Sub(m.now))
-	m.now = end
+	m.reach(end)
 	m.mu.Unlock()
+}
+
+// reach moves time forward, never back: somebody else may have moved it further meanwhile.
+func (m *Manual) reach(i Instant) {
+	if i > m.now {
+		m.wall, m.now = m.wall.Add(i.Sub(m.now)), i
+	}
 }
 
 type manualTimer struct {

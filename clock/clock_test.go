@@ -53,3 +53,16 @@ func BenchmarkNow(b *testing.B) {
 		c.Now()
 	}
 }
+
+// Time that two move at once goes forward by what each moves, or by the more, but never back.
+func TestManualNeverGoesBack(t *testing.T) {
+	c := clock.NewManual(0, time.Unix(0, 0))
+	c.AfterFunc(time.Second, func() { c.Advance(time.Minute) })
+	c.Advance(2 * time.Second)
+	if now := c.Now(); now != clock.Instant(61*time.Second) {
+		t.Errorf("the clock shows %v", time.Duration(now))
+	}
+	if _, wall := c.Both(); !wall.Equal(time.Unix(61, 0)) {
+		t.Errorf("the time of day is %v", wall)
+	}
+}

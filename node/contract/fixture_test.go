@@ -124,7 +124,9 @@ func inBoth(t *testing.T, run func(*caller), options ...nodetest.Option) {
 
 func start(t testing.TB, f format, options ...nodetest.Option) *caller {
 	t.Helper()
-	quick := nodetest.Set(func(c *node.Config) { c.JetStream = false })
+	// Many tests load what the next request has evicted: the guard, which would keep it for as long
+	// as its load took, has tests of its own.
+	quick := nodetest.Set(func(c *node.Config) { c.JetStream, c.GuardOff = false, true })
 	n := nodetest.Start(t, append([]nodetest.Option{quick}, options...)...)
 	nc := connect(t, n.Info().URL)
 	c := &caller{t: t, n: n, nc: nc, f: f, seen: collect(t, nc)}
