@@ -124,7 +124,10 @@ def main():
     args = p.parse_args()
     claim, path = args.claim, args.socket
     if claim == "-":
-        reply = json.load(sys.stdin)
+        text = sys.stdin.read()
+        if not text.strip():
+            sys.exit("there is no reply on standard input: what was to give it says why")
+        reply = json.loads(text)
         data = reply.get("data", reply)
         if not data.get("handle"):
             sys.exit(f"no handle in the reply: {reply}")
@@ -133,8 +136,8 @@ def main():
     session = Session(path)
     grant, views, tensors = session.map(claim, "rw" if args.write else "ro")
     if args.write:
-        text = args.write.encode()
-        views[0][:len(text)] = text  # straight into the granted memory
+        written = args.write.encode()
+        views[0][:len(written)] = written  # straight into the granted memory
     crc = 0
     for v in views:
         crc = zlib.crc32(v, crc)
