@@ -44,6 +44,11 @@ func (c *Catalog) shelf(device string) *shelf {
 		c.unshelved[i] = nil
 	}
 	c.unshelved = c.unshelved[:0]
+	return c.shelfAsItWas(device)
+}
+
+// shelfAsItWas is shelf without what has changed since it was last asked for.
+func (c *Catalog) shelfAsItWas(device string) *shelf {
 	s := c.shelves[device]
 	if s == nil {
 		s = new(shelf)
@@ -55,11 +60,7 @@ func (c *Catalog) shelf(device string) *shelf {
 // shelve puts a copy where it belongs, or takes it away.
 func (c *Catalog) shelve(cp *Copy) {
 	cp.stale = false
-	s := c.shelves[cp.Device]
-	if s == nil {
-		s = new(shelf)
-		c.shelves[cp.Device] = s
-	}
+	s := c.shelfAsItWas(cp.Device)
 	if cp.shelved {
 		s.reclaimable -= reclaimable(&s.candidates[cp.place])
 	}

@@ -216,8 +216,8 @@ func (d *Driver) stream(ctx context.Context, what string, w way, n int64, give f
 		return fmt.Errorf("%s: %w", what, stopped)
 	}
 	leave := sync.OnceFunc(w.leave)
+	defer leave()
 	err := d.lanes.with(func(l *lane) error {
-		defer leave()
 		for at := int64(0); at < n; {
 			if stopped = ctx.Err(); stopped != nil {
 				break
@@ -238,7 +238,6 @@ func (d *Driver) stream(ctx context.Context, what string, w way, n int64, give f
 		leave()
 		return l.drain()
 	})
-	leave() // where there was no lane
 	if err == nil && stopped != nil {
 		return fmt.Errorf("%s: %w", what, stopped)
 	}

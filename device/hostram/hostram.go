@@ -65,6 +65,14 @@ type Driver struct {
 	unbound error
 }
 
+// limit is what the segments may come to in all.
+func (c *Config) limit() int64 {
+	if c.PhysicalBytes == 0 {
+		return math.MaxInt64
+	}
+	return c.PhysicalBytes
+}
+
 var _ device.Driver = (*Driver)(nil)
 
 // New probes the machine. Errors say what is missing and how to get it.
@@ -184,11 +192,7 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	limit := d.c.PhysicalBytes
-	if limit == 0 {
-		limit = math.MaxInt64
-	}
-	if s := d.store.Reuse(bytes, limit, o); s != nil {
+	if s := d.store.Reuse(bytes, d.c.limit(), o); s != nil {
 		return s, nil
 	}
 	if err := d.room.take(bytes); err != nil {

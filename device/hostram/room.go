@@ -4,7 +4,6 @@ package hostram
 
 import (
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
@@ -32,13 +31,9 @@ type room struct {
 func (r *room) take(bytes int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.c.PhysicalBytes > 0 {
-		if taken, ok := r.store.Reserve(bytes, r.c.PhysicalBytes); !ok {
-			return fmt.Errorf("%s: %d bytes asked for, %d of %d taken: %w",
-				r.c.ID, bytes, taken, r.c.PhysicalBytes, device.ErrOutOfMemory)
-		}
-	} else {
-		r.store.Reserve(bytes, math.MaxInt64)
+	if taken, ok := r.store.Reserve(bytes, r.c.limit()); !ok {
+		return fmt.Errorf("%s: %d bytes asked for, %d of %d taken: %w",
+			r.c.ID, bytes, taken, r.c.PhysicalBytes, device.ErrOutOfMemory)
 	}
 	now := r.c.Clock.Now()
 	// Half: what others take within maxAge must not turn a yes into a lie.
