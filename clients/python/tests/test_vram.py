@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import gc
 import importlib.util
@@ -188,25 +187,6 @@ def test_many_segments_are_one_range(fake: gpu.Fake, whole: bool) -> None:
     assert [n - b for n, b in zip(fake.calls(*STEPS), called, strict=True)] == [1, 20, 20, 1, 20, 1 if whole else 21, 1]
 
 
-def test_access_is_given_while_the_next_are_imported(fake: gpu.Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cuda, "_ACCESS_BLOCK", 8)
-    mine, called = many(fake), fake.calls(*STEPS)
-    fake.hold("cuMemSetAccess", True)
-    with concurrent.futures.ThreadPoolExecutor(1) as other:
-        coming = other.submit(opened, fake, *mine)
-        try:
-            fake.await_held("cuMemSetAccess", 2)  # for the first block, and for the rest of them all
-        finally:
-            fake.hold("cuMemSetAccess", False)
-        r = coming.result(PATIENCE)
-    m = r.memory()
-    assert [m[2 * MiB * i] for i in range(20)] == list(range(20))
-    m.release()
-    gc.collect()
-    assert Ending(r).wait() is None
-    assert [n - b for n, b in zip(fake.calls(*STEPS), called, strict=True)] == [1, 20, 20, 3, 20, 1, 1]
-
-
 def test_handles_are_released_in_a_quiet_moment(fake: gpu.Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cuda, "_QUIET", 0.0)
     mine = [segment(fake) for _ in range(2)]
@@ -235,12 +215,10 @@ def test_descriptors_are_closed_wherever_they_lie(fake: gpu.Fake) -> None:
     os.close(kept)
 
 
-@pytest.mark.parametrize("call, nth, block", [
-    ("cuMemImportFromShareableHandle", 7, 0), ("cuMemMap", 1, 0), ("cuMemMap", 20, 0), ("cuMemSetAccess", 1, 0),
-    ("cuMemImportFromShareableHandle", 8, 3), ("cuMemMap", 20, 3), ("cuMemSetAccess", 1, 3), ("cuMemSetAccess", 7, 3),
+@pytest.mark.parametrize("call, nth", [
+    ("cuMemImportFromShareableHandle", 7), ("cuMemImportFromShareableHandle", 8), ("cuMemMap", 1), ("cuMemMap", 20), ("cuMemSetAccess", 1),
 ])  # fmt: skip
-def test_many_or_nothing(fake: gpu.Fake, monkeypatch: pytest.MonkeyPatch, call: str, nth: int, block: int) -> None:
-    monkeypatch.setattr(_cuda, "_ACCESS_BLOCK", block)
+def test_many_or_nothing(fake: gpu.Fake, call: str, nth: int) -> None:
     assert Ending(opened(fake, segment(fake))).wait() is None
     before = files()
     mine = many(fake)

@@ -21,8 +21,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
-from functools import partial
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from .errors import CUDAError, CUDAOutOfMemory, ProtocolError, UnsupportedMemory
@@ -41,10 +40,6 @@ _HAS_VMM, _HAS_POSIX_FILES = 102, 103
 _POSIX_FILE = 1
 _ON_DEVICE = 1
 _READ, _READ_WRITE = 1, 3
-
-# After how many segments that are mapped another thread lets the GPU at them, while the next are
-# being imported. 0: one call does that for all, after the last.
-_ACCESS_BLOCK = 0
 
 # How many seconds a thread has had nothing to do when it does what could wait.
 _QUIET = 0.05
@@ -231,7 +226,6 @@ class GPU:
         self._lock = threading.Lock()
         self.control = _Lane(f"isobar-gpu-{ordinal}", self._enter)
         self.reaper = _Lane(f"isobar-gpu-{ordinal}-reaper", self._enter)
-        self._access: _Lane | None = None
 
     def _enter(self) -> None:
         with self._lock:
@@ -246,13 +240,6 @@ class GPU:
         and taken out of the list, some time after on the reaper."""
         return Range(self, fds, sizes, writable)
 
-    @property
-    def access(self) -> _Lane:
-        """A thread beside the control thread, on which alone this is called."""
-        if self._access is None:
-            self._access = _Lane(f"isobar-gpu-{self.ordinal}-access", self._enter)
-        return self._access
-
     def wait(self) -> None:
         """Waits until the GPU has done all work of this process. On the reaper."""
         self.driver.call("cuCtxSynchronize")
@@ -260,8 +247,7 @@ class GPU:
 
 class Range:
     """A range of addresses of a GPU that shows memory of other processes: one reservation, into
-    which the segments are mapped one behind the other, and mostly one call that lets the GPU at all
-    of them."""
+    which the segments are mapped one behind the other, and one call that lets the GPU at all of them."""
 
     def __init__(self, gpu: GPU, fds: list[int], sizes: Sequence[int], writable: bool) -> None:
         self._gpu = gpu
@@ -279,7 +265,8 @@ class Range:
             gpu.driver.call("cuMemAddressReserve", ctypes.byref(at), self.size_bytes, 0, 0, 0)
             self.address = at.value
             self._reserved = True
-            self._bring(writable)
+            self._import()
+            self._allow(writable)
         except BaseException as e:
             try:
                 self.unmap()
@@ -288,22 +275,10 @@ class Range:
             raise
         gpu.reaper.submit(self._settle)
 
-    def _bring(self, writable: bool) -> None:
-        """Maps all segments, and lets the GPU at them."""
-        beside: list[Future[None]] = []
-        try:
-            start = self._import(beside, writable)
-            self._allow(start, self.address + self.size_bytes - start, writable)
-        finally:
-            wait(beside)  # whatever has happened: they work on the range
-        for b in beside:
-            b.result()
-
-    def _import(self, beside: list[Future[None]], writable: bool) -> int:
-        """Maps all segments; returns the address from which on nobody lets the GPU at them yet."""
+    def _import(self) -> None:
+        """Maps all segments."""
         driver, handles, import_handle, mem_map = self._gpu.driver, self._handles, self._gpu.driver.import_handle, self._gpu.driver.mem_map
-        handle = ctypes.addressof(handles)
-        start = at = self.address
+        at, handle = self.address, ctypes.addressof(handles)
         for n, (fd, size) in enumerate(zip(self._fds, self._sizes, strict=True), 1):
             if code := import_handle(handle, fd, _POSIX_FILE):
                 raise driver.error("cuMemImportFromShareableHandle", code)
@@ -312,17 +287,14 @@ class Range:
                 raise driver.error("cuMemMap", code)
             self._mapped = n
             at, handle = at + size, handle + _HANDLE_BYTES
-            if _ACCESS_BLOCK and n % _ACCESS_BLOCK == 0 and n < len(handles):
-                beside.append(self._gpu.access.submit(partial(self._allow, start, at - start, writable)))
-                start = at
-        return start
 
-    def _allow(self, address: int, size: int, writable: bool) -> None:
+    def _allow(self, writable: bool) -> None:
+        """Lets the GPU at all of them."""
         for flags in (_READ_WRITE,) if writable else (_READ, _READ_WRITE):
             access = _Access(_ON_DEVICE, self._gpu._device, flags)
             try:
-                self._gpu.driver.call("cuMemSetAccess", address, size, ctypes.byref(access), 1)
-                self.writable = self.writable or flags == _READ_WRITE
+                self._gpu.driver.call("cuMemSetAccess", self.address, self.size_bytes, ctypes.byref(access), 1)
+                self.writable = flags == _READ_WRITE
                 return
             except CUDAError as e:
                 if flags == _READ_WRITE or e.code not in (_INVALID_VALUE, _NOT_SUPPORTED):
