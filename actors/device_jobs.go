@@ -8,14 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/google/uuid"
-
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/heap"
 	"github.com/isobar-project/isobar/ledger"
 	"github.com/isobar-project/isobar/schemas"
-	"github.com/isobar-project/isobar/vault"
 )
 
 // dispatch gives one job of the core to a worker. The driver's segments are looked up
@@ -25,7 +22,7 @@ func (d *deviceActor) dispatch(j *ledger.Job) {
 	switch job.Kind {
 	case ledger.JobCreate, ledger.JobWarm:
 		d.disturb()
-		d.making.expect()
+		d.making.begin()
 		d.work.copies.put(func() { d.create(job) })
 	case ledger.JobDestroy:
 		d.disturb()
@@ -108,169 +105,10 @@ func (d *deviceActor) blocksShortly() {
 	}
 }
 
-// made are the segments of one job, on their way into the vault.
-type made struct {
-	job     ledger.Job
-	segs    []device.Segment
-	entries []vault.Entry
-}
-
-// create makes the segments of a job, all or none. They go into the vault on another
-// goroutine, so that the worker makes the next meanwhile. Runs on a worker.
-func (d *deviceActor) create(job ledger.Job) {
-	defer d.blocks(job.Ranges)()
-	m := made{job: job}
-	for _, r := range job.Ranges {
-		s, err := d.driver.Create(context.Background(), r.Bytes, device.CreateOptions{Weights: job.Weights, Unclear: job.Unclear, Label: "isobar " + d.id})
-		if err != nil {
-			d.making.add(made{}) // what others have made need not wait for it
-			d.work.vault.put(d.keep)
-			d.created(m, err)
-			return
-		}
-		m.segs = append(m.segs, s)
-		m.entries = append(m.entries, vault.Entry{ID: vaultID(d.tag, uint64(r.Segment)), Label: d.id, File: s.File()})
-		if job.Unclear && r.Length > 0 {
-			if err := d.driver.Clear(s, r.Offset, r.Length, 0); err != nil {
-				d.making.add(made{})
-				d.work.vault.put(d.keep)
-				d.created(m, err)
-				return
-			}
-		}
-	}
-	d.making.add(m)
-	d.work.vault.put(d.keep)
-}
-
-// making gathers what goes into the vault with the next message.
-type making struct {
-	mu     sync.Mutex
-	list   []made
-	coming int // jobs that workers have yet to finish
-}
-
-// gathered bounds how much waits for more; then it goes.
-const gathered = 32
-
-func (q *making) expect() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.coming++
-}
-
-func (q *making) add(m made) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.coming--
-	q.list = append(q.list, m)
-}
-
-// take returns what should go now. Memory for the pool, for which nobody waits, gathers
-// while more of it is being made.
-func (q *making) take() []made {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	waited := q.coming == 0 || len(q.list) >= gathered
-	for _, m := range q.list {
-		waited = waited || m.job.Kind == ledger.JobCreate
-	}
-	if !waited {
-		return nil
-	}
-	list := q.list
-	q.list = nil
-	return list
-}
-
-// keep puts everything that was made meanwhile into the vault. Runs on the vault worker.
-func (d *deviceActor) keep() {
-	list := d.making.take()
-	var entries []vault.Entry
-	for _, m := range list {
-		entries = append(entries, m.entries...)
-	}
-	if len(entries) == 0 {
-		return // an earlier turn took it along, or it gathers
-	}
-	err := d.house.cfg.Keeper.Put(entries...)
-	if err != nil {
-		d.unput(entries)
-	}
-	for _, m := range list {
-		if m.job.Kind != 0 {
-			d.created(m, err)
-		}
-	}
-}
-
-// created tells the core of a job's segments; what a failed job has made is destroyed.
-func (d *deviceActor) created(m made, fail error) {
-	job, segs := m.job, m.segs
-	var owed []owing
-	if fail != nil {
-		for i, s := range segs {
-			err := d.driver.Destroy(s)
-			if err != nil {
-				d.house.log.Error("a segment could not be taken back", "device", d.id, "error", err)
-			}
-			if o := (*device.OwedError)(nil); errors.As(err, &o) {
-				owed = append(owed, owing{job.Ranges[i], o})
-			}
-		}
-		segs = nil
-	}
-	exhausted := errors.Is(fail, device.ErrOutOfMemory)
-	var sample device.Sample
-	var sampleErr error
-	if exhausted {
-		sample, sampleErr = d.driver.Sample()
-	}
-	d.tell(seam.SystemLane, func() {
-		d.sampling.busy--
-		now := d.house.now()
-		if errors.Is(fail, device.ErrLost) {
-			d.lose(fail)
-		}
-		if len(owed) > 0 {
-			d.core.Owed(uuid.UUID{}, owings(owed), now)
-			d.awaitAll(uuid.UUID{}, owed)
-		}
-		if exhausted && sampleErr == nil {
-			d.core.SetOutside(sample.OutsideBytes(), sample.PhysicalBytes-d.cfg.Reserve, now)
-			d.flush()
-		}
-		for i, s := range segs {
-			d.live[job.Ranges[i].Segment] = s
-		}
-		if job.Kind == ledger.JobWarm {
-			d.core.Warmed(job.Ranges[0], fail, now)
-		} else {
-			d.core.Prepared(job.Ticket, job.Kind, fail, exhausted, now)
-		}
-		d.flush()
-	})
-}
-
-// unput drops what a failed Put may have left in the vault.
-func (d *deviceActor) unput(entries []vault.Entry) {
-	ids := make([]uint64, len(entries))
-	for i, e := range entries {
-		ids[i] = e.ID
-	}
-	if err := d.house.cfg.Keeper.Drop(ids...); err != nil {
-		d.house.log.Error("the vault may hold memory that nobody was granted", "device", d.id, "error", err)
-	}
-}
-
 func (d *deviceActor) destroy(job ledger.Job, segs []device.Segment) {
-	ids := make([]uint64, len(job.Ranges))
-	for i, r := range job.Ranges {
-		ids[i] = vaultID(d.tag, uint64(r.Segment))
-	}
 	// The vault goes first: a new one is given what the keeper knows, and must not meet a
 	// descriptor that is closed.
-	if err := d.house.cfg.Keeper.Drop(ids...); err != nil {
+	if err := d.house.cfg.Keeper.Drop(d.vaultIDs(job.Ranges)...); err != nil {
 		d.house.log.Error("the vault did not let go", "device", d.id, "error", err)
 	}
 	gone, owed := d.destroyAll(job, segs)

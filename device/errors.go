@@ -20,6 +20,8 @@ var (
 	ErrClosed = errors.New("driver is closed")
 	// ErrDestroyed: the segment was destroyed.
 	ErrDestroyed = errors.New("segment is destroyed")
+	// ErrUnfinished: the segment was begun and is not finished (Stager).
+	ErrUnfinished = errors.New("segment is not finished")
 	// ErrForeign: the segment belongs to another driver.
 	ErrForeign = errors.New("segment belongs to another driver")
 	// ErrSealed: the segment can no longer be written.

@@ -186,6 +186,44 @@ func testOutOfMemory(t *testing.T, b *bench) {
 	b.contains(t, "recreated", b.consumer(t, s, device.ReadOnly), make([]byte, bytes))
 }
 
+// testStages is of drivers that make segments in two steps; others pass.
+func testStages(t *testing.T, b *bench) {
+	staged, ok := b.d.(device.Stager)
+	if !ok {
+		return
+	}
+	for _, o := range []device.CreateOptions{{}, {Unclear: true}, {Weights: true}} {
+		s, err := staged.Begin(context.Background(), b.bytes, o)
+		must(t, err)
+		if s.File() == nil || s.Bytes() != b.bytes || s.Weights() != o.Weights {
+			t.Errorf("%+v: begun with file %v, %d bytes, weights %v", o, s.File(), s.Bytes(), s.Weights())
+		}
+		if got := b.ours(t); got < b.bytes {
+			t.Errorf("%+v: %d bytes are there of %d that were begun", o, got, b.bytes)
+		}
+		wantErr(t, "read of what is not finished", b.d.Read(s, 0, make([]byte, 1)), device.ErrUnfinished)
+		wantErr(t, "write to it", b.d.Write(s, 0, make([]byte, 1)), device.ErrUnfinished)
+		must(t, staged.Finish(context.Background(), s))
+		if err := staged.Finish(context.Background(), s); err == nil {
+			t.Errorf("%+v: finished twice", o)
+		}
+		must(t, b.d.Write(s, 0, []byte{1}))
+		must(t, b.d.Destroy(s))
+		wantErr(t, "finish of what was destroyed", staged.Finish(context.Background(), s), device.ErrDestroyed)
+
+		s, err = staged.Begin(context.Background(), b.bytes, o)
+		must(t, err)
+		must(t, b.d.Destroy(s))
+		if got := b.ours(t); got != 0 {
+			t.Errorf("%+v: %d bytes are left of what was begun and destroyed", o, got)
+		}
+	}
+	_, err := staged.Begin(context.Background(), 1, device.CreateOptions{})
+	wantErr(t, "begin of one byte", err, device.ErrSize)
+	s := b.scratch(t, b.bytes)
+	b.contains(t, "created", b.consumer(t, s, device.ReadOnly), make([]byte, b.bytes))
+}
+
 func testSample(t *testing.T, b *bench) {
 	before, err := b.d.Sample()
 	must(t, err)

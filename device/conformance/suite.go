@@ -87,6 +87,7 @@ func (s Suite) Run(t *testing.T) {
 		{"HoldersAreNamed", testHolders},
 		{"OutOfMemoryLeavesNothing", testOutOfMemory},
 		{"CancelLeavesNothing", testCancel},
+		{"MadeInTwoSteps", testStages},
 		{"SampleFollowsTheBytes", testSample},
 		{"TakeOver", testTakeOver},
 		{"ImportRefusesStrangers", testImportRefuses},

@@ -39,7 +39,7 @@ func (d *Driver) cast() (a anchor) {
 	return a
 }
 
-// weigh lets go of the anchor. It runs on the control thread.
+// weigh lets go of the anchor. Under control.
 func (d *Driver) weigh() error {
 	if d.anchor.file == nil {
 		return nil

@@ -110,20 +110,20 @@ func (b *batch) hold(d *Driver) (done func()) {
 
 func (b *batch) check(what string, from []device.Range) error {
 	for i, r := range b.ranges {
-		switch s := b.to[i]; {
-		case s.dead:
-			return device.ErrDestroyed
-		case s.Sealed():
+		s := b.to[i]
+		if err := s.usable(); err != nil {
+			return err
+		}
+		if s.Sealed() {
 			return device.ErrSealed
-		default:
-			if err := s.rangeOK(what, r.Off, r.Bytes); err != nil {
-				return err
-			}
+		}
+		if err := s.rangeOK(what, r.Off, r.Bytes); err != nil {
+			return err
 		}
 	}
 	for i, f := range from {
-		if b.from[i].dead {
-			return device.ErrDestroyed
+		if err := b.from[i].usable(); err != nil {
+			return err
 		}
 		if err := b.from[i].rangeOK(what+" from", f.Off, f.Bytes); err != nil {
 			return err

@@ -80,8 +80,8 @@ func (d *Driver) Copy(dst device.Segment, dstOff int64, src device.Segment, srcO
 	if from != to {
 		from.use.RLock()
 		defer from.use.RUnlock()
-		if from.dead {
-			return fmt.Errorf("copy: %w", device.ErrDestroyed)
+		if err := from.usable(); err != nil {
+			return fmt.Errorf("copy: %w", err)
 		}
 	}
 	if err := errors.Join(to.rangeOK("copy to", dstOff, n), from.rangeOK("copy from", srcOff, n)); err != nil {

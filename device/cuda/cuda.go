@@ -103,8 +103,8 @@ type Driver struct {
 	// pinsFiles is true where memory can be registered that the process may only read.
 	pinsFiles bool
 
-	control *thread
-	zeroes  api.Stream // the control thread's
+	control *control
+	zeroes  api.Stream // under control
 	making  turnstile  // what is being made
 	lanes   *lanes
 	warm    *warm
@@ -134,6 +134,7 @@ var (
 	_ device.ProcessUser = (*Driver)(nil)
 	_ device.Bridge      = (*Driver)(nil)
 	_ device.Batcher     = (*Driver)(nil)
+	_ device.Stager      = (*Driver)(nil)
 )
 
 // New takes a GPU into use: it makes the process's context there, which takes about 0.2 s and
@@ -177,12 +178,9 @@ func (r *Runtime) New(c Config) (*Driver, error) {
 	if d.ctx, err = r.cu.Retain(dev); err != nil {
 		return nil, fmt.Errorf("cuda: %s: no context: %w", c.ID, err)
 	}
-	if d.control, err = startThread(d.cu, d.ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("cuda: %s: %w", c.ID, err), r.cu.GiveBack(dev))
-	}
+	d.control = &control{cu: d.cu, ctx: d.ctx}
 	err = d.control.do(func() (err error) { d.zeroes, err = d.cu.NewStream(); return err })
 	if err != nil {
-		d.control.stop()
 		return nil, errors.Join(fmt.Errorf("cuda: %s: %w", c.ID, err), r.cu.GiveBack(dev))
 	}
 	if has, err := d.cu.Attribute(d.dev, api.HasReadOnlyPins); err == nil {
@@ -226,10 +224,10 @@ func (d *Driver) begin(what string, ds device.Segment) (*Segment, func(), error)
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	s.use.RLock()
-	if s.dead {
+	if err := s.usable(); err != nil {
 		s.use.RUnlock()
 		d.leave()
-		return nil, nil, fmt.Errorf("%s: %w", what, device.ErrDestroyed)
+		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return s, func() { s.use.RUnlock(); d.leave() }, nil
 }
@@ -272,7 +270,6 @@ func (d *Driver) Close() error {
 	if d.lost() == nil {
 		err = errors.Join(err, closed)
 	}
-	d.control.stop()
 	d.watch.close()
 	if d.debts.inDriver() {
 		return err // a thread is still in the driver: the context goes with the process

@@ -150,7 +150,7 @@ func (d *Driver) keeps(s *Segment, err error) *device.OwedError {
 	return &device.OwedError{Bytes: s.bytes, Why: fmt.Sprintf("the driver did not take them: %v", err), Back: s.back}
 }
 
-// collect sees which debts are paid, and who else uses the GPU. It runs on the control thread,
+// collect sees which debts are paid, and who else uses the GPU. It runs under control,
 // so that nothing is being made.
 func (d *Driver) collect(now clock.Instant) []device.ProcessUse {
 	q := &d.debts

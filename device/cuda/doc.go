@@ -25,10 +25,10 @@
 // # Threads
 //
 // A CUDA context belongs to an OS thread. The driver's methods are called from any goroutine,
-// so nothing of CUDA runs on the caller's: each Driver has a small executor of locked threads.
+// so it is made current on a locked thread, the caller's or one of the Driver's.
 //
-//   - The control thread makes, maps and imports, and takes samples: one after the other, so
-//     that a sample never falls into the midst of a creation.
+//   - Making, mapping, importing and taking samples is done on the caller's thread, one after
+//     the other, so that a sample never falls into the midst of a step of a creation.
 //   - Copy threads, made as they are needed and at most Config.CopyThreads, each with a stream
 //     and two pinned chunks of Config.ChunkBytes. A call that moves bytes takes one and waits
 //     for its stream alone. Read and Write go through the chunks, one of which is filled or

@@ -43,6 +43,18 @@ func (d *Driver) unpromise(bytes int64) {
 // another process left. Of weights, what has not been filled is set to zero when they are
 // sealed, or read.
 func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions) (device.Segment, error) {
+	s, err := d.Begin(ctx, bytes, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Finish(ctx, s); err != nil {
+		return nil, errors.Join(err, d.Destroy(s))
+	}
+	return s, nil
+}
+
+// Begin implements device.Stager.
+func (d *Driver) Begin(ctx context.Context, bytes int64, o device.CreateOptions) (device.Segment, error) {
 	fail := func(err error) (device.Segment, error) {
 		return nil, fmt.Errorf("%s: create segment of %d bytes: %w", d.c.ID, bytes, err)
 	}
@@ -59,34 +71,28 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 	if err := d.promise(bytes); err != nil {
 		return fail(err)
 	}
-	s := &Segment{d: d, bytes: bytes, weights: o.Weights}
-	var unclean error
-	d.making.begin()
+	s := &Segment{d: d, bytes: bytes, weights: o.Weights, unclear: o.Weights || o.Unclear}
+	d.making.begin() // until it is finished, or destroyed
+	s.underWay = true
 	err := d.control.do(func() error {
-		defer d.making.end()
-		if err := d.fault(d.make(s)); err != nil {
+		if err := d.make(s); err != nil {
 			return err
 		}
 		d.mu.Lock()
 		d.live[s] = struct{}{} // here, so that a sample finds it where the driver has it
 		d.mu.Unlock()
-		if !o.Weights && !o.Unclear {
-			unclean = d.zero(s) // here, since each change of threads takes longer than that
-		}
 		return nil
 	})
 	if err != nil {
+		d.making.end()
 		d.unpromise(bytes)
-		return fail(err)
+		return fail(d.fault(err))
 	}
 	d.mu.Lock()
-	err = errors.Join(d.told("clear", unclean), d.places.add(s))
+	err = d.places.add(s)
 	d.mu.Unlock()
 	if o.Weights {
 		s.cover.Begin(bytes)
-	}
-	if err == nil {
-		err = ctx.Err()
 	}
 	if err != nil {
 		return fail(errors.Join(err, d.Destroy(s)))
@@ -94,8 +100,52 @@ func (d *Driver) Create(ctx context.Context, bytes int64, o device.CreateOptions
 	return s, nil
 }
 
-// zero sets all of a new segment to zero. It runs on the control thread. When it fails nothing
-// is under way either: who is told may unmap.
+// Finish implements device.Stager.
+func (d *Driver) Finish(ctx context.Context, ds device.Segment) error {
+	fail := func(err error) error { return fmt.Errorf("%s: finish segment: %w", d.c.ID, err) }
+	s, err := d.own(ds)
+	if err == nil {
+		err = d.enter()
+	}
+	if err != nil {
+		return fail(err)
+	}
+	defer d.leave()
+	s.use.Lock()
+	defer s.use.Unlock()
+	switch err := s.usable(); {
+	case err == nil:
+		return fail(errors.New("it is finished already"))
+	case !errors.Is(err, device.ErrUnfinished):
+		return fail(err)
+	}
+	defer s.through()
+	err = d.control.do(func() error {
+		if err := d.place(s); err != nil || s.unclear {
+			return err
+		}
+		return d.zero(s) // here, since to have a copy thread do it takes longer than that
+	})
+	if err != nil {
+		return fail(d.fault(err))
+	}
+	if err := ctx.Err(); err != nil {
+		return fail(err)
+	}
+	s.placed = true
+	return nil
+}
+
+// through ends the making of a segment, once. use is held alone.
+func (s *Segment) through() {
+	if s.underWay {
+		s.underWay = false
+		s.d.making.end()
+	}
+}
+
+// zero sets all of a new segment to zero, under control. When it fails nothing is under way
+// either: who is told may unmap.
 func (d *Driver) zero(s *Segment) error {
 	err := d.cu.Set(s.at, 0, s.bytes, d.zeroes)
 	if err == nil {
@@ -107,8 +157,7 @@ func (d *Driver) zero(s *Segment) error {
 	return nil
 }
 
-// make gets the memory of a segment, its descriptor and its place, or nothing. It runs on the
-// control thread.
+// make gets the memory of a segment and its descriptor, or nothing. Under control.
 func (d *Driver) make(s *Segment) error {
 	h, err := d.cu.Create(d.dev, s.bytes)
 	if err != nil {
@@ -117,9 +166,6 @@ func (d *Driver) make(s *Segment) error {
 	s.handle = h
 	if s.file, err = d.export(h, "segment of "+d.c.ID); err != nil {
 		return errors.Join(err, d.cu.Release(h))
-	}
-	if err := d.place(s); err != nil {
-		return errors.Join(err, d.cu.Release(h), s.file.Close())
 	}
 	return nil
 }
@@ -158,7 +204,7 @@ func (d *Driver) Import(f *os.File, bytes int64, o device.ImportOptions) (device
 	if err != nil {
 		return fail(err)
 	}
-	s := &Segment{d: d, file: f, bytes: bytes, weights: o.Weights}
+	s := &Segment{d: d, file: f, bytes: bytes, weights: o.Weights, placed: true}
 	s.exported.Store(true) // by the process that made it, perhaps
 	s.sealed.Store(o.Weights && (sealed || o.Sealed))
 	d.mu.Lock()
@@ -171,7 +217,7 @@ func (d *Driver) Import(f *os.File, bytes int64, o device.ImportOptions) (device
 		d.mu.Lock()
 		d.places.remove(s)
 		d.mu.Unlock()
-		return fail(err)
+		return fail(d.stranger(err))
 	}
 	d.mu.Lock()
 	d.live[s] = struct{}{}
@@ -180,16 +226,16 @@ func (d *Driver) Import(f *os.File, bytes int64, o device.ImportOptions) (device
 	return s, nil
 }
 
-// openFile gets at the memory behind a segment's descriptor, or does nothing. It runs on the
-// control thread.
+// openFile gets at the memory behind a segment's descriptor, or does nothing. Under
+// control.
 func (d *Driver) openFile(s *Segment) error {
 	h, err := d.cu.Import(int(s.file.Fd()))
 	if err != nil {
-		return d.stranger(err)
+		return err
 	}
 	s.handle = h
 	if err := d.place(s); err != nil {
-		return d.stranger(errors.Join(err, d.cu.Release(h)))
+		return errors.Join(err, d.cu.Release(h))
 	}
 	return nil
 }
@@ -270,6 +316,7 @@ func (d *Driver) destroy(ds device.Segment, look bool) error {
 	s.use.Lock()
 	was := s.dead
 	s.dead = true
+	s.through()
 	s.use.Unlock()
 	if was {
 		return nil
@@ -334,6 +381,10 @@ func (d *Driver) reap(s *Segment, before *standing) error {
 // and the driver does one thing at a time: giving back gives way, call by call. It runs on a
 // thread with the context.
 func (d *Driver) unmap(s *Segment) error {
+	if s.at == 0 { // it was only begun
+		s.unmapped = true
+		return nil
+	}
 	d.making.pass()
 	if err := d.cu.Unmap(s.at, s.bytes); err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/isobar-project/isobar/device"
 	"github.com/isobar-project/isobar/device/cuda/internal/api"
 )
 
@@ -20,8 +19,8 @@ const peerBytes = 128 << 20
 func (d *Driver) fromPeer(ctx context.Context, to *Segment, toOff int64, from *Segment, fromOff, n int64) error {
 	from.use.RLock()
 	defer from.use.RUnlock()
-	if from.dead {
-		return fmt.Errorf("pull: %w", device.ErrDestroyed)
+	if err := from.usable(); err != nil {
+		return fmt.Errorf("pull: %w", err)
 	}
 	if err := from.d.settle("push", from); err != nil {
 		return err

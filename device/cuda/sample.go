@@ -11,7 +11,7 @@ import (
 	"github.com/isobar-project/isobar/device/cuda/internal/api"
 )
 
-// Sample implements device.Driver. It runs on the control thread, between two creations; a
+// Sample implements device.Driver. It runs under control, between two creations; a
 // segment that is just being destroyed may or may not be in the figures.
 func (d *Driver) Sample() (device.Sample, error) {
 	if err := d.enter(); err != nil {
@@ -24,7 +24,7 @@ func (d *Driver) Sample() (device.Sample, error) {
 	defer d.leave()
 	var total, used, ours int64
 	var others []device.ProcessUse
-	err := d.control.do(func() (err error) {
+	err := d.control.alone(func() (err error) {
 		others = d.collect(d.c.Clock.Now())
 		total, used, err = d.figures()
 		ours = d.held()
@@ -62,7 +62,8 @@ func (d *Driver) figures() (total, used int64, err error) {
 		m, err := d.watch.nvml.Memory(d.watch.gpu)
 		return d.totalBytes, m.Used, err
 	}
-	free, total, err := d.cu.MemInfo()
+	var free int64
+	err = onThread(d.cu, d.ctx, func() (err error) { free, total, err = d.cu.MemInfo(); return err })
 	return total, total - free, err
 }
 

@@ -24,12 +24,14 @@ type Segment struct {
 	at      api.Pointer
 	bytes   int64
 	weights bool
+	unclear bool // need not be zero
 	sealed  atomic.Bool
 	cover   cover.Cover
 
 	// use is held shared by whatever works on the memory, and alone where it ends.
-	use  sync.RWMutex
-	dead bool // guarded by use
+	use          sync.RWMutex
+	placed, dead bool // guarded by use
+	underWay     bool // is being made, guarded by use
 	// back is closed when a destroyed segment's bytes are the driver's no more; leaves, guarded
 	// by the driver's lock, that it was destroyed.
 	back   chan struct{}
@@ -54,6 +56,17 @@ func (s *Segment) Sealed() bool { return s.sealed.Load() }
 
 // File implements device.Segment.
 func (s *Segment) File() *os.File { return s.file }
+
+// usable says why nothing can be done with the segment's bytes. use is held.
+func (s *Segment) usable() error {
+	switch {
+	case s.dead:
+		return device.ErrDestroyed
+	case !s.placed:
+		return device.ErrUnfinished
+	}
+	return nil
+}
 
 // rangeOK checks that n bytes from off lie inside the segment.
 func (s *Segment) rangeOK(what string, off, n int64) error {

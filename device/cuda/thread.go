@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"runtime"
+	"sync"
 
 	"github.com/isobar-project/isobar/device/cuda/internal/api"
 )
@@ -60,6 +61,27 @@ func (t *thread) do(f func() error) error {
 	done := make(chan error, 1)
 	t.jobs <- func() { done <- f() }
 	return <-done
+}
+
+// control makes, maps and imports, and takes samples: one after the other, so that a sample's figures
+// belong together. That is done on the thread of who asks: to wake another one, and be woken by it,
+// takes as long as the driver's calls do.
+type control struct {
+	cu  *api.CUDA
+	ctx api.Context
+	mu  sync.Mutex
+}
+
+// do runs f with the GPU's context current, when nobody else's f runs.
+func (c *control) do(f func() error) error {
+	return c.alone(func() error { return onThread(c.cu, c.ctx, f) })
+}
+
+// alone is do without the context.
+func (c *control) alone(f func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return f()
 }
 
 // stop ends the thread, which must have nothing to do any more.
