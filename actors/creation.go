@@ -70,8 +70,7 @@ func (d *deviceActor) makeAll(c *creation) error {
 	return nil
 }
 
-// driverCreate makes a segment; there is called once it has a descriptor, even if it is never
-// finished.
+// driverCreate makes a segment, and calls there once it has a descriptor.
 func (d *deviceActor) driverCreate(bytes int64, o device.CreateOptions, there func(s device.Segment)) error {
 	ctx := context.Background()
 	b, ok := d.driver.(device.Stager)
@@ -87,6 +86,9 @@ func (d *deviceActor) driverCreate(bytes int64, o device.CreateOptions, there fu
 		return err
 	}
 	there(s)
+	if o.Weights {
+		return nil // finished as they are filled: the first while the next are made
+	}
 	return b.Finish(ctx, s)
 }
 

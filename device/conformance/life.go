@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -201,13 +202,20 @@ func testStages(t *testing.T, b *bench) {
 		if got := b.ours(t); got < b.bytes {
 			t.Errorf("%+v: %d bytes are there of %d that were begun", o, got, b.bytes)
 		}
-		wantErr(t, "read of what is not finished", b.d.Read(s, 0, make([]byte, 1)), device.ErrUnfinished)
-		wantErr(t, "write to it", b.d.Write(s, 0, make([]byte, 1)), device.ErrUnfinished)
-		must(t, staged.Finish(context.Background(), s))
-		if err := staged.Finish(context.Background(), s); err == nil {
-			t.Errorf("%+v: finished twice", o)
+		if o.Weights {
+			must(t, b.d.Write(s, 0, []byte{1})) // which finishes them
+		} else {
+			wantErr(t, "read of what is not finished", b.d.Read(s, 0, make([]byte, 1)), device.ErrUnfinished)
+			wantErr(t, "write to it", b.d.Write(s, 0, make([]byte, 1)), device.ErrUnfinished)
 		}
-		must(t, b.d.Write(s, 0, []byte{1}))
+		must(t, staged.Finish(context.Background(), s))
+		must(t, staged.Finish(context.Background(), s))
+		must(t, b.d.Write(s, 1, []byte{2}))
+		got := make([]byte, 3)
+		must(t, b.d.Read(s, 0, got))
+		if o == (device.CreateOptions{}) && !bytes.Equal(got, []byte{0, 2, 0}) || o.Weights && !bytes.Equal(got, []byte{1, 2, 0}) {
+			t.Errorf("%+v: reads as %v", o, got)
+		}
 		must(t, b.d.Destroy(s))
 		wantErr(t, "finish of what was destroyed", staged.Finish(context.Background(), s), device.ErrDestroyed)
 

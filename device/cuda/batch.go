@@ -71,6 +71,12 @@ func (d *Driver) batch(what string, to, from []device.Range) (b *batch, done fun
 	if err := d.enter(); err != nil {
 		return fail(err)
 	}
+	for _, s := range b.to {
+		if err := d.complete(s); err != nil {
+			d.leave()
+			return fail(err)
+		}
+	}
 	done = b.hold(d)
 	if err := b.check(what, from); err != nil {
 		done()

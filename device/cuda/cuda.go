@@ -223,6 +223,10 @@ func (d *Driver) begin(what string, ds device.Segment) (*Segment, func(), error)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", what, err)
 	}
+	if err := d.complete(s); err != nil {
+		d.leave()
+		return nil, nil, fmt.Errorf("%s: %w", what, err)
+	}
 	s.use.RLock()
 	if err := s.usable(); err != nil {
 		s.use.RUnlock()

@@ -93,6 +93,9 @@ func (d *Driver) Begin(ctx context.Context, bytes int64, o device.CreateOptions)
 	d.mu.Unlock()
 	if o.Weights {
 		s.cover.Begin(bytes)
+		s.use.Lock()
+		s.through() // it may be long until they are used: what is given back does not wait for that
+		s.use.Unlock()
 	}
 	if err != nil {
 		return fail(errors.Join(err, d.Destroy(s)))
@@ -111,26 +114,56 @@ func (d *Driver) Finish(ctx context.Context, ds device.Segment) error {
 		return fail(err)
 	}
 	defer d.leave()
-	s.use.Lock()
-	defer s.use.Unlock()
-	switch err := s.usable(); {
-	case err == nil:
-		return fail(errors.New("it is finished already"))
-	case !errors.Is(err, device.ErrUnfinished):
+	if err := ctx.Err(); err != nil {
 		return fail(err)
 	}
+	s.use.Lock()
+	defer s.use.Unlock()
+	if err := d.finish(s); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// complete finishes weights that are only begun.
+func (d *Driver) complete(s *Segment) error {
+	if !s.weights {
+		return nil
+	}
+	s.use.RLock()
+	err := s.usable()
+	s.use.RUnlock()
+	if !errors.Is(err, device.ErrUnfinished) {
+		return nil // it is complete, or its user will see that it is destroyed
+	}
+	s.use.Lock()
+	defer s.use.Unlock()
+	return d.finish(s)
+}
+
+// finish maps and clears a segment, unless that has been done. use is held alone.
+func (d *Driver) finish(s *Segment) error {
+	if err := s.usable(); !errors.Is(err, device.ErrUnfinished) {
+		return err
+	}
+	if !s.underWay {
+		s.underWay = true
+		d.making.begin()
+	}
 	defer s.through()
-	err = d.control.do(func() error {
-		if err := d.place(s); err != nil || s.unclear {
-			return err
+	err := d.control.do(func() error {
+		if s.at == 0 {
+			if err := d.place(s); err != nil {
+				return err
+			}
+		}
+		if s.unclear {
+			return nil
 		}
 		return d.zero(s) // here, since to have a copy thread do it takes longer than that
 	})
 	if err != nil {
-		return fail(d.fault(err))
-	}
-	if err := ctx.Err(); err != nil {
-		return fail(err)
+		return d.fault(err)
 	}
 	s.placed = true
 	return nil
