@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -190,7 +192,7 @@ func Dial(c Config) (*nats.Conn, error) {
 		nc, err = nats.Connect(c.URL, opts...)
 	}
 	if err != nil {
-		return nil, &ConnectError{Target: target, Fix: connectFix(err), Err: err}
+		return nil, &ConnectError{Target: target, Fix: connectFix(err, c.TLS != nil), Err: err}
 	}
 	return nc, nil
 }
@@ -212,7 +214,8 @@ func withoutUsers(urls string) string {
 
 const tlsFix = "correct the TLS settings: the server's certificate and ours must be of authorities that the other knows"
 
-func connectFix(err error) string {
+// connectFix says what to do about an error; secured tells whether we came with TLS.
+func connectFix(err error, secured bool) string {
 	var unknown *tls.CertificateVerificationError
 	var plain tls.RecordHeaderError
 	var told *net.OpError
@@ -223,10 +226,24 @@ func connectFix(err error) string {
 		return "no server answers there: start one, or correct --nats-url"
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
 		return "the server refuses these credentials: correct the credentials file, or the user and password"
-	case errors.As(err, &unknown), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted):
+	case errors.As(err, &unknown), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted), errors.Is(err, nats.ErrTLS):
+		return tlsFix
+	case secured && ended(err):
+		// It looks at our certificate after the handshake is done for us, and may be gone before we
+		// have read its word for what it saw.
 		return tlsFix
 	}
 	return "correct the URL and the credentials"
+}
+
+// ended tells whether the other side has gone.
+func ended(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func (c Config) notify(e Event) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -135,6 +136,19 @@ func TestDialTellsNoSecret(t *testing.T) {
 		}
 		if s := err.Error(); strings.Contains(s, "hunter2") || strings.Contains(s, "NOTASEED") {
 			t.Errorf("a secret is in %q", s)
+		}
+	}
+}
+
+// A server that refuses our certificate may be gone before its word for that is read.
+func TestAServerThatGoesAfterTheHandshake(t *testing.T) {
+	for _, err := range []error{io.EOF, &net.OpError{Op: "read", Err: net.ErrClosed}, &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.EPIPE)},
+		&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}} {
+		if got := connectFix(err, true); got != tlsFix {
+			t.Errorf("with TLS, %v: %s", err, got)
+		}
+		if got := connectFix(err, false); got == tlsFix {
+			t.Errorf("without, %v: %s", err, got)
 		}
 	}
 }
