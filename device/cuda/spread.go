@@ -15,10 +15,13 @@ import (
 type spread struct {
 	n, step int64
 	crowded func() bool
+	// slow is how many of the first pieces are smaller than a step, each larger than the one before.
+	slow int
 
 	mu     sync.Mutex
 	ctx    context.Context // looked at under mu alone
 	next   int64           // where the next piece begins
+	taken  int             // pieces
 	failed int64           // the first byte that is not there; of meaning with err
 	err    error
 
@@ -104,6 +107,10 @@ func (w *spread) take(extra bool, most int64) (at, n int64, ok bool) {
 		w.err, w.failed = err, w.next
 		return 0, 0, false
 	}
+	if w.taken < w.slow && most <= w.step {
+		most = max(blockBytes, most*int64(w.taken+1)/int64(w.slow+1)/blockBytes*blockBytes)
+	}
+	w.taken++
 	at, n = w.next, min(most, w.n-w.next)
 	w.next += n
 	return at, n, true

@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"context"
+	"slices"
 	"testing"
 )
 
@@ -37,6 +38,38 @@ func TestFreeLanesGoWhereTheyAreNeeded(t *testing.T) {
 	p.discharge(some)
 	if len(p.list) != 1 {
 		t.Errorf("%d ranges are listed", len(p.list))
+	}
+}
+
+// The first pieces of a range grow, and all of them cover it.
+func TestPiecesBeginSmall(t *testing.T) {
+	const step = 4 << 20
+	for _, c := range []struct {
+		n, most int64
+		want    []int64
+	}{
+		{16 << 20, step, []int64{1 << 20, 2 << 20, 3 << 20, 4 << 20, 4 << 20, 2 << 20}},
+		{blockBytes + 1, step, []int64{blockBytes + 1}},
+		{3 * blockBytes, blockBytes, []int64{blockBytes, blockBytes, blockBytes}},
+		{16 << 20, 8 << 20, []int64{8 << 20, 8 << 20}}, // larger than a step: the caller knows why
+	} {
+		w := &spread{ctx: context.Background(), n: c.n, step: step, slow: 3}
+		var got []int64
+		sum := int64(0)
+		for {
+			at, n, ok := w.take(false, c.most)
+			if !ok {
+				break
+			}
+			if at != sum {
+				t.Errorf("%d bytes: a piece at %d, not at %d", c.n, at, sum)
+			}
+			sum += n
+			got = append(got, n)
+		}
+		if sum != c.n || !slices.Equal(got, c.want) {
+			t.Errorf("%d bytes by %d: pieces %v, want %v", c.n, c.most, got, c.want)
+		}
 	}
 }
 
