@@ -18,6 +18,7 @@ import gpu
 import numpy
 import pytest
 from conftest import PATIENCE, MiB
+from numpytorch import Torch
 
 import isobar
 from isobar import _cuda, _memory, _vram
@@ -368,6 +369,51 @@ def in_child(work: Callable[[], str]) -> str:
         said = answer.read()
     os.waitpid(pid, 0)
     return said
+
+
+def test_tensors_hold_the_memory(fake: gpu.Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", Torch())
+    r = opened(fake, segment(fake, offset=4096), segment(fake, 4 * MiB))
+    raw = r.memory()
+    raw[:] = bytes(range(256)) * (raw.nbytes // 256)
+    rows = [(f"{i}.{dtype}", dtype, shape, i % 2, 4096 * i, 24) for i, (dtype, shape) in enumerate([("F32", (2, 3)), ("U16", (12,)), ("I64", (3, 1)), ("C64", (3,))] * 9)]
+    rows += [("scalar", "F64", (), 1, 4 * MiB - 8, 8), ("none", "F32", (0, 3), 0, 0, 0)]
+    made = r.tensors(rows, "torch", False)
+    assert [t.shape for t in made] == [row[2] for row in rows] and len(r.views) == 1 + len(rows) - 1
+    for t, (_, _, _, i, offset, size) in zip(made, rows, strict=True):
+        assert t.tobytes() == bytes(raw[i * (2 * MiB - 4096) + offset :][:size])
+    raw.release()
+    end = Ending(r)
+    assert end.state is Dropped.VIEWED
+    with pytest.raises(isobar.Closed):
+        r.tensors(rows, "torch", False)
+    kept = made[3][1:]
+    del made, t
+    gc.collect()
+    assert not end.over and len(r.views) == 1 and kept.shape == (2,)
+    del kept
+    assert end.wait() is None
+
+
+def test_tensors_lie_within_the_memory(fake: gpu.Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = Torch()
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    r = opened(fake, segment(fake, 2 * MiB), segment(fake, 2 * MiB, used=MiB))
+    good = ("good", "F32", (4,), 0, 2 * MiB - 16, 16)
+    for bad in (
+        ("segment", "U8", (4,), 2, 0, 4), ("segment", "U8", (4,), -1, 0, 4), ("fit", "U8", (5,), 1, MiB - 4, 5), ("fit", "U8", (5,), 0, -1, 5),
+        ("fit", "U8", (0,), 0, 2 * MiB + 1, 0), ("fit", "U8", (-4,), 0, 8, -4), ("bytes are not", "F32", (4,), 0, 2 * MiB - 16, 12),
+        ("bytes are not", "U8", (-2, -8), 0, 16, 16), ("beside", "F32", (4,), 0, 2, 16),
+    ):  # fmt: skip
+        with pytest.raises(isobar.ProtocolError, match=bad[0]):
+            r.tensors([good, good, bad], "torch", False)
+    assert torch.taken == 0 and not r.views
+    with pytest.raises(isobar.UnsupportedDtype, match="BF16"):
+        r.tensors([good, ("w", "BF16", (4,), 0, 0, 8)], "torch", False)
+    wide, blocks = r.tensors([("w", "BF16", (4,), 0, 0, 8), ("q", "GGUF_Q4_K", (256,), 1, 0, 144)], "torch", True)
+    assert (wide.dtype, wide.shape, blocks.dtype, blocks.shape) == (torch.uint16, (4,), torch.uint8, (144,))
+    del wide, blocks
+    assert Ending(r).wait() is None
 
 
 @has_torch

@@ -28,14 +28,6 @@ class TensorInfo(NamedTuple):
     offset: int
     size_bytes: int
 
-    @classmethod
-    def parse(cls, v: dict[str, Any]) -> TensorInfo:
-        """Reads the tensor type of the contract."""
-        try:
-            return cls(v["name"], v["dtype"], tuple(v["shape"] or ()), v["segment"], v["offset"], v["size_bytes"])
-        except (KeyError, TypeError) as e:
-            raise ProtocolError(f"a tensor's description lacks {e}") from e
-
 
 # dtype → (bytes of an element, numpy's name or "", torch's name or "", unsigned twin)
 _DTYPES: dict[str, tuple[int, str, str, str]] = {
@@ -102,7 +94,7 @@ def form(info: TensorInfo, framework: Framework, raw: bool) -> tuple[str, tuple[
             width = 0
         if width == 0:
             name, shape = "uint8", (info.size_bytes,)
-    if width and math.prod(info.shape) * width != info.size_bytes:
+    if width and math.prod(info.shape) * width != info.size_bytes or min(info.shape, default=0) < 0:
         raise ProtocolError(f"tensor {info.name!r}: {info.size_bytes} bytes are not {list(info.shape)} of {info.dtype}")
     return name, shape
 

@@ -3,6 +3,10 @@
 A tensor is described by a DLManagedTensor in memory of ours; torch calls its deleter, from any
 thread, when the last tensor of that storage has died. Each tensor has a storage of its own, so
 that torch.save and the like see no more than what it shows.
+
+A model has hundreds of tensors, and whoever loads it waits for the last: so what tensors of a
+type and shape have in common is packed once (:class:`Form`), what is to be kept of them is kept
+for all at once, and each costs two calls: one makes its capsule, the other its tensor.
 """
 
 from __future__ import annotations
@@ -11,8 +15,10 @@ import atexit
 import ctypes
 import math
 import struct
+from array import array
 from collections.abc import Sequence
-from typing import Any, Protocol
+from itertools import repeat
+from typing import Any, NamedTuple, Protocol
 
 CPU, CUDA = 1, 2
 
@@ -27,15 +33,14 @@ _CODES = {
 _OF_WIDTH = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}
 
 # DLManagedTensor: data, device, dimensions, type, shape, strides (none: row by row), offset;
-# context, deleter. Behind it lies its shape.
+# context, deleter.
 _TENSOR = struct.Struct("@QiiiBBHQQQQQ")
-_SHAPED = [struct.Struct(f"@QiiiBBHQQQQQ{n}q") for n in range(9)]
 _DELETER_AT = _TENSOR.size - 8
 
 _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-_CAPSULE = ctypes.c_char_p(b"dltensor")  # capsules point to it
+_CAPSULE = b"dltensor"  # kept: capsules point into it
 
 
 class Owner(Protocol):
@@ -47,15 +52,25 @@ class Owner(Protocol):
         """Called when a view has died, from any thread."""
 
 
-# The descriptions that torch has, by address: in which memory (and where it begins), and whose.
-_living: dict[int, tuple[Any, int, Owner]] = {}
+class _Batch(NamedTuple):
+    """Descriptions that were made together: their memory, where it begins, the forms that it
+    points to, and whose memory they describe."""
+
+    memory: bytearray
+    begin: int
+    forms: Sequence[Form]
+    owner: Owner
+
+
+# The descriptions that torch has, by address.
+_living: dict[int, _Batch] = {}
 
 
 def _died(at: int) -> None:
-    entry = _living.pop(at, None)
-    if entry is not None:
-        entry[2].views.discard(at)
-        entry[2].seen()
+    batch = _living.pop(at, None)
+    if batch is not None:
+        batch.owner.views.discard(at)
+        batch.owner.seen()
 
 
 _delete = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_died)  # kept: torch calls it
@@ -64,60 +79,85 @@ _DELETER = ctypes.cast(_delete, ctypes.c_void_p).value
 
 def _leave() -> None:
     """At the program's end: tensors that outlive the interpreter must not call into it."""
-    for at, (memory, begin, _) in list(_living.items()):
-        struct.pack_into("@Q", memory, at - begin + _DELETER_AT, 0)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
+    for at, batch in list(_living.items()):
+        struct.pack_into("@Q", batch.memory, at - batch.begin + _DELETER_AT, 0)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(batch.memory))
         del _living[at]
 
 
 atexit.register(_leave)
 
 
-# torch's type → what it is shown as (code, bits), and whether as bytes: else as elements of its
-# own width, which are then viewed as what they are unless they are that already.
-_forms: dict[Any, tuple[tuple[int, int], bool, bool]] = {}
+class Form:
+    """What tensors of one type and shape on one device have in common: all of a description but
+    the address."""
 
-
-def _form(dtype: Any) -> tuple[tuple[int, int], bool, bool]:
-    name = str(dtype).removeprefix("torch.")
-    shown = name if name in _CODES else _OF_WIDTH.get(dtype.itemsize, "")
-    _forms[dtype] = found = (_CODES[shown or "uint8"], not shown, shown != name)
-    return found
-
-
-def tensors(
-    torch: Any, wanted: Sequence[tuple[int, Any, tuple[int, ...]]], device: tuple[int, int], owner: Owner
-) -> list[Any]:
-    """Tensors over memory that owner keeps while a view of it is alive: each an address, torch's
-    type and a shape."""
-    memory = ctypes.create_string_buffer(sum(_TENSOR.size + 8 * (len(shape) or 1) for _, _, shape in wanted))
-    at, begin = ctypes.addressof(memory), ctypes.addressof(memory)
-    take = torch.utils.dlpack.from_dlpack
-    place, number = device
-    out = []
-    for address, dtype, shape in wanted:
+    def __init__(self, dtype: Any, shape: tuple[int, ...], device: tuple[int, int]) -> None:
+        self.dtype = dtype
+        self.width: int = dtype.itemsize  # of an element, in bytes: each begins at a multiple of it
+        self.shape = shape
+        self.device = device
+        name = str(dtype).removeprefix("torch.")
+        shown = name if name in _CODES else _OF_WIDTH.get(self.width, "")
+        # Elements are shown as others of their width where DLPack does not know theirs, and as
+        # bytes where it knows none of that width; then viewed as what they are.
+        self.viewed, self.reshaped = shown != name, not shown
+        code, bits = _CODES[shown or "uint8"]
         count = math.prod(shape)
-        if count == 0:
-            out.append(torch.empty(shape, dtype=dtype, device="cpu" if device[0] == CPU else f"cuda:{device[1]}"))
-            continue
-        (code, bits), as_bytes, other = _forms.get(dtype) or _form(dtype)
-        dims = (count * dtype.itemsize,) if as_bytes else shape
-        n = len(dims)
-        shaped = _SHAPED[n] if n < len(_SHAPED) else struct.Struct(f"@QiiiBBHQQQQQ{n}q")
-        shaped.pack_into(memory, at - begin, address, place, number, n, code, bits, 1, at + _TENSOR.size, 0, 0, 0, _DELETER, *dims)
-        owner.views.add(at)
-        _living[at] = (memory, begin, owner)
-        try:
-            made = take(_new_capsule(at, _CAPSULE, None))
-        except BaseException:
-            # A capsule that was not taken has no deleter.
+        self.empty = count == 0
+        dims = shape if shown else (count * self.width,)
+        self._dims = (ctypes.c_int64 * (len(dims) or 1))(*dims)
+        self.description = _TENSOR.pack(0, *device, len(dims), code, bits, 1, ctypes.addressof(self._dims), 0, 0, 0, _DELETER)
+
+    @property
+    def plain(self) -> bool:
+        """Whether what DLPack gives is the tensor."""
+        return not (self.viewed or self.empty)
+
+    def finish(self, made: Any) -> Any:
+        """The tensor of what DLPack has given."""
+        if self.viewed:
+            made = made.view(self.dtype)
+        return made.reshape(self.shape) if self.reshaped else made
+
+    def nothing(self, torch: Any) -> Any:
+        """A tensor without elements, which no memory is shown by."""
+        kind, number = self.device
+        return torch.empty(self.shape, dtype=self.dtype, device="cpu" if kind == CPU else f"cuda:{number}")
+
+
+def tensors(torch: Any, addresses: Sequence[int], forms: Sequence[Form], owner: Owner) -> list[Any]:
+    """Tensors over memory that owner keeps while a view of it is alive: each of an address and a
+    form."""
+    if all(f.plain for f in set(forms)):
+        return _made(torch, addresses, forms, owner)
+    shown = [(at, f) for at, f in zip(addresses, forms, strict=True) if not f.empty]
+    made = iter(_made(torch, [at for at, _ in shown], [f for _, f in shown], owner))
+    return [f.nothing(torch) if f.empty else f.finish(next(made)) for f in forms]
+
+
+def _made(torch: Any, addresses: Sequence[int], forms: Sequence[Form], owner: Owner) -> list[Any]:
+    """What DLPack gives of each."""
+    if not forms:
+        return []
+    size = _TENSOR.size
+    memory = bytearray().join([f.description for f in forms])
+    memoryview(memory).cast("Q")[:: size // 8] = array("Q", addresses)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    places = range(begin, begin + len(memory), size)
+    take = getattr(torch._C, "_from_dlpack", None) or torch.utils.dlpack.from_dlpack  # which is a wrapper of it
+    made: list[Any] = []
+    add = made.append
+    owner.views.update(places)
+    _living.update(dict.fromkeys(places, _Batch(memory, begin, forms, owner)))
+    try:
+        for tensor in map(take, map(_new_capsule, places, repeat(_CAPSULE), repeat(None))):
+            add(tensor)
+    except BaseException:
+        # A capsule that was not taken has no deleter.
+        for at in places[len(made) :]:
             if _living.pop(at, None) is not None:
                 owner.views.discard(at)
-            raise
-        if other:
-            made = made.view(dtype)
-            if as_bytes:
-                made = made.view(shape)
-        out.append(made)
-        at += _TENSOR.size + 8 * (n or 1)
-    return out
+        owner.seen()
+        raise
+    return made

@@ -6,11 +6,8 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
-import msgpack
-
-from ._arrays import TensorInfo
 from ._memory import Dropped, Region
-from .errors import ProtocolError
+from ._table import Table
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -19,35 +16,19 @@ if TYPE_CHECKING:
 class Grant:
     """Made by a session, which keeps it until it is gone. All but ``_freed`` runs on the session's loop."""
 
-    def __init__(self, session: Session, body: dict[str, Any], region: Region, packed: list[bytes]) -> None:
+    def __init__(self, session: Session, body: dict[str, Any], region: Region, table: Table) -> None:
         self.session = session
         self.allocation_id: str = body["allocation_id"]
         self.kind: str = body["kind"]
         self.size_bytes: int = body["size_bytes"]
         self.region = region
-        self._packed = packed
-        self._tensors: list[TensorInfo] | None = None
+        self.table = table  # of the model's tensors
         self.gone = asyncio.Event()  # nothing of it is mapped any more
         self.told = False  # the node knows that
         self._dropped: Dropped | None = None
         self._ended = asyncio.Event()  # gone, or never to be
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
-
-    @property
-    def tensors(self) -> list[TensorInfo]:
-        """The model's tensors; read when they are first asked for."""
-        if self._tensors is None:
-            found: list[TensorInfo] = []
-            try:
-                for p in self._packed:
-                    found += msgpack.unpackb(p, object_hook=TensorInfo.parse) or ()
-            except (ValueError, TypeError, msgpack.exceptions.UnpackException) as e:
-                raise ProtocolError(f"the tensors of {self.allocation_id} cannot be read: {e}") from e
-            if not all(isinstance(t, TensorInfo) for t in found):
-                raise ProtocolError(f"the tensors of {self.allocation_id} are no list of tensors")
-            self._tensors, self._packed = found, []
-        return self._tensors
 
     def drop(self) -> Dropped:
         """Lets go. Unless nothing is mapped now, gone is set when that has come."""

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 from . import _arrays
 from ._arrays import Framework, TensorInfo
+from ._table import TensorRow
 from .errors import Closed, ProtocolError, UnsupportedMemory
 
 _PAGE = mmap.PAGESIZE
@@ -94,7 +95,7 @@ class Region(Protocol):
     def array(self, dtype: Any, shape: tuple[int, ...] | None, framework: Framework) -> Any:
         """The bytes as an array: all, or as many as the shape wants."""
 
-    def tensors(self, infos: Sequence[TensorInfo], framework: Framework, raw: bool) -> list[Any]:
+    def tensors(self, rows: Sequence[TensorRow], framework: Framework, raw: bool) -> list[Any]:
         """Tensors of a model, as arrays."""
 
     def drop(self, gone: Gone) -> Dropped:
@@ -184,8 +185,8 @@ class RAM:
     def array(self, dtype: Any, shape: tuple[int, ...] | None, framework: Framework) -> Any:
         return _arrays.of(self._whole(self._writable(framework)), dtype, shape, framework)
 
-    def tensors(self, infos: Sequence[TensorInfo], framework: Framework, raw: bool) -> list[Any]:
-        return [self._tensor(i, framework, raw) for i in infos]
+    def tensors(self, rows: Sequence[TensorRow], framework: Framework, raw: bool) -> list[Any]:
+        return [self._tensor(TensorInfo._make(r), framework, raw) for r in rows]
 
     def _tensor(self, info: TensorInfo, framework: Framework, raw: bool) -> Any:
         if not 0 <= info.segment < len(self._views):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._arrays import Framework, TensorInfo, library
 from ._control import OnProgress, Progress
 from ._grant import Grant
+from ._table import name as name_of
 from .errors import Closed, IsobarError, Revoked
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Model(_Held):
     @property
     def tensor_infos(self) -> tuple[TensorInfo, ...]:
         """The model's tensors: name, dtype, shape and where they lie."""
-        return tuple(self._grant.tensors)
+        return tuple(map(TensorInfo._make, self._grant.table.rows))
 
     def tensors(self, framework: Framework | None = None, *, raw: bool = False) -> dict[str, Any]:
         """The tensors by name, without a copy: torch tensors where the program has imported torch,
@@ -137,7 +138,8 @@ class Model(_Held):
         grant = self._live()
         chosen = framework or grant.region.framework
         library(chosen)
-        out = dict(zip((t.name for t in grant.tensors), grant.region.tensors(grant.tensors, chosen, raw), strict=True))
+        rows = grant.table.rows
+        out = dict(zip(map(name_of, rows), grant.region.tensors(rows, chosen, raw), strict=True))
         self._given.append(out)
         if self._why is not None:  # since a moment ago, on another thread
             out.clear()
@@ -147,9 +149,9 @@ class Model(_Held):
     def tensor(self, name: str, framework: Framework | None = None, *, raw: bool = False) -> Any:
         """One tensor; KeyError if the model has none of that name."""
         grant = self._live()
-        for t in grant.tensors:
-            if t.name == name:
-                return grant.region.tensors([t], framework or grant.region.framework, raw)[0]
+        for row in grant.table.rows:
+            if name_of(row) == name:
+                return grant.region.tensors([row], framework or grant.region.framework, raw)[0]
         raise KeyError(name)
 
     def load_into(self, module: Any, *, strict: bool = True, prefix: str = "", share_buffers: bool = False) -> Any:
@@ -167,8 +169,8 @@ class Model(_Held):
         """
         grant = self._live()
         torch = library("torch")
-        infos = [t for t in grant.tensors if t.name.startswith(prefix)]
-        state = dict(zip((t.name[len(prefix) :] for t in infos), grant.region.tensors(infos, "torch", False), strict=True))
+        rows = [row for row in grant.table.rows if name_of(row).startswith(prefix)]
+        state = dict(zip((name_of(row)[len(prefix) :] for row in rows), grant.region.tensors(rows, "torch", False), strict=True))
         names = set(state)
         if not grant.region.private and not share_buffers:
             for name in names & {name for name, _ in module.named_buffers()}:

@@ -18,6 +18,7 @@ from typing import Any
 from . import _fork
 from ._grant import Grant
 from ._memory import Dropped, Mapped, Segment, open_region, prepare
+from ._table import Table
 from ._tasks import Tasks
 from ._version import __version__
 from ._wire import Connection, Frame
@@ -149,7 +150,7 @@ class Session:
         allocation_id: str = answer["allocation_id"]
         grant: Grant | None = None
         try:
-            grant = Grant(self, answer, await open_region(answer["kind"], mapped), tensors)
+            grant = Grant(self, answer, await open_region(answer["kind"], mapped), Table(tensors))
             self.held.setdefault(allocation_id, []).append(grant)
         finally:
             await self._came(allocation_id, True)

@@ -20,6 +20,7 @@ from typing import Any
 from . import _arrays, _cuda, _dlpack
 from ._arrays import Framework, TensorInfo
 from ._memory import Dropped, Gone, Mapped
+from ._table import TensorRow
 from .errors import Closed, ProtocolError, UnsupportedMemory
 
 log = logging.getLogger("isobar")
@@ -100,19 +101,40 @@ class VRAM:
             return _arrays.of(self._view(self._places[0][0], self._size), dtype, shape, framework)
         torch = _arrays.library("torch")
         kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        return self._shown(torch, [(self._places[0][0], kind, _arrays.fit(kind, kind.itemsize, shape, self._size))])[0]
+        form = _dlpack.Form(kind, _arrays.fit(kind, kind.itemsize, shape, self._size), self._device)
+        at = self._places[0][0]
+        if at % form.width:
+            raise _beside(at, form)
+        return self._shown(torch, [at], [form])[0]
 
-    def tensors(self, infos: Sequence[TensorInfo], framework: Framework, raw: bool) -> list[Any]:
+    def tensors(self, rows: Sequence[TensorRow], framework: Framework, raw: bool) -> list[Any]:
         if framework != "torch":
+            infos = [TensorInfo._make(r) for r in rows]
             return [_arrays.view(self._view(self._place(i), i.size_bytes), i, framework, raw) for i in infos]
         torch = _arrays.library("torch")
-        wanted = []
-        for i in infos:
-            name, shape = _arrays.form(i, framework, raw)
-            wanted.append((self._place(i), getattr(torch, name), shape))
-        return self._shown(torch, wanted)
+        # There are hundreds: what is looked up here is not looked up for each of them.
+        places = dict(enumerate(self._places))
+        known: dict[tuple[str, tuple[int, ...], int], _dlpack.Form] = {}
+        addresses: list[int] = []
+        forms: list[_dlpack.Form] = []
+        for row in rows:
+            _, dtype, shape, segment, offset, size = row
+            start, room = places.get(segment, _NOWHERE)
+            if not 0 <= offset <= room - size or size < 0:
+                self._place(TensorInfo._make(row))
+            form = known.get((dtype, shape, size))
+            if form is None:
+                name, dims = _arrays.form(TensorInfo._make(row), framework, raw)
+                form = known[dtype, shape, size] = _dlpack.Form(getattr(torch, name), dims, self._device)
+            at = start + offset
+            if at % form.width:
+                raise _beside(at, form)
+            addresses.append(at)
+            forms.append(form)
+        return self._shown(torch, addresses, forms)
 
     def _place(self, info: TensorInfo) -> int:
+        """Where a tensor begins; ProtocolError if that is not within the grant."""
         if not 0 <= info.segment < len(self._places):
             raise ProtocolError(f"tensor {info.name!r} lies in segment {info.segment} of {len(self._places)}")
         start, size = self._places[info.segment]
@@ -120,13 +142,10 @@ class VRAM:
             raise ProtocolError(f"tensor {info.name!r} does not fit into segment {info.segment}")
         return start + info.offset
 
-    def _shown(self, torch: Any, wanted: list[tuple[int, Any, tuple[int, ...]]]) -> list[Any]:
-        for at, dtype, _ in wanted:
-            if at % dtype.itemsize:
-                raise ProtocolError(f"{dtype} at {at % dtype.itemsize} bytes beside a whole element, which no GPU reads")
+    def _shown(self, torch: Any, addresses: list[int], forms: list[_dlpack.Form]) -> list[Any]:
         if not self._host and not torch.backends.cuda.is_built():
             raise UnsupportedMemory("this torch is built without CUDA: install one that is, to use memory of a GPU with it")
-        made = _dlpack.tensors(torch, wanted, self._device, self)
+        made = _dlpack.tensors(torch, addresses, forms, self)
         # After the tensors are counted, so that nothing is unmapped between the two.
         if self._gone is not None:
             raise Closed("the memory is not mapped any more")
@@ -181,6 +200,13 @@ class VRAM:
     def forked(self) -> None:
         """In a forked child, where CUDA does not work: nothing is unmapped there."""
         self._gone = self._gone or _nothing
+
+
+_NOWHERE = (0, -1)  # a segment that there is not, into which nothing fits
+
+
+def _beside(at: int, form: _dlpack.Form) -> ProtocolError:
+    return ProtocolError(f"{form.dtype} at {at % form.width} bytes beside a whole element, which no GPU reads")
 
 
 def _nothing(_: BaseException | None) -> None:
