@@ -95,6 +95,41 @@ func TestWhatIsNotFinishedLeavesNothing(t *testing.T) {
 	is(t, "the driver's bytes", s.OursBytes, int64(0))
 }
 
+// physical is a device that is no simulation.
+type physical struct{ *sim.Driver }
+
+func (p physical) Info() device.Info {
+	i := p.Driver.Info()
+	i.Simulated = false
+	return i
+}
+
+// Places for long calls are asked for where memory takes long to make. Changing their number stops
+// the process: a grant of a GPU's memory is over sooner.
+func TestWhoSitsInLongCalls(t *testing.T) {
+	for _, c := range []struct {
+		bytes int64
+		long  bool
+	}{{64 * mib, false}, {1 << 30, true}} {
+		var mu sync.Mutex
+		long, calls := false, 0
+		h := openTimed(t, nil, func(f *actors.Config) {
+			f.Devices = []actors.DeviceConfig{{Driver: physical{gpu(t, "gpu-0", 2<<30)}}}
+			f.Blocking = func(n int) {
+				mu.Lock()
+				defer mu.Unlock()
+				calls++
+				long = long || n > 0
+			}
+		})
+		h.allocate(schemas.AllocateRequest{SizeBytes: c.bytes, DeviceID: "gpu-0"})
+		mu.Lock()
+		is(t, fmt.Sprintf("a place for making %d bytes", c.bytes), long, c.long)
+		is(t, "more than one place", calls > 0, true)
+		mu.Unlock()
+	}
+}
+
 // Whatever fails, and in which order the parts of a creation end, vault, driver and ledger have the
 // same segments in the end.
 func TestCreationsThatFail(t *testing.T) {

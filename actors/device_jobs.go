@@ -73,8 +73,8 @@ func (d *deviceActor) segments(ranges []ledger.Range) []device.Segment {
 	return out
 }
 
-// longBytes is how much memory takes a worker long to make or clear: a millisecond or more.
-// shortBytes is how much takes it longer than a command.
+// longBytes is how much main memory takes a worker long to make or clear: a millisecond or more.
+// Of a GPU's it is longBatch. shortBytes is how much takes it longer than a command.
 const (
 	longBytes  = 8 << 20
 	shortBytes = 256 << 10
@@ -87,7 +87,11 @@ func (d *deviceActor) blocks(ranges []ledger.Range) func() {
 	for _, r := range ranges {
 		n += max(r.Bytes, r.Length)
 	}
-	if n < longBytes || d.kind != schemas.DeviceTypeRAM && d.info.Simulated {
+	long := int64(longBytes)
+	if d.kind != schemas.DeviceTypeRAM {
+		long = longBatch
+	}
+	if n < long || d.kind != schemas.DeviceTypeRAM && d.info.Simulated {
 		if n >= shortBytes {
 			d.house.cfg.Blocking(0)
 		}
