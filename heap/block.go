@@ -3,7 +3,6 @@ package heap
 import (
 	"errors"
 	"fmt"
-	"slices"
 )
 
 var (
@@ -37,21 +36,22 @@ func (h *Heap) Alloc(id SegmentID, size, align int64) (Block, error) {
 	if !ok || n > s.units {
 		return Block{}, fmt.Errorf("%w: %d bytes in segment %d", ErrNoRoom, size, id)
 	}
-	x := h.fitIn(s, n, a)
-	if x == 0 {
+	off, ok := h.fitIn(s, n, a)
+	if !ok {
 		return Block{}, fmt.Errorf("%w: %d bytes in segment %d", ErrNoRoom, size, id)
 	}
-	b := h.grant(x, h.spot(x, n, a), n, size)
+	m := h.spans.find(s, off)
+	p := span{off: off, n: h.spans.end(m) - off}
+	b := h.grant(s, m, p, s.spot(p, n, a), n, size)
 	h.changed()
 	return b, nil
 }
 
-// spot is where in the free span x a block of n units at a multiple of a goes: at the
-// start, but a large one at the end. Large blocks then lie against what follows a gap and
-// small ones against what precedes it, and what remains between two large ones stays whole.
-func (h *Heap) spot(x, n, a uint32) uint32 {
-	p := &h.spans.all[x]
-	if n < h.spans.of(x).units/largeShare {
+// spot is where in a free span a block of n units at a multiple of a goes: at the start,
+// but a large one at the end. Large blocks then lie against what follows a gap and small
+// ones against what precedes it, and what remains between two large ones stays whole.
+func (s *segment) spot(p span, n, a uint32) uint32 {
+	if n < s.units/largeShare {
 		return alignUp(p.off, a)
 	}
 	return (p.off + p.n - n) &^ (a - 1)
@@ -68,7 +68,7 @@ func (h *Heap) AllocWhole(id SegmentID, asked int64) (Block, error) {
 	if s.blocks > 0 || asked < 1 || asked > s.bytes {
 		return Block{}, fmt.Errorf("%w: %d bytes as the whole of segment %d", ErrNoRoom, asked, id)
 	}
-	b := h.grant(s.first, 0, s.units, asked)
+	b := h.grant(s, h.spans.find(s, 0), span{n: s.units}, 0, s.units, asked)
 	h.changed()
 	return b, nil
 }
@@ -89,103 +89,74 @@ func (h *Heap) Restore(b Block) error {
 		return fmt.Errorf("%w: %+v in a segment of %d bytes", ErrBadBlock, b, s.bytes)
 	}
 	off, n := uint32(b.Offset/u), uint32(b.Bytes/u)
-	x, at := h.spans.around(s, off)
-	p := &h.spans.all[x]
-	if x == 0 || p.off+p.n < off+n {
+	m := h.spans.find(s, off)
+	p := h.spans.span(m)
+	if p.granted || p.off+p.n < off+n {
 		return fmt.Errorf("%w: %+v overlaps another", ErrBadBlock, b)
 	}
-	before, after := off-p.off, p.off+p.n-(off+n)
-	order := s.ordered
-	h.grant(x, off, n, b.Asked)
-	// What is left of x, before the block and behind it, takes its place in the order.
-	switch {
-	case before == 0 && after == 0:
-		order = slices.Delete(order, at, at+1)
-	case before == 0:
-		order[at] = h.spans.all[x].next
-	case after > 0:
-		block := h.spans.all[x].next
-		order = slices.Insert(order, at+1, h.spans.all[block].next)
-	}
-	s.ordered = order
+	h.grant(s, m, p, off, n, b.Asked)
 	h.changed()
 	return nil
 }
 
 // Free takes a block back. Its room belongs to the segment's owner until the
 // segment is pooled or removed; empty says that no block is left in it.
-//
-// Of many blocks memory answers late where one is in the table, and then where its neighbors
-// are. Its place among the free spans depends on neither, so that the processor looks for it
-// meanwhile: most neighbors are granted, and it guesses that.
 func (h *Heap) Free(b Block) (empty bool) {
-	u := h.cfg.UnitBytes
-	s, slot, x := h.lookup(b.Segment), 0, uint32(0)
-	if s != nil && s.owner != nil && b.Offset >= 0 && b.Offset/u < maxUnits {
-		slot, x = h.granted.find(&h.spans, s, uint32(b.Offset/u))
-	}
-	p := &h.spans.all[x]
-	if x == 0 || int64(p.off)*u != b.Offset || int64(p.n)*u != b.Bytes {
+	s := h.lookup(b.Segment)
+	if s == nil || s.owner == nil || b.Offset < 0 || b.Offset >= s.bytes {
 		misuse("no block like %+v to free", b)
 	}
-	off, n := uint32(b.Offset/u), uint32(b.Bytes/u)
-	before, after := p.prev, p.next
-	joinsBefore, joinsAfter := before != 0 && !h.spans.used(before), after != 0 && !h.spans.used(after)
-	h.granted.remove(slot)
-	s.ordered = nil
+	from := uint32(b.Offset >> h.shift)
+	m := h.spans.find(s, from)
+	l := &h.spans.leaves[m.leaf]
+	to := h.spans.end(m)
+	if l.at[m.pos] != from<<1|1 || h.bytes(from) != b.Offset || h.bytes(to-from) != b.Bytes {
+		misuse("no block like %+v to free", b)
+	}
 	s.blocks--
 	s.used -= b.Bytes
 	h.sums.used -= b.Bytes
-	h.sums.waste -= p.waste
-	p.waste = 0
-	h.spans.use(x, false)
-	if joinsAfter {
-		h.unlinkFree(after)
-		h.spans.swallow(x)
+	h.sums.waste -= h.spans.takeWaste(m)
+	l.at[m.pos] = from << 1
+	var before, after mark // those that it is joined with
+	if to < s.units {
+		if x := h.spans.behind(m); !h.spans.granted(x) {
+			after = x
+			end := h.spans.end(x)
+			h.unlinkFree(s, to, end-to)
+			to = end
+		}
 	}
-	if joinsBefore {
-		h.unlinkFree(before)
-		h.spans.swallow(before)
-		x = before
+	if from > 0 {
+		if x := h.spans.before(m); !h.spans.granted(x) {
+			before = x
+			off := h.spans.off(x)
+			h.unlinkFree(s, off, from-off)
+			from = off
+		}
 	}
-	if joinsBefore || joinsAfter {
-		off, n = h.spans.all[x].off, h.spans.all[x].n
-	}
-	h.linkFree(s, x, off, n)
+	h.spans.join(before, m, after)
+	h.linkFree(s, from, to-from)
 	h.changed()
 	return s.blocks == 0
 }
 
-// grant carves a block out of the free span x. What is before it stays x; what is behind
-// it is new.
-func (h *Heap) grant(x, off, n uint32, asked int64) Block {
-	h.unlinkFree(x)
-	p := &h.spans.all[x]
-	s := h.spans.of(x)
-	head, tail := off-p.off, p.off+p.n-(off+n)
-	if head > 0 {
-		p.n = head
-		h.linkFree(s, x, p.off, head)
-		y := h.spans.make(s.place, off, n, true)
-		h.spans.follow(x, y)
-		x = y
+// grant carves a block out of the free span p at m. What is left of that before and behind
+// the block stays free.
+func (h *Heap) grant(s *segment, m mark, p span, off, n uint32, asked int64) Block {
+	h.unlinkFree(s, p.off, p.n)
+	if head := off - p.off; head > 0 {
+		h.linkFree(s, p.off, head)
+		m = h.spans.insert(m, off, 1)
+	} else {
+		h.spans.leaves[m.leaf].at[m.pos] |= 1
 	}
-	b := Block{
-		Segment: s.id,
-		Offset:  int64(off) * h.cfg.UnitBytes,
-		Bytes:   int64(n) * h.cfg.UnitBytes,
-		Asked:   asked,
+	if tail := p.off + p.n - (off + n); tail > 0 {
+		h.linkFree(s, off+n, tail)
+		m = h.spans.before(h.spans.insert(m, off+n, 0))
 	}
-	p = &h.spans.all[x]
-	p.n, p.waste = n, b.Bytes-asked
-	h.spans.use(x, true)
-	if tail > 0 {
-		y := h.spans.make(s.place, off+n, tail, false)
-		h.spans.follow(x, y)
-		h.linkFree(s, y, off+n, tail)
-	}
-	h.granted.add(s.id, off, x)
-	s.ordered = nil
+	b := Block{Segment: s.id, Offset: h.bytes(off), Bytes: h.bytes(n), Asked: asked}
+	h.spans.setWaste(m, b.Bytes-asked)
 	s.blocks++
 	s.used += b.Bytes
 	h.sums.used += b.Bytes
@@ -193,86 +164,91 @@ func (h *Heap) grant(x, off, n uint32, asked int64) Block {
 	return b
 }
 
-// entry is what the index knows of a free span.
-func (h *Heap) entry(x uint32) (entry, *owner) {
-	p, s := &h.spans.all[x], h.spans.of(x)
-	return s.entry(x, p.off, p.n), s.owner
-}
-
 // entry is what the index knows of a free span of n units at off.
-func (s *segment) entry(x, off, n uint32) entry {
-	return entry{hi: uint64(n)<<32 | uint64(s.rank), lo: uint64(off)<<32 | uint64(x)}
+func (s *segment) entry(off, n uint32) entry {
+	return entry{hi: uint64(n)<<32 | uint64(s.rank), lo: uint64(off)<<32 | uint64(s.place)}
 }
 
 // linkFree puts a span of a segment, of n units at off, among its owner's free ones.
-func (h *Heap) linkFree(s *segment, x, off, n uint32) {
-	e := s.entry(x, off, n)
-	h.free.insert(&s.owner.free, e)
+func (h *Heap) linkFree(s *segment, off, n uint32) {
+	h.free.insert(&s.owner.free, s.entry(off, n))
 	h.found = found{}
 	h.sums.free++
-	if n := uint32(e.hi >> 32); n >= h.sums.largest {
+	if n >= h.sums.largest {
 		h.sums.largest, h.sums.stale = n, false
 	}
 }
 
-func (h *Heap) unlinkFree(x uint32) {
-	e, o := h.entry(x)
+// unlinkFree takes it out.
+func (h *Heap) unlinkFree(s *segment, off, n uint32) {
+	e := s.entry(off, n)
 	at := h.found.at
-	if h.found.span != x {
-		at = h.free.where(&o.free, e)
+	if at.chunk == 0 || h.found.e != e {
+		at = h.free.where(&s.owner.free, e)
 	}
-	h.free.remove(&o.free, at)
+	h.free.remove(&s.owner.free, at)
 	h.found = found{}
 	h.sums.free--
-	if uint32(e.hi>>32) == h.sums.largest {
+	if n == h.sums.largest {
 		h.sums.stale = true
 	}
 }
 
-// fitFor finds the owner's best free span for n units at a multiple of a; 0 for none.
-func (h *Heap) fitFor(o *owner, n, a uint32) uint32 {
+// fitFor finds the owner's best free span for n units at a multiple of a.
+func (h *Heap) fitFor(o *owner, n, a uint32) (e entry, ok bool) {
 	at := h.free.first(&o.free, n)
-	x := h.free.span(at)
-	for tries := 0; x != 0 && a > 1 && !h.holds(x, n, a); {
+	for tries := 0; at.chunk != 0; {
+		if e = h.free.at(at); a == 1 || e.holds(n, a) {
+			h.found = found{at: at, e: e, n: n, a: a}
+			return e, true
+		}
 		at = h.free.next(&o.free, at)
 		if tries++; tries == nearFits {
 			at = h.free.first(&o.free, n+a-1) // holds it wherever it starts
 		}
-		x = h.free.span(at)
 	}
-	h.found = found{at: at, span: x, n: n, a: a}
-	return x
+	return entry{}, false
 }
 
-// fitIn finds the best free span of one segment for n units at a multiple of a.
-func (h *Heap) fitIn(s *segment, n, a uint32) uint32 {
-	if f := &h.found; f.span != 0 && f.n == n && f.a == a && h.spans.of(f.span) == s {
-		return f.span
+// fitIn finds the best free span of one segment for n units at a multiple of a, and says
+// where it begins.
+func (h *Heap) fitIn(s *segment, n, a uint32) (off uint32, ok bool) {
+	if f := &h.found; f.at.chunk != 0 && f.n == n && f.a == a && f.e.place() == s.place {
+		return f.e.off(), true
 	}
 	o := s.owner
 	at := h.free.first(&o.free, n)
 	for tries := 0; at.chunk != 0 && tries < nearFits; tries++ {
-		if x := h.free.span(at); h.spans.of(x) == s && h.holds(x, n, a) {
-			h.found = found{at: at, span: x, n: n, a: a}
-			return x
+		if e := h.free.at(at); e.place() == s.place && e.holds(n, a) {
+			h.found = found{at: at, e: e, n: n, a: a}
+			return e.off(), true
 		}
 		at = h.free.next(&o.free, at)
 	}
-	best := uint32(0)
-	h.spans.walk(s.first, func(x uint32) bool {
-		if !h.spans.used(x) && h.holds(x, n, a) && (best == 0 || h.spans.all[x].n < h.spans.all[best].n) {
-			best = x
+	var best span
+	h.spans.walk(s, func(p span) bool {
+		if !p.granted && s.entry(p.off, p.n).holds(n, a) && (best.n == 0 || p.n < best.n) {
+			best = p
 		}
 		return true
 	})
-	return best
+	return best.off, best.n > 0
 }
 
 // holds says whether a span has room for n units at a multiple of a.
-func (h *Heap) holds(x, n, a uint32) bool {
-	p := &h.spans.all[x]
-	skip := alignUp(p.off, a) - p.off
-	return skip <= p.n && p.n-skip >= n
+func (e entry) holds(n, a uint32) bool {
+	skip := alignUp(e.off(), a) - e.off()
+	return skip <= e.n() && e.n()-skip >= n
+}
+
+// bytes are so many units in bytes.
+func (h *Heap) bytes(units uint32) int64 { return int64(units) << h.shift }
+
+// block describes a granted span of a segment.
+func (h *Heap) block(s *segment, p span) Block {
+	b := Block{Segment: s.id, Offset: h.bytes(p.off), Bytes: h.bytes(p.n)}
+	b.Asked = b.Bytes - p.waste
+	return b
 }
 
 // units converts a wish to units; ok is false where no segment can be so large.
@@ -281,7 +257,7 @@ func (h *Heap) units(size, align int64) (n, a uint32, ok bool) {
 	if size > maxUnits*u-u || align > maxUnits/2*u {
 		return 0, 0, false
 	}
-	return uint32((size + u - 1) / u), uint32(max(align/u, 1)), true
+	return uint32((size + u - 1) >> h.shift), uint32(max(align>>h.shift, 1)), true
 }
 
 // alignUp needs a power of two.

@@ -7,7 +7,7 @@ import "fmt"
 // all segments and blocks.
 func (h *Heap) Check() error {
 	var want sums
-	blocks := 0
+	leaves, much := 0, 0
 	refs := map[*owner]int{}
 	free := map[*owner]int{}
 	has := map[*owner]int64{}
@@ -34,13 +34,14 @@ func (h *Heap) Check() error {
 		}
 		refs[s.owner]++
 		has[s.owner] += s.bytes
-		n, err := h.checkSpans(s, &want)
-		if err != nil {
-			return err
+		c := checkedSpans{h: h, s: s, sums: &want}
+		if err := c.check(); err != nil {
+			return fmt.Errorf("heap: segment %d of %q: %w", s.id, s.owner.name, err)
 		}
-		free[s.owner] += n
-		blocks += s.blocks
-		want.free += n
+		free[s.owner] += c.free
+		want.free += c.free
+		leaves += len(s.borders)
+		much += c.much
 	}
 	for name, o := range h.owners {
 		if o.name != name || o.segments != refs[o] || o.segments == 0 || o.bytes != has[o] {
@@ -54,11 +55,14 @@ func (h *Heap) Check() error {
 	if len(refs) != 0 {
 		return fmt.Errorf("heap: %d owners with segments are not listed", len(refs))
 	}
-	if blocks != h.granted.n {
-		return fmt.Errorf("heap: %d blocks, the table has %d", blocks, h.granted.n)
+	for x := h.spans.spare; x != 0; x = h.spans.leaves[x].next {
+		leaves++
 	}
-	if f := h.found; f.span != 0 && (h.spans.used(f.span) || h.free.span(f.at) != f.span) {
-		return fmt.Errorf("heap: span %d was found where it is not", f.span)
+	if leaves != len(h.spans.leaves)-1 || much != len(h.spans.much) {
+		return fmt.Errorf("heap: %d leaves of %d are in use or spare, and %d blocks of %d waste much", leaves, len(h.spans.leaves)-1, much, len(h.spans.much))
+	}
+	if f := h.found; f.at.chunk != 0 && h.free.at(f.at) != f.e {
+		return fmt.Errorf("heap: %+v was found where it is not", f.e)
 	}
 	if err := h.checkSizes(shelved, sized); err != nil {
 		return err
@@ -75,59 +79,10 @@ func (h *Heap) Check() error {
 }
 
 func checkPooled(s *segment) error {
-	if s.first != 0 || s.ordered != nil || s.blocks != 0 || s.used != 0 || s.foreign || s.last != nil && !s.dirty {
+	if len(s.borders) != 0 || s.waste != 0 || s.blocks != 0 || s.used != 0 || s.foreign || s.last != nil && !s.dirty {
 		return fmt.Errorf("heap: pooled segment %d has spans, blocks or an owner's marks", s.id)
 	}
 	return nil
-}
-
-// checkSpans walks a segment's spans in order: they cover it without gap or
-// overlap, and no two free ones touch.
-func (h *Heap) checkSpans(s *segment, want *sums) (free int, err error) {
-	if s.dirty || s.last != nil || s.aside {
-		return 0, fmt.Errorf("heap: segment %d of %q has marks of a pooled one", s.id, s.owner.name)
-	}
-	at, blocks, used, wasFree, before := uint32(0), 0, int64(0), false, uint32(0)
-	if h.spans.segs[s.place] != s {
-		return 0, fmt.Errorf("heap: segment %d: another has its place", s.id)
-	}
-	kept := s.ordered
-	h.spans.walk(s.first, func(x uint32) bool {
-		p := &h.spans.all[x]
-		if p.seg != s.place || p.prev != before || p.off != at || p.n == 0 || wasFree && !h.spans.used(x) {
-			err = fmt.Errorf("heap: segment %d: wrong span of %d units at %d, expected at %d", s.id, p.n, p.off, at)
-			return false
-		}
-		if bytes := int64(p.n) * h.cfg.UnitBytes; h.spans.used(x) {
-			blocks++
-			used += bytes
-			want.waste += p.waste
-			if p.waste < 0 || p.waste >= bytes {
-				err = fmt.Errorf("heap: segment %d: a block wastes %d of %d bytes", s.id, p.waste, bytes)
-			}
-			if _, y := h.granted.find(&h.spans, s, p.off); y != x {
-				err = fmt.Errorf("heap: segment %d: the block at %d is span %d, not %d", s.id, p.off, x, y)
-			}
-		} else {
-			free++
-			if s.ordered != nil && (len(kept) == 0 || kept[0] != x) {
-				err = fmt.Errorf("heap: segment %d: the order of its free spans lacks that at %d", s.id, p.off)
-			} else if s.ordered != nil {
-				kept = kept[1:]
-			}
-		}
-		at, wasFree, before = p.off+p.n, !h.spans.used(x), x
-		return err == nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	if len(kept) != 0 || at != s.units || blocks != s.blocks || used != s.used {
-		return 0, fmt.Errorf("heap: segment %d: spans cover %d of %d units, %d blocks of %d, %d bytes of %d",
-			s.id, at, s.units, blocks, s.blocks, used, s.used)
-	}
-	want.used += used
-	return free, nil
 }
 
 // checkOwner walks an owner's free spans as the index has them.

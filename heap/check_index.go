@@ -27,7 +27,7 @@ func (h *Heap) checkShelf(o *owner) (seen int, largest uint32, err error) {
 			return 0, 0, fmt.Errorf("bin %d: %w", b, c.err)
 		}
 		seen += c.seen
-		largest = uint32(c.prev.hi >> 32)
+		largest = c.prev.n()
 	}
 	if bits.Len64(f.words) > len(f.some) {
 		return 0, 0, fmt.Errorf("bits of bins that there are not")
@@ -73,11 +73,8 @@ func (c *checkedBin) chunk(at uint32) {
 		return
 	}
 	for _, e := range k.at[:k.n] {
-		x := e.span()
-		p := &c.h.spans.all[x]
-		want, owner := c.h.entry(x)
-		if c.h.spans.used(x) || owner != c.o || e != want || binOf(p.n) != c.bin || c.seen > 0 && c.prev.before(e) == 0 {
-			c.fail("chunk %d has %+v for the span of %d units at %d, after %+v", at, e, p.n, p.off, c.prev)
+		if !c.belongs(e) {
+			c.fail("chunk %d has %+v after %+v", at, e, c.prev)
 			return
 		}
 		c.prev = e
@@ -88,4 +85,14 @@ func (c *checkedBin) chunk(at uint32) {
 			c.fail("chunk %d: what it does not use is not empty", at)
 		}
 	}
+}
+
+// belongs says whether an entry is a free span of the owner, and stands where it should.
+func (c *checkedBin) belongs(e entry) bool {
+	s := c.h.spans.segs[e.place()]
+	if s == nil || s.owner != c.o || binOf(e.n()) != c.bin || c.seen > 0 && c.prev.before(e) == 0 {
+		return false
+	}
+	p := c.h.spans.span(c.h.spans.find(s, e.off()))
+	return !p.granted && s.entry(p.off, p.n) == e
 }

@@ -107,13 +107,11 @@ func (h *Heap) donor(s *segment, p *places, l Limits) *donor {
 	}
 	d := &donor{seg: s, places: p}
 	ok := true
-	h.spans.walk(s.first, func(x uint32) bool {
-		sp := &h.spans.all[x]
-		if !h.spans.used(x) {
+	h.spans.walk(s, func(p span) bool {
+		if !p.granted {
 			return true
 		}
-		b := Block{Segment: s.id, Offset: int64(sp.off) * h.cfg.UnitBytes, Bytes: int64(sp.n) * h.cfg.UnitBytes}
-		b.Asked = b.Bytes - sp.waste
+		b := h.block(s, p)
 		var align int64
 		align, ok = l.Movable(b)
 		d.blocks, d.aligns = append(d.blocks, b), append(d.aligns, max(align, h.cfg.UnitBytes))
@@ -171,9 +169,9 @@ func (h *Heap) newPlaces(segs []*segment, l Limits) *places {
 		if s.blocks == 0 || l.Closed != nil && l.Closed(s.id) {
 			continue
 		}
-		h.spans.walk(s.first, func(x uint32) bool {
-			if sp := &h.spans.all[x]; !h.spans.used(x) {
-				p.free = append(p.free, place{s, int64(sp.off) * h.cfg.UnitBytes, int64(sp.n) * h.cfg.UnitBytes})
+		h.spans.walk(s, func(sp span) bool {
+			if !sp.granted {
+				p.free = append(p.free, place{s, h.bytes(sp.off), h.bytes(sp.n)})
 			}
 			return true
 		})

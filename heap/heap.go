@@ -2,6 +2,7 @@ package heap
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 )
 
@@ -119,17 +120,17 @@ type Heap struct {
 	dirty    list      // pooled segments to clear, the longest idle first
 	spans    spans
 	free     index // of the free spans
-	granted  table // of the others
 	found    found
 	sums     sums
+	shift    uint // bytes are units shifted by it: dividing takes longer than all else of a step
 }
 
 // found is the free span that Place or Alloc found last, and where it is in the index;
 // what it found it for is asked for again when the placement is carried out. Every change
 // of a span or an owner forgets it.
 type found struct {
-	at   cursor
-	span uint32
+	at   cursor // zero: none
+	e    entry
 	n, a uint32
 }
 
@@ -144,9 +145,9 @@ func New(cfg Config) *Heap {
 		owners:   map[string]*owner{},
 		dirty:    list{kind: byAge},
 	}
+	h.shift = uint(bits.TrailingZeros64(uint64(h.cfg.UnitBytes)))
 	h.spans.init()
 	h.free.init()
-	h.granted.init()
 	for _, b := range h.cfg.Classes {
 		h.bucket(b).class = true
 	}

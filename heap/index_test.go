@@ -93,33 +93,99 @@ func TestIndexAgainstSorted(t *testing.T) {
 	}
 }
 
-// A table finds what was put in and not taken out, whatever the order.
-func TestTableAgainstMap(t *testing.T) {
+// The leaves of a segment are what a sorted slice of spans would be, at any size.
+func TestLeavesAgainstSorted(t *testing.T) {
+	leaves := 0
 	rapid.Check(t, func(t *rapid.T) {
-		var s spans
-		var of table
-		s.init()
+		var of spans
 		of.init()
-		seg := &segment{id: 7}
-		s.enter(seg)
-		there := map[uint32]uint32{}
-		for range rapid.IntRange(1, 400).Draw(t, "steps") {
-			off := rapid.Uint32Max(200).Draw(t, "off")
-			at, x := of.find(&s, seg, off)
-			if x != there[off] {
-				t.Fatalf("%d is span %d, found %d", off, there[off], x)
-			}
-			if x != 0 {
-				of.remove(at)
-				s.drop(x)
-				delete(there, off)
-				continue
-			}
-			there[off] = s.make(seg.place, off, 1, true)
-			of.add(7, off, there[off])
+		seg := &segment{id: 7, units: rapid.SampledFrom([]uint32{1, 60, 5000, maxUnits}).Draw(t, "units")}
+		of.enter(seg)
+		seed := rapid.Uint32().Draw(t, "seed")
+		next := func(n uint32) uint32 {
+			seed = seed*1664525 + 1013904223
+			return uint32(uint64(seed) * uint64(n) >> 32)
 		}
-		if of.n != len(there) {
-			t.Fatalf("%d entries, %d counted", len(there), of.n)
+		sorted := []span{{n: seg.units}}
+		for step := range 3000 {
+			grow := []uint32{90, 50, 20}[step/1000] // many are cut, then joined
+			off := next(seg.units)
+			at, _ := slices.BinarySearchFunc(sorted, off, func(p span, off uint32) int { return cmp.Compare(int64(p.off+p.n-1), int64(off)) })
+			p := &sorted[at]
+			m := of.find(seg, off)
+			if got := of.span(m); got != *p {
+				t.Fatalf("unit %d is in %+v, found %+v", off, *p, got)
+			}
+			switch {
+			case next(100) < grow && off > p.off: // cut in two
+				granted := next(2)
+				of.insert(m, off, granted)
+				sorted = slices.Insert(sorted, at+1, span{off: off, n: p.off + p.n - off, granted: granted == 1})
+				sorted[at].n = off - sorted[at].off
+			case at > 0 && at+1 < len(sorted) && grow < 90: // joined with one or two
+				var before, after mark
+				from, to := at, at
+				if how := 1 + next(3); how&1 != 0 {
+					before, from = of.before(m), at-1
+				} else if how&2 != 0 {
+					after, to = of.behind(m), at+1
+				}
+				of.join(before, m, after)
+				sorted[from].n = sorted[to].off + sorted[to].n - sorted[from].off
+				sorted = slices.Delete(sorted, from+1, to+1)
+			}
+			leaves = max(leaves, len(seg.borders))
+		}
+		var got []span
+		of.walk(seg, func(p span) bool { got = append(got, p); return true })
+		if !slices.Equal(got, sorted) {
+			t.Fatalf("the leaves have %v, not %v", got, sorted)
+		}
+		if few := 2 + len(sorted)/6; len(seg.borders) > few {
+			t.Fatalf("%d spans lie in %d leaves: those that became few were not joined", len(sorted), len(seg.borders))
 		}
 	})
+	if leaves < 5 {
+		t.Errorf("never more than %d leaves: the test shows little", leaves)
+	}
+}
+
+// What a block wastes is kept whatever it is.
+func TestWasteOfAnySize(t *testing.T) {
+	h := New(Config{UnitBytes: 4096})
+	h.Add(1, mib, "a", true)
+	var want int64
+	var blocks []Block
+	for i, waste := range []int64{0, 1, 254, 255, 256, 4095} {
+		b := Block{Segment: 1, Offset: int64(i) * 16384, Bytes: 8192, Asked: 8192 - waste}
+		if err := h.Restore(b); err != nil {
+			t.Fatal(err)
+		}
+		want += waste
+		blocks = append(blocks, b)
+	}
+	check := func() {
+		t.Helper()
+		if got := h.Stats().InternalWaste; got != want {
+			t.Errorf("%d bytes are wasted, want %d", got, want)
+		}
+		if err := h.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	check()
+	for _, b := range blocks {
+		h.Free(b)
+		want -= b.Bytes - b.Asked
+		check()
+	}
+	b, err := h.AllocWhole(1, 100_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = mib - 100_000
+	check()
+	h.Free(b)
+	want = 0
+	check()
 }

@@ -46,50 +46,50 @@ type Placement struct {
 // Place says where a grant of size bytes, at a multiple of align (0: any), would
 // go for an owner. It changes nothing. A size that no device has (over a million
 // segments) is misuse: the limit is checked before.
-func (h *Heap) Place(owner string, size, align int64) Placement {
+func (h *Heap) Place(owner string, size, align int64) (p Placement) {
 	checkWish(size, align)
 	o := h.party(owner)
 	if size > h.cfg.MaxSegmentBytes {
 		return h.placeSeveral(o, size)
 	}
-	need := roundUp(size, h.cfg.GranularityBytes)
-	own := size >= h.cfg.OwnSegmentBytes
-	if class := h.classFor(size); own || class > 0 {
-		if !own {
-			need = class
-		}
-		most := max(need, h.waste(size))
-		if s := h.emptyOf(o, size, most); s != nil {
-			return Placement{Kind: InSegment, Segment: s.id, NeedsClear: s.foreign, Whole: true, BlockBytes: s.bytes}
-		}
-		if s := h.pick(o, size, most); s != nil {
-			return Placement{Kind: Pooled, Segment: s.id, NeedsClear: s.needsClear(o), Whole: true, BlockBytes: s.bytes}
-		}
-		return Placement{Kind: Create, Create: []int64{need}, Whole: true, BlockBytes: need}
+	class := h.classFor(size)
+	if size < h.cfg.OwnSegmentBytes && class == 0 {
+		h.placeBlock(&p, o, size, align)
+		return p
 	}
-	return h.placeBlock(o, size, align)
+	need := class
+	if size >= h.cfg.OwnSegmentBytes {
+		need = roundUp(size, h.cfg.GranularityBytes)
+	}
+	most := max(need, h.waste(size))
+	if s := h.emptyOf(o, size, most); s != nil {
+		return Placement{Kind: InSegment, Segment: s.id, NeedsClear: s.foreign, Whole: true, BlockBytes: s.bytes}
+	}
+	if s := h.pick(o, size, most); s != nil {
+		return Placement{Kind: Pooled, Segment: s.id, NeedsClear: s.needsClear(o), Whole: true, BlockBytes: s.bytes}
+	}
+	return Placement{Kind: Create, Create: []int64{need}, Whole: true, BlockBytes: need}
 }
 
 // placeBlock places a block that shares its segment with others of its owner.
-func (h *Heap) placeBlock(o *owner, size, align int64) Placement {
-	p := Placement{BlockBytes: roundUp(size, h.cfg.UnitBytes)}
-	if o != nil {
-		if n, a, ok := h.units(size, align); ok {
-			if x := h.fitFor(o, n, a); x != 0 {
-				s := h.spans.of(x)
-				h.recent = s
-				p.Kind, p.Segment, p.NeedsClear = InSegment, s.id, s.foreign
-				return p
-			}
+func (h *Heap) placeBlock(p *Placement, o *owner, size, align int64) {
+	n, a, ok := h.units(size, align)
+	p.BlockBytes = h.bytes(n)
+	if o != nil && ok {
+		if e, ok := h.fitFor(o, n, a); ok {
+			s := h.spans.segs[e.place()]
+			h.recent = s
+			p.Kind, p.Segment, p.NeedsClear = InSegment, s.id, s.foreign
+			return
 		}
 	}
+	p.BlockBytes = roundUp(size, h.cfg.UnitBytes)
 	slab := h.slabFor(size)
 	if s := h.pick(o, slab, max(slab, h.waste(slab))); s != nil {
 		p.Kind, p.Segment, p.NeedsClear = Pooled, s.id, s.needsClear(o)
-		return p
+		return
 	}
 	p.Kind, p.Create = Create, []int64{slab}
-	return p
 }
 
 // placeSeveral places a grant above MaxSegmentBytes: as many of the largest
@@ -147,12 +147,12 @@ func (h *Heap) emptyOf(o *owner, size, most int64) *segment {
 	}
 	at := h.free.first(&o.free, n)
 	for tries := 0; at.chunk != 0 && tries < nearFits; tries++ {
-		x := h.free.span(at)
-		p, s := &h.spans.all[x], h.spans.of(x)
-		if int64(p.n)*h.cfg.UnitBytes > most {
+		e := h.free.at(at)
+		s := h.spans.segs[e.place()]
+		if h.bytes(e.n()) > most {
 			return nil
 		}
-		if p.n == s.units {
+		if e.n() == s.units {
 			return s
 		}
 		at = h.free.next(&o.free, at)
@@ -165,7 +165,7 @@ func (h *Heap) emptyOf(o *owner, size, most int64) *segment {
 func (h *Heap) classFor(size int64) int64 {
 	for _, c := range h.cfg.Classes {
 		if c >= size {
-			if c <= h.waste(size) {
+			if c <= 2*size && c <= h.waste(size) { // it is never more than twice, and seldom near
 				return c
 			}
 			return 0

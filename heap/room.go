@@ -77,12 +77,10 @@ type roomPlan struct {
 
 func (h *Heap) newRoomPlan(s *segment, n, a uint32, l Limits) *roomPlan {
 	p := &roomPlan{h: h, s: s, n: n, a: a, budget: l.MaxBytes / h.cfg.UnitBytes, apart: l.Apart}
-	h.spans.walk(s.first, func(x uint32) bool {
-		sp := &h.spans.all[x]
-		q := piece{off: sp.off, n: sp.n, used: h.spans.used(x), align: 1}
+	h.spans.walk(s, func(sp span) bool {
+		q := piece{off: sp.off, n: sp.n, used: sp.granted, align: 1}
 		if q.used {
-			b := Block{Segment: s.id, Offset: int64(sp.off) * h.cfg.UnitBytes, Bytes: int64(sp.n) * h.cfg.UnitBytes}
-			b.Asked = b.Bytes - sp.waste
+			b := h.block(s, sp)
 			align, ok := l.Movable(b)
 			_, q.align, _ = h.units(1, align)
 			q.fixed, q.asked = !ok, b.Asked

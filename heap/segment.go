@@ -25,10 +25,11 @@ type segment struct {
 
 	place   uint32   // in spans.segs, while it has spans
 	rank    uint32   // its id, as far as the index orders by it
-	first   uint32   // its first span; 0 in the pool
-	ordered []uint32 // see spans.around; nil: not kept
+	near    uint8    // see spans.guesses
+	borders []border // of its spans' leaves, in order; empty in the pool
 	blocks  int
 	used    int64
+	waste   int64 // of the block that is all of it: see spans.waste
 
 	links [3]link // by the lists it is in
 }
@@ -217,17 +218,15 @@ func (h *Heap) give(s *segment, o *owner) {
 	o.segments++
 	o.bytes += s.bytes
 	h.spans.enter(s)
-	s.first = h.spans.make(s.place, 0, s.units, false)
-	h.linkFree(s, s.first, 0, s.units)
+	h.linkFree(s, 0, s.units)
 }
 
 // ungive undoes give but for the owner's count.
 func (h *Heap) ungive(s *segment) {
-	h.unlinkFree(s.first)
-	h.spans.drop(s.first)
+	h.unlinkFree(s, 0, s.units)
 	h.spans.exit(s)
 	s.owner.bytes -= s.bytes
-	s.first, s.ordered, s.owner = 0, nil, nil
+	s.owner = nil
 }
 
 // lookup finds a segment, or nil. The calls of one grant ask for the same one.
