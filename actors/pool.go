@@ -316,9 +316,7 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 		if o.own {
 			w.Tenant = o.tenant
 		}
-		if cp, ok := p.core.ByGrant(o.lastGrant); ok {
-			w.LastVictim = cp.Key()
-		}
+		w.LastVictim = o.lastGrant
 		if o.ticket != 0 {
 			w.For = p.newcomer(o.model, o.priority)
 		}
@@ -332,7 +330,7 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 		for i, v := range plan.Victims {
 			cp := whose[i]
 			gone := victim{grant: cp.Grant, model: cp.Model.Name, tier: string(d.tier()), bytes: v.Bytes,
-				cost: time.Duration(v.Cost * float64(time.Second)), reason: v.Reason}
+				cost: time.Duration(v.Cost * float64(time.Second)), reason: v.Reason()}
 			to := p.shelter(d, cp, o, arriving)
 			if to != nil && o.dry {
 				arriving[to] += v.Bytes // else the catalog counts them
@@ -343,7 +341,7 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 				continue
 			}
 			p.evicting[gone.grant] = ordered{d.optimizer, o.tenant}
-			why := o.why + "; " + v.Reason
+			why := o.why + "; " + gone.reason
 			if gone.demoted = to != nil && p.core.EvictDown(cp, to.id, why, p.house.now()); !gone.demoted && !p.evict(cp, o, why) {
 				delete(p.evicting, gone.grant)
 				continue

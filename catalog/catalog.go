@@ -21,6 +21,8 @@ type Catalog struct {
 	newID   func() uuid.UUID
 	models  map[string]*Model // newest version by tenant and name
 	all     map[ModelID]*Model
+	index   index
+	loading map[*Copy]bool // and some that were a moment ago
 	grants  map[uuid.UUID]*Copy
 	byRef   map[string]*Copy
 	answers map[string]store.RecID
@@ -39,7 +41,7 @@ type Catalog struct {
 
 	shelves   map[string]*shelf // by device
 	unshelved []*Copy           // whose place on a shelf is to be looked at again
-	scratch   []eviction.Candidate
+	planner   eviction.Planner
 }
 
 // New starts an empty catalog on a freshly formatted region.
@@ -51,7 +53,7 @@ func New(region *store.Region, policy eviction.Policy, newID func() uuid.UUID) *
 
 func newCatalog(policy eviction.Policy, newID func() uuid.UUID) *Catalog {
 	return &Catalog{policy: policy, newID: newID, remembered: maxRemembered,
-		warm: map[string]bool{}, models: map[string]*Model{}, all: map[ModelID]*Model{}, grants: map[uuid.UUID]*Copy{},
+		warm: map[string]bool{}, index: newIndex(), loading: map[*Copy]bool{}, models: map[string]*Model{}, all: map[ModelID]*Model{}, grants: map[uuid.UUID]*Copy{},
 		byRef: map[string]*Copy{}, answers: map[string]store.RecID{}, shelves: map[string]*shelf{}, next: 1}
 }
 
@@ -80,8 +82,8 @@ func (c *Catalog) Find(tenant, name string) (*Model, *schemas.Error) {
 		return m, nil
 	}
 	var found *Model
-	for _, m := range c.models {
-		if m.Shared && m.Name == name && (found == nil || m.ID < found.ID) {
+	for _, m := range c.index.named[name] {
+		if m.Shared && (found == nil || m.ID < found.ID) && c.models[nameKey(m.Tenant, name)] == m {
 			found = m
 		}
 	}

@@ -98,6 +98,9 @@ func (c *Catalog) Check() error {
 	if n := c.region.Stats().Records; n != len(records) {
 		return fmt.Errorf("catalog: %d records, %d are known", n, len(records))
 	}
+	if err := c.checkIndex(); err != nil {
+		return err
+	}
 	return c.checkShelves()
 }
 

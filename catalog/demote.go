@@ -54,6 +54,7 @@ func (c *Catalog) WarmCopy(m *Model, device string) *Copy {
 func (c *Catalog) copyOf(m *Model, device string, from *Copy, now ledger.Now) *Copy {
 	cp := &Copy{Model: m, Device: device, key: keyOf(device, m), State: Loading, started: now.Boot, refs: map[string]*Reference{}, mappers: map[ledger.SessionID]string{}}
 	m.copies[device] = cp
+	c.loading[cp] = true
 	if from != nil {
 		cp.from, cp.Origin, cp.Cost = from, from.Device, from.Cost
 		if from.feeds == nil {
@@ -252,11 +253,11 @@ func (c *Catalog) cancelUnload(ref any, err *schemas.Error) bool {
 
 // loadingCopies lists the copies that somebody waits for, in order.
 func (c *Catalog) loadingCopies() (out []*Copy) {
-	for _, m := range c.all {
-		for _, cp := range m.copies {
-			if cp.State == Loading {
-				out = append(out, cp)
-			}
+	for cp := range c.loading {
+		if cp.State == Loading && cp.Model.copies[cp.Device] == cp {
+			out = append(out, cp)
+		} else {
+			delete(c.loading, cp)
 		}
 	}
 	sort.Slice(out, func(i, j int) bool {

@@ -274,7 +274,7 @@ func (h *house) makeRoom(device string, w ledger.Want) {
 		cp := whose[i]
 		if rapid.Bool().Draw(h.t, "down") {
 			began := false
-			if h.call(func() { began = h.core.EvictDown(cp, "ram-0", v.Reason, h.now) }); began {
+			if h.call(func() { began = h.core.EvictDown(cp, "ram-0", v.Reason(), h.now) }); began {
 				h.descending[cp.Grant] = true
 				if rapid.IntRange(0, 3).Draw(h.t, "hurry") == 0 {
 					h.call(func() { h.core.Hurry(device) })
@@ -282,7 +282,7 @@ func (h *house) makeRoom(device string, w ledger.Want) {
 				continue
 			}
 		}
-		h.call(func() { h.core.Evict(cp, v.Reason, h.now) })
+		h.call(func() { h.core.Evict(cp, v.Reason(), h.now) })
 	}
 	if plan.Shortfall > 0 {
 		h.toDevice(device, func() { h.device(device, func(c *ledger.Device) { c.NoRoom(w.Ticket, h.now) }) })

@@ -131,7 +131,7 @@ func (c *Catalog) start(m *Model, r LoadRequest, now ledger.Now) {
 			Type: r.Type, Shared: r.Shared, Pinned: r.Pinned, Priority: r.Priority, asked: r.Path, copies: map[string]*Copy{}}
 		c.next++
 		c.models[nameKey(r.Tenant, r.Name)] = m
-		c.all[m.ID] = m
+		c.list(m)
 	} else {
 		c.adjust(m, r)
 		if m.copies[r.Device] != nil {
@@ -394,20 +394,18 @@ func (c *Catalog) Cancel(ref any, err *schemas.Error, now ledger.Now) bool {
 	if c.cancelUnload(ref, err) {
 		return true
 	}
-	for _, m := range c.all {
-		for _, cp := range m.copies {
-			for i, r := range cp.waiters {
-				if r.Ref != ref {
-					continue
-				}
-				if len(cp.waiters)+len(cp.demotions) > 1 {
-					cp.waiters = append(cp.waiters[:i:i], cp.waiters[i+1:]...)
-					c.refuse(ref, err)
-					return true
-				}
-				c.stop(cp, err)
+	for _, cp := range c.loadingCopies() {
+		for i, r := range cp.waiters {
+			if r.Ref != ref {
+				continue
+			}
+			if len(cp.waiters)+len(cp.demotions) > 1 {
+				cp.waiters = append(cp.waiters[:i:i], cp.waiters[i+1:]...)
+				c.refuse(ref, err)
 				return true
 			}
+			c.stop(cp, err)
+			return true
 		}
 	}
 	return false

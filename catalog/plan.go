@@ -13,9 +13,8 @@ type Want struct {
 	Device     string
 	Bytes      int64
 	Already    int64
-	Excluded   map[string]string // copy key → reason
-	LastVictim string            // copy key
-	MaxVictims int               // 0: no bound
+	LastVictim uuid.UUID // the grant of the copy that goes only when all others do not suffice
+	MaxVictims int       // 0: no bound
 	// Whose need it is, empty for nobody's in particular: of this tenant any model may go,
 	// of the others what their quotas spare. Quotas are those of the device.
 	Whose  string
@@ -43,36 +42,16 @@ type Newcomer struct {
 	Model    string // whose load it is; empty: none's
 }
 
-// excluded says why a copy is left out of the choice, empty if it is not.
-func (w *Want) excluded(cp *Copy, x *eviction.Candidate) string {
-	switch {
-	case w.Excluded[x.Key] != "":
-		return w.Excluded[x.Key]
-	case x.Excluded != "":
-		return x.Excluded
-	case w.Tenant != "" && x.Group != w.Tenant:
-		return "another tenant's"
-	case len(w.Names) > 0 && w.Names[cp.Model.Name]:
-		return "excluded by the client"
-	case len(w.Grants) > 0 && w.Grants[cp.Grant]:
-		return "its allocation is to be preserved"
-	}
-	return ""
-}
-
 // Plan picks the cheapest set of copies that makes the room, and returns with it whose each
 // victim is. It changes nothing, so that a dry run and the real decision are the same call.
 func (c *Catalog) Plan(w Want, now clock.Instant) (eviction.Plan, []*Copy) {
 	s, policy := c.shelf(w.Device), c.chosen(w.Strategy)
-	req := eviction.Request{Need: w.Bytes, Already: w.Already, MaxVictims: w.MaxVictims, Force: w.Force, Candidates: s.candidates}
-	shown := policy.Name() == c.policy.Name()
-	if w.particular() || !shown {
-		req.Candidates = append(c.scratch[:0], s.candidates...)
-		c.scratch = req.Candidates
-		req.Spare = w.see(req.Candidates, s.copies, shown)
-	}
-	req.For = c.newcomer(&w)
-	plan := eviction.MakePlan(policy, req, now)
+	marks := c.mark(s, &w)
+	plan := c.planner.MakePlan(policy, eviction.Request{
+		Need: w.Bytes, Already: w.Already, MaxVictims: w.MaxVictims, Force: w.Force,
+		Candidates: s.candidates, Worths: s.worthsBy(policy), Terms: c.terms(&w), For: c.newcomer(&w),
+	}, now)
+	marks.wipe()
 	whose := make([]*Copy, len(plan.Victims))
 	for i := range plan.Victims {
 		whose[i] = s.copies[plan.Victims[i].Index]
@@ -98,43 +77,80 @@ func (c *Catalog) newcomer(w *Want) *eviction.Newcomer {
 	return eviction.Expected(c.policy, keyOf(w.Device, m), w.For.Priority, weight)
 }
 
-// particular reports whether the candidates of this plan are not as for any.
-func (w *Want) particular() bool {
-	return len(w.Excluded)+len(w.Quotas)+len(w.Names)+len(w.Grants) > 0 || w.Tenant != "" || w.LastVictim != ""
-}
-
-// see has the candidates as this plan should see them; worths are those that are shown if
-// the default policy decides. It returns what may be taken of each tenant.
-func (w *Want) see(candidates []eviction.Candidate, copies []*Copy, shown bool) (spare map[string]int64) {
-	quotas := make(map[string]*ledger.TenantFigures, len(w.Quotas))
+// terms are what holds for each tenant's models: what the others may lose, and who goes first.
+func (c *Catalog) terms(w *Want) []eviction.Terms {
+	if len(w.Quotas) == 0 && w.Tenant == "" {
+		return nil
+	}
+	terms := make([]eviction.Terms, c.index.groups())
 	for i := range w.Quotas {
 		q := &w.Quotas[i]
-		quotas[q.Tenant] = q
+		group, ok := c.index.group(q.Tenant)
+		if !ok {
+			continue
+		}
+		t := &terms[group]
+		t.First, t.Weight = q.Soft > 0 && q.Used > q.Soft, q.Weight
 		if q.Floor > 0 && q.Tenant != w.Whose {
-			if spare == nil {
-				spare = map[string]int64{}
+			t.Bounded, t.Spare = true, max(0, q.Used-q.Revoking-q.Zombie-q.Floor)
+		}
+	}
+	if w.Tenant != "" {
+		own, ok := c.index.group(w.Tenant)
+		for i := range terms {
+			if !ok || i != own {
+				terms[i].Excluded = "another tenant's"
 			}
-			spare[q.Tenant] = max(0, q.Used-q.Revoking-q.Zombie-q.Floor)
 		}
 	}
-	var (
-		q  *ledger.TenantFigures
-		of = "\x00" // nobody; the quota is that of the last one looked at
-	)
-	for i := range candidates {
-		x := &candidates[i]
-		if !shown {
-			x.Worth = nil
-		}
-		x.Excluded, x.LastVictim = w.excluded(copies[i], x), x.Key == w.LastVictim
-		if x.Group != of {
-			q, of = quotas[x.Group], x.Group
-		}
-		if q != nil {
-			x.First, x.Weight = q.Soft > 0 && q.Used > q.Soft, q.Weight
+	return terms
+}
+
+// marks are what one plan has said of single candidates, which are the shelf's.
+type marks []*eviction.Candidate
+
+// Why a client's choice leaves copies out.
+const (
+	excludedByName  = "excluded by the client"
+	excludedByGrant = "its allocation is to be preserved"
+)
+
+// mark tells the candidates that a plan names what it says of them.
+func (c *Catalog) mark(s *shelf, w *Want) (m marks) {
+	if cp := c.grants[w.LastVictim]; cp != nil && cp.shelved && cp.Device == w.Device {
+		s.candidates[cp.place].LastVictim = true
+		m = append(m, &s.candidates[cp.place])
+	}
+	for name := range w.Names {
+		for _, named := range c.index.named[name] {
+			m.exclude(s, named.copies[w.Device], excludedByName)
 		}
 	}
-	return spare
+	for grant := range w.Grants {
+		if cp := c.grants[grant]; cp != nil && cp.Device == w.Device {
+			m.exclude(s, cp, excludedByGrant)
+		}
+	}
+	return m
+}
+
+// exclude leaves a copy out, unless it is for another reason, or not there.
+func (m *marks) exclude(s *shelf, cp *Copy, why string) {
+	if cp == nil || !cp.shelved || s.candidates[cp.place].Excluded != "" {
+		return
+	}
+	s.candidates[cp.place].Excluded = why
+	*m = append(*m, &s.candidates[cp.place])
+}
+
+// wipe takes all of it back.
+func (m marks) wipe() {
+	for _, x := range m {
+		x.LastVictim = false
+		if x.Excluded == excludedByName || x.Excluded == excludedByGrant {
+			x.Excluded = ""
+		}
+	}
 }
 
 // chosen is the policy of a name, or the default one where the catalog has no other.

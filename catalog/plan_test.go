@@ -1,8 +1,6 @@
 package catalog_test
 
 import (
-	"fmt"
-	"math/rand"
 	"strings"
 	"testing"
 	"time"
@@ -10,9 +8,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/isobar-project/isobar/catalog"
-	"github.com/isobar-project/isobar/clock"
-	"github.com/isobar-project/isobar/ledger"
-	"github.com/isobar-project/isobar/ledger/store"
 )
 
 // victims are the names of what a plan would let go, in order.
@@ -66,6 +61,16 @@ func TestWhatAClientMayLeaveOut(t *testing.T) {
 	if got := b.victims(w); len(strings.Fields(got)) != 3 || strings.Contains(got, "pinned") {
 		t.Errorf("%s go, want three, none of them pinned", got)
 	}
+	// What one plan says of models says nothing to the next, nor to who checks them.
+	if got := b.victims(catalog.Want{Bytes: 1 << 30, LastVictim: kept}); !strings.HasSuffix(got, "kept") || len(strings.Fields(got)) != 4 {
+		t.Errorf("%s go, want four, the one that was kept last", got)
+	}
+	if got := b.victims(catalog.Want{Bytes: 1 << 30}); strings.HasSuffix(got, "kept") || len(strings.Fields(got)) != 4 {
+		t.Errorf("%s go, want four, in order", got)
+	}
+	if err := b.c.Check(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestForceEndsReferences(t *testing.T) {
@@ -99,53 +104,4 @@ func TestForceEndsReferences(t *testing.T) {
 			t.Error("a pinned model goes by force")
 		}
 	})
-}
-
-// BenchmarkPlan is the choice among 10,000 models of a device, for one of them, for 5 % of
-// all bytes, and for one where their tenant may lose half of all, with everything that the catalog knows of them.
-func BenchmarkPlan(b *testing.B) {
-	const models = 10_000
-	region, err := store.Format(make([]byte, 64<<20), "pool")
-	if err != nil {
-		b.Fatal(err)
-	}
-	c := catalog.New(region, policy(b), uuid.New)
-	random := rand.New(rand.NewSource(1))
-	now := ledger.Now{Boot: clock.Instant(time.Hour), Wall: time.Unix(1000, 0)}
-	var all int64
-	for i := range models {
-		name, bytes := fmt.Sprintf("model-%d", i), 1e8+random.Int63n(7e9)
-		var cp *catalog.Copy
-		step := func() {
-			for _, s := range c.Take().Steps {
-				cp = s.Copy
-			}
-		}
-		c.Load(catalog.LoadRequest{Ref: name, Tenant: "red", Name: name, Path: name, Device: "gpu-0"}, now)
-		step()
-		c.Inspected(cp, nil, catalog.Description{Path: name, ContentID: name, Bytes: bytes, Segments: []int64{bytes}}, nil, now)
-		step()
-		c.Granted(cp, uuid.New(), bytes, nil, 0, now)
-		step()
-		now.Boot = now.Boot.Add(time.Duration(random.Int63n(int64(time.Second))))
-		c.Filled(cp, nil, now)
-		step()
-		c.SealDone(cp, nil, now)
-		c.Take()
-		all += bytes
-	}
-	floor := []ledger.TenantFigures{{Quota: ledger.Quota{Tenant: "red", Floor: all / 2}, Used: all}}
-	for name, w := range map[string]catalog.Want{
-		"one": {Bytes: 1e9}, "5%": {Bytes: all / 20}, "one of a tenant with a floor": {Bytes: 1e9, Quotas: floor},
-	} {
-		w.Device = "gpu-0"
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if plan, _ := c.Plan(w, now.Boot); plan.Shortfall > 0 || len(plan.Victims) == 0 {
-					b.Fatalf("%d victims, short of %d", len(plan.Victims), plan.Shortfall)
-				}
-			}
-		})
-	}
 }

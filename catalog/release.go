@@ -190,8 +190,8 @@ func (c *Catalog) unknown(cp *Copy, now ledger.Now) {
 	if cp.ordered {
 		return
 	}
-	for _, other := range c.grants {
-		if other.Key() == cp.Key() {
+	for _, m := range c.index.named[cp.Model.Name] {
+		if other := m.copies[cp.Device]; other != nil && m.Tenant == cp.Model.Tenant && c.grants[other.Grant] == other {
 			return
 		}
 	}
@@ -232,6 +232,7 @@ func (c *Catalog) forgetOld() {
 // one never replaced that.
 func (c *Catalog) drop(m *Model) {
 	delete(c.all, m.ID)
+	c.index.leave(m)
 	if k := nameKey(m.Tenant, m.Name); c.models[k] == m {
 		delete(c.models, k)
 		if m.prev != nil && !m.prev.Superseded {

@@ -177,7 +177,7 @@ func (c *Catalog) addModel(r modelRecord, rec store.RecID) {
 	m := &Model{ID: r.ID, Identity: Identity{Tenant: r.Tenant, Name: r.Name, Path: r.Path, ContentID: r.ContentID, Version: r.Version},
 		Type: r.Type, Shared: r.Shared, Pinned: r.Pinned, Priority: r.Priority, Bytes: r.Bytes, Tensors: r.Tensors, Segments: r.Segments,
 		Loads: r.Loads, LastUsed: r.LastUsed, WarmCost: r.WarmCost, Superseded: r.Superseded, asked: r.Asked, copies: map[string]*Copy{}, rec: rec}
-	c.all[m.ID] = m
+	c.list(m)
 	c.next = max(c.next, m.ID+1)
 	if !m.Superseded {
 		c.models[nameKey(m.Tenant, m.Name)] = m

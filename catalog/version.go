@@ -14,7 +14,7 @@ func (c *Catalog) successor(old *Model) *Model {
 	next.Version++
 	next.ContentID = ""
 	c.next++
-	c.all[next.ID] = next
+	c.list(next)
 	c.models[nameKey(next.Tenant, next.Name)] = next
 	return next
 }

@@ -2,7 +2,6 @@ package eviction
 
 import (
 	"container/list"
-	"math"
 
 	"github.com/isobar-project/isobar/clock"
 )
@@ -20,7 +19,7 @@ import (
 // evicted. A worth is looked at again when the object is loaded or used, and when its age
 // has grown by about a fifth; so a plan only reads.
 type Cost struct {
-	worth  map[string]*Worth // of the resident
+	worths // of the resident
 	known  map[string]*entry
 	books  map[string]*book // by place
 	ghosts *list.List       // evicted *entry, the latest evicted in front
@@ -49,7 +48,7 @@ var _ Bookkeeper = (*Cost)(nil)
 // NewCost makes a policy that remembers that many evicted objects.
 func NewCost(remembered int) *Cost {
 	return &Cost{
-		worth: make(map[string]*Worth), known: make(map[string]*entry), books: make(map[string]*book),
+		worths: worths{}, known: make(map[string]*entry), books: make(map[string]*book),
 		ghosts: list.New(), bound: max(0, remembered),
 	}
 }
@@ -79,7 +78,7 @@ func (c *Cost) Loaded(o Object, _ clock.Instant) {
 		e.ghost, e.loaded = nil, e.book.requests
 	}
 	e.object = o
-	c.worth[o.Key] = e.worth
+	c.worths[o.Key] = e.worth
 	c.appraise(e)
 }
 
@@ -113,8 +112,7 @@ func (c *Cost) Evicted(key string, _ clock.Instant) {
 	if stayed := e.book.requests - e.loaded; stayed > 0 {
 		e.book.went(stayed)
 	}
-	delete(c.worth, key)
-	e.worth.gone()
+	c.gone(key)
 	e.ghost = c.ghosts.PushFront(e)
 	for c.ghosts.Len() > c.bound {
 		c.forget(c.ghosts.Back().Value.(*entry))
@@ -134,20 +132,8 @@ func (c *Cost) forget(e *entry) {
 	}
 	e.book.leave(e)
 	delete(c.known, e.object.Key)
-	delete(c.worth, e.object.Key)
-	e.worth.gone()
+	c.gone(e.object.Key)
 }
-
-// Value implements Policy.
-func (c *Cost) Value(key string, _ clock.Instant) float64 {
-	if w := c.worth[key]; w != nil {
-		return w.value
-	}
-	return math.Inf(-1)
-}
-
-// Worth implements Bookkeeper.
-func (c *Cost) Worth(key string) *Worth { return c.worth[key] }
 
 // prospect implements foreseer.
 func (c *Cost) prospect(key string) (worth float64, known bool) {

@@ -263,8 +263,8 @@ func TestCostKeepsItsBooks(t *testing.T) {
 				t.Errorf("seed %d: %s is resident and worth nothing", seed, key)
 			}
 		}
-		if len(p.worth) != len(a.resident) || p.ghosts.Len() > 15 {
-			t.Errorf("seed %d: %d are worth something, %d are resident; %d ghosts", seed, len(p.worth), len(a.resident), p.ghosts.Len())
+		if len(p.worths) != len(a.resident) || p.ghosts.Len() > 15 {
+			t.Errorf("seed %d: %d are worth something, %d are resident; %d ghosts", seed, len(p.worths), len(a.resident), p.ghosts.Len())
 		}
 	}
 }

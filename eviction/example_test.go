@@ -22,9 +22,9 @@ func Example() {
 		policy.Used(m.Key, m.LastUsed)
 	}
 
-	plan := eviction.MakePlan(policy, eviction.Request{Need: 6 << 30, Candidates: models}, now)
+	plan := eviction.MakePlan(policy, eviction.Request{Need: 6 << 30, Candidates: models, Explain: true}, now)
 	for _, v := range plan.Victims {
-		fmt.Printf("%s goes: %s\n", v.Key, v.Reason)
+		fmt.Printf("%s goes: %s\n", v.Key, v.Reason())
 		policy.Evicted(v.Key, now) // once it is really gone
 	}
 	for _, k := range plan.Kept {

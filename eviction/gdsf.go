@@ -2,7 +2,6 @@ package eviction
 
 import (
 	"container/list"
-	"math"
 
 	"github.com/isobar-project/isobar/clock"
 )
@@ -14,8 +13,8 @@ import (
 // to what is used now, as fast as memory is fought over, and not at all while
 // there is room.
 type GDSF struct {
+	worths // of the resident
 	age    float64
-	worth  map[string]float64 // of the resident; apart, because plans walk it
 	known  map[string]*gdsfEntry
 	ghosts *list.List // evicted *gdsfEntry, the latest evicted in front
 	bound  int
@@ -27,12 +26,12 @@ type gdsfEntry struct {
 	ghost  *list.Element // nil while resident
 }
 
-var _ Policy = (*GDSF)(nil)
+var _ Bookkeeper = (*GDSF)(nil)
 
 // NewGDSF makes a policy that remembers that many evicted objects.
 func NewGDSF(remembered int) *GDSF {
 	return &GDSF{
-		worth: make(map[string]float64), known: make(map[string]*gdsfEntry),
+		worths: worths{}, known: make(map[string]*gdsfEntry),
 		ghosts: list.New(), bound: max(0, remembered),
 	}
 }
@@ -72,8 +71,8 @@ func (g *GDSF) Evicted(key string, _ clock.Instant) {
 	if e == nil || e.ghost != nil {
 		return
 	}
-	g.age = max(g.age, g.worth[key])
-	delete(g.worth, key)
+	g.age = max(g.age, g.worths[key].value)
+	g.gone(key)
 	e.ghost = g.ghosts.PushFront(e)
 	for g.ghosts.Len() > g.bound {
 		oldest := g.ghosts.Remove(g.ghosts.Back()).(*gdsfEntry)
@@ -88,21 +87,13 @@ func (g *GDSF) Removed(key string) {
 			g.ghosts.Remove(e.ghost)
 		}
 		delete(g.known, key)
-		delete(g.worth, key)
+		g.gone(key)
 	}
-}
-
-// Value implements Policy.
-func (g *GDSF) Value(key string, _ clock.Instant) float64 {
-	if worth, resident := g.worth[key]; resident {
-		return worth
-	}
-	return math.Inf(-1)
 }
 
 // appraise sets the worth of an object that is loaded or used now. What was never
 // used counts as one use: it was loaded for somebody.
 func (g *GDSF) appraise(e *gdsfEntry) {
 	const perBytes = 1 << 30 // only for figures that a person can read
-	g.worth[e.object.Key] = g.age + max(1, e.uses)*e.object.Cost*perBytes/float64(max(1, e.object.Bytes))
+	g.set(e.object.Key, g.age+max(1, e.uses)*e.object.Cost*perBytes/float64(max(1, e.object.Bytes)))
 }

@@ -14,6 +14,9 @@ import (
 	"github.com/isobar-project/isobar/eviction"
 )
 
+// weights are those of the groups of fresh.
+var weights = []eviction.Terms{{Weight: 1}, {Weight: 3}}
+
 // fresh draws candidates of which some were just loaded, on a policy that knows them.
 func fresh(t *rapid.T, now clock.Instant) (eviction.Policy, []eviction.Candidate) {
 	p := eviction.NewPanel()
@@ -21,7 +24,7 @@ func fresh(t *rapid.T, now clock.Instant) (eviction.Policy, []eviction.Candidate
 	for i := range rapid.IntRange(1, 12).Draw(t, "candidates") {
 		o := eviction.Object{Key: fmt.Sprint("m", i), Bytes: rapid.Int64Range(1, 10).Draw(t, "bytes"), Cost: rapid.Float64Range(.01, 20).Draw(t, "cost"), Place: "gpu-0"}
 		c := eviction.Candidate{Object: o, Priority: rapid.IntRange(0, 1).Draw(t, "priority"), Readers: rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "readers"),
-			Weight: rapid.SampledFrom([]float64{0, 1, 3}).Draw(t, "weight")}
+			Group: rapid.IntRange(0, 2).Draw(t, "group")}
 		if rapid.Bool().Draw(t, "just loaded") {
 			c.Grace = eviction.GraceOf(now.Add(-time.Duration(rapid.Int64Range(0, int64(6*time.Second)).Draw(t, "since"))), time.Duration(o.Cost*float64(time.Second)))
 			if rapid.Bool().Draw(t, "and used") {
@@ -41,7 +44,7 @@ func TestTheGuardChangesOnlyWhen(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := clock.Instant(time.Hour)
 		p, all := fresh(t, now)
-		r := eviction.Request{Need: rapid.Int64Range(1, 60).Draw(t, "need"), Candidates: all}
+		r := eviction.Request{Need: rapid.Int64Range(1, 60).Draw(t, "need"), Candidates: all, Terms: weights}
 		plain := eviction.MakePlan(p, r, now)
 		n := eviction.Stranger(rapid.IntRange(0, 1).Draw(t, "newcomer's priority"))
 		if rapid.Bool().Draw(t, "known") {

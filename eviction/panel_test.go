@@ -115,19 +115,19 @@ func TestForceTakesWhatIsReadAfterEverythingElse(t *testing.T) {
 	read.Readers, pinned.Pinned, pinned.Readers, dear.Priority = 2, true, 1, 9
 	r := Request{Need: gib, Force: true, Candidates: []Candidate{read, pinned, dear}}
 	w := worth{"read": 0, "dear": 100}
-	if p := MakePlan(w, r, minute); keys(p) != "dear" {
+	if p := explained(w, r, minute); keys(p) != "dear" {
 		t.Fatalf("plan %+v", p)
 	}
 	r.Need = 5 * gib
-	p := MakePlan(w, r, minute)
+	p := explained(w, r, minute)
 	if keys(p) != "dear read" || kept(p, "pinned") != "pinned" || p.Shortfall != 0 {
 		t.Fatalf("plan %+v", p)
 	}
-	if got := p.Victims[1].Reason; got != "forced while in use, readers: 2; reload costs 1.0 s; number 2 in cost of 2" {
+	if got := p.Victims[1].Reason(); got != "forced while in use, readers: 2; reload costs 1.0 s; number 2 in cost of 2" {
 		t.Errorf("reason %q", got)
 	}
 	r.Force = false
-	if p := MakePlan(w, r, minute); keys(p) != "dear" || kept(p, "read") != "in use by 2 readers" {
+	if p := explained(w, r, minute); keys(p) != "dear" || kept(p, "read") != "in use by 2 readers" {
 		t.Fatalf("plan %+v", p)
 	}
 }

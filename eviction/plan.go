@@ -2,6 +2,7 @@ package eviction
 
 import (
 	"slices"
+	"time"
 
 	"github.com/isobar-project/isobar/clock"
 )
@@ -12,22 +13,28 @@ type Candidate struct {
 	Readers  int // who map or hold it now
 	Priority int // the lower goes first, whatever it is worth
 	LastUsed clock.Instant
-	// Worth is where the policy that decides keeps what it holds the object worth; nil: it is
-	// asked for it by the object's key, which takes longer.
-	Worth    *Worth
 	Excluded string // not empty: keep it, for this reason
-	// Group is whose the object is, for Request.Spare.
-	Group string
-	// Weight multiplies what the policy holds it worth; 0 is 1.
-	Weight float64
+	// Group is whose the object is: the number of its Terms.
+	Group  int
 	Pinned bool // its tenant forbids to drop it
-	// First objects go before all others: their group has more than it should.
-	First bool
 	// LastVictim marks the object whose load caused this plan: it goes only when
 	// everything else does not suffice.
 	LastVictim bool
 	// Grace is for how long it is kept because it was just loaded.
 	Grace Grace
+}
+
+// Terms are what holds for all candidates of a group, in one plan.
+type Terms struct {
+	// Excluded, if not empty, is why all of them stay.
+	Excluded string
+	// Spare is how many bytes of the group may go at most, if it is Bounded.
+	Spare   int64
+	Bounded bool
+	// First has them go before those of other groups: theirs has more than it should.
+	First bool
+	// Weight multiplies what the policy holds them worth; 0 is 1.
+	Weight float64
 }
 
 // Request says how much room is wanted, and what there is to choose from.
@@ -39,24 +46,35 @@ type Request struct {
 	// Force takes what somebody reads as well, after everything that nobody does. What is
 	// pinned or excluded stays all the same.
 	Force bool
-	// Spare is how many bytes of a group may go at most; a group that is not named has no
-	// such bound.
-	Spare map[string]int64
 	// For is what the room is made for: from it is kept what was just loaded. nil: nothing is.
 	For        *Newcomer
 	Candidates []Candidate // in any order, each key once
+	// Worths are where the policy that decides keeps what it holds each candidate worth (see
+	// Bookkeeper); of a nil one it knows nothing. Without them it is asked for each by its key,
+	// which takes longer.
+	Worths []*Worth
+	// Terms are those of the groups, by number. A group beyond them has none.
+	Terms []Terms
+	// Explain has the plan say of what stays why: Plan.Kept.
+	Explain bool
 }
 
 // Victim is an object that should go, and why this one.
 type Victim struct {
-	Key    string
-	Index  int // among the request's candidates
-	Bytes  int64
-	Cost   float64 // seconds to load it again
-	Value  float64 // what the policy holds it worth
-	Reason string
+	Key   string
+	Index int // among the request's candidates
+	Bytes int64
+	Cost  float64 // seconds to load it again
+	Value float64 // what the policy holds it worth
 	// Guarded is until when it is kept because it was just loaded; 0: it is not.
 	Guarded clock.Instant
+
+	// What Reason puts into words.
+	unread  time.Duration
+	readers int
+	asked   bool // for the room itself
+	rank    int32
+	of      int32 // so many that may go
 }
 
 // Skipped is an object that stays although it might have been thought of.
@@ -75,8 +93,18 @@ type Plan struct {
 	// ReloadSeconds is the sum of the victims' costs.
 	ReloadSeconds float64
 	// Kept lists what may not go, and what was spared because others suffice, in
-	// the order of the candidates, the spared last.
+	// the order of the candidates, the spared last; nil unless it was asked for.
 	Kept []Skipped
+}
+
+// Planner makes plans, and keeps the memory that it takes to make one for the next. The zero
+// Planner is ready; it is not safe for concurrent use.
+type Planner struct{ ranking }
+
+// MakePlan makes a plan by a Planner of its own.
+func MakePlan(p Policy, r Request, now clock.Instant) Plan {
+	var planner Planner
+	return planner.MakePlan(p, r, now)
 }
 
 // MakePlan picks the cheapest objects that free r.Need − r.Already bytes: in
@@ -84,42 +112,40 @@ type Plan struct {
 // choices made needless, the most valuable first. Where a few are enough, and the policy's
 // values are worth per byte, it is the cheapest set of the first dozen. Removing any victim from a plan
 // without shortfall leaves too little.
-func MakePlan(p Policy, r Request, now clock.Instant) Plan {
+func (p *Planner) MakePlan(policy Policy, r Request, now clock.Instant) Plan {
 	need := r.Need - r.Already
 	if need <= 0 {
 		return Plan{}
 	}
-	var plan Plan
 	some := need
-	if r.MaxVictims > 0 || len(r.Spare) > 0 {
+	if r.MaxVictims > 0 {
 		some = 0
 	}
-	order := rankingOf(r.Candidates, some)
-	for i := range r.Candidates {
-		c := &r.Candidates[i]
-		if reason := unevictable(c, r.Force); reason != "" {
-			plan.keep(c, reason)
-			continue
-		}
-		order.add(i, c.worth(p, now))
-	}
-	floored := order.keepFloors(r.Spare)
-	plan.Kept = slices.Grow(plan.Kept, len(floored))
-	for _, i := range floored {
-		plan.keep(&r.Candidates[i], "whose it is has no more to spare")
+	p.begin(&r, some)
+	defer p.end()
+	p.gather(policy, now)
+	var plan Plan
+	if r.Explain {
+		plan.Kept = p.kept()
 	}
 
-	chosen, next, freed := order.cheapest(need)
-	if r.MaxVictims > 0 && len(chosen) > r.MaxVictims {
-		chosen, freed = order.fewest(need, r.MaxVictims)
-	} else if _, ok := p.(perByte); ok && freed >= need && r.MaxVictims == 0 && len(chosen) <= among/2 {
+	var (
+		chosen, next []ranked
+		freed        int64
+	)
+	if r.MaxVictims > 0 && p.needed(need) > r.MaxVictims {
+		chosen, freed = p.fewest(need, r.MaxVictims)
+	} else {
+		chosen, next, freed = p.cheapest(need)
+	}
+	if _, ok := policy.(perByte); ok && freed >= need && r.MaxVictims == 0 && len(chosen) <= among/2 {
 		first := chosen
 		chosen, freed = cheapestSet(first, next, need), 0
 		for _, x := range chosen {
 			freed += x.bytes
 		}
 		for _, x := range first {
-			if !slices.ContainsFunc(chosen, func(y ranked) bool { return x.index == y.index }) {
+			if r.Explain && !slices.ContainsFunc(chosen, func(y ranked) bool { return x.index == y.index }) {
 				plan.keep(&r.Candidates[x.index], "spared: others that are worth less together suffice")
 			}
 		}
@@ -129,7 +155,9 @@ func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 		x := chosen[i]
 		if rest := freed - x.bytes; rest >= need {
 			freed = rest
-			plan.keep(&r.Candidates[x.index], "spared: the others suffice without it")
+			if r.Explain {
+				plan.keep(&r.Candidates[x.index], "spared: the others suffice without it")
+			}
 			continue
 		}
 		needed--
@@ -139,31 +167,25 @@ func MakePlan(p Policy, r Request, now clock.Instant) Plan {
 
 	plan.Freed, plan.Shortfall = freed, max(0, need-freed)
 	plan.Victims = make([]Victim, len(chosen))
-	for i, x := range chosen {
-		c := &r.Candidates[x.index]
-		plan.ReloadSeconds += c.Cost
-		guarded := c.guarded(r.For, x.value)
-		if guarded <= now {
-			guarded = 0
-		}
-		plan.Until = max(plan.Until, guarded)
-		plan.Victims[i] = Victim{Key: c.Key, Index: int(x.index), Bytes: c.Bytes, Cost: c.Cost, Value: x.value, Guarded: guarded}
+	for i := range chosen {
+		v := &plan.Victims[i]
+		p.victim(v, &chosen[i], now)
+		plan.ReloadSeconds += v.Cost
+		plan.Until = max(plan.Until, v.Guarded)
 	}
-	order.explain(plan.Victims, chosen, now)
 	return plan
 }
 
 func (p *Plan) keep(c *Candidate, reason string) { p.Kept = append(p.Kept, Skipped{c.Key, reason}) }
 
-// worth is what keeping c is worth to its owner, by the policy that decides.
-func (c *Candidate) worth(p Policy, now clock.Instant) (value float64) {
-	if c.Worth != nil {
-		value = c.Worth.value
-	} else {
-		value = p.Value(c.Key, now)
+// victim describes a chosen candidate.
+func (p *Planner) victim(v *Victim, x *ranked, now clock.Instant) {
+	c := &p.of[x.index]
+	*v = Victim{
+		Key: c.Key, Index: int(x.index), Bytes: c.Bytes, Cost: c.Cost, Value: x.value,
+		unread: max(0, now.Sub(c.LastUsed)), readers: c.Readers, asked: c.LastVictim, rank: x.rank, of: int32(p.count),
 	}
-	if c.Weight > 0 {
-		value *= c.Weight
+	if until := c.guarded(p.request.For, x.value); until > now {
+		v.Guarded = until
 	}
-	return value
 }

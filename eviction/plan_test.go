@@ -32,6 +32,12 @@ func candidate(key string, bytes int64) Candidate {
 	return Candidate{Object: Object{Key: key, Bytes: bytes, Cost: 1}}
 }
 
+// explained is a plan that says what stays as well.
+func explained(p Policy, r Request, now clock.Instant) Plan {
+	r.Explain = true
+	return MakePlan(p, r, now)
+}
+
 func keys(p Plan) string {
 	var out []string
 	for _, v := range p.Victims {
@@ -50,7 +56,7 @@ func kept(p Plan, key string) string {
 }
 
 func TestTheLeastValuableGoesFirstAndNoMoreThanNeeded(t *testing.T) {
-	p := MakePlan(worth{"a": 3, "b": 1, "c": 2}, Request{Need: 2 * gib, Candidates: []Candidate{
+	p := explained(worth{"a": 3, "b": 1, "c": 2}, Request{Need: 2 * gib, Candidates: []Candidate{
 		candidate("a", gib), candidate("b", gib), candidate("c", gib),
 	}}, minute)
 	if keys(p) != "b c" || p.Freed != 2*gib || p.Shortfall != 0 || p.ReloadSeconds != 2 {
@@ -60,17 +66,17 @@ func TestTheLeastValuableGoesFirstAndNoMoreThanNeeded(t *testing.T) {
 
 func TestBytesOnTheirWayBackAreNotWantedAgain(t *testing.T) {
 	r := Request{Need: 2 * gib, Already: gib, Candidates: []Candidate{candidate("a", gib), candidate("b", gib)}}
-	if p := MakePlan(worth{"a": 1, "b": 2}, r, minute); keys(p) != "a" {
+	if p := explained(worth{"a": 1, "b": 2}, r, minute); keys(p) != "a" {
 		t.Fatalf("plan %+v", p)
 	}
 	r.Already = 3 * gib
-	if p := MakePlan(worth{}, r, minute); len(p.Victims) != 0 || p.Shortfall != 0 {
+	if p := explained(worth{}, r, minute); len(p.Victims) != 0 || p.Shortfall != 0 {
 		t.Fatalf("plan %+v although enough is on its way", p)
 	}
 }
 
 func TestASmallOneIsSparedWhenALaterBigOneSuffices(t *testing.T) {
-	p := MakePlan(worth{"small": 1, "big": 2}, Request{Need: 3 * gib, Candidates: []Candidate{
+	p := explained(worth{"small": 1, "big": 2}, Request{Need: 3 * gib, Candidates: []Candidate{
 		candidate("small", gib), candidate("big", 4*gib),
 	}}, minute)
 	if keys(p) != "big" || !strings.Contains(kept(p, "small"), "spared") {
@@ -80,7 +86,7 @@ func TestASmallOneIsSparedWhenALaterBigOneSuffices(t *testing.T) {
 
 func TestTheMostValuableIsSparedFirst(t *testing.T) {
 	// 1+1+1+2 frees 5 where 3 are needed: the 2 must stay, or two of the others.
-	p := MakePlan(worth{"a": 1, "b": 2, "c": 3, "d": 4}, Request{Need: 4, Candidates: []Candidate{
+	p := explained(worth{"a": 1, "b": 2, "c": 3, "d": 4}, Request{Need: 4, Candidates: []Candidate{
 		candidate("a", 1), candidate("b", 1), candidate("c", 1), candidate("d", 3),
 	}}, minute)
 	if keys(p) != "a d" || !strings.Contains(kept(p, "c"), "spared") || !strings.Contains(kept(p, "b"), "spared") {
@@ -91,7 +97,7 @@ func TestTheMostValuableIsSparedFirst(t *testing.T) {
 func TestWhatMayNotGoStaysAndSaysWhy(t *testing.T) {
 	pinned, read, floor, empty := candidate("pinned", gib), candidate("read", gib), candidate("floor", gib), candidate("empty", 0)
 	pinned.Pinned, read.Readers, floor.Excluded = true, 2, "under the floor of tenant blue"
-	p := MakePlan(worth{}, Request{Need: 9 * gib, Candidates: []Candidate{pinned, read, floor, empty, candidate("free", gib)}}, minute)
+	p := explained(worth{}, Request{Need: 9 * gib, Candidates: []Candidate{pinned, read, floor, empty, candidate("free", gib)}}, minute)
 	if keys(p) != "free" || p.Shortfall != 8*gib {
 		t.Fatalf("plan %+v", p)
 	}
@@ -107,7 +113,7 @@ func TestWhatMayNotGoStaysAndSaysWhy(t *testing.T) {
 func TestPriorityGoesBeforeValue(t *testing.T) {
 	important := candidate("important", gib)
 	important.Priority = 1
-	p := MakePlan(worth{"important": 0, "dear": 100}, Request{Need: gib, Candidates: []Candidate{important, candidate("dear", gib)}}, minute)
+	p := explained(worth{"important": 0, "dear": 100}, Request{Need: gib, Candidates: []Candidate{important, candidate("dear", gib)}}, minute)
 	if keys(p) != "dear" {
 		t.Fatalf("plan %+v", p)
 	}
@@ -117,12 +123,12 @@ func TestWhoAskedForTheRoomGoesLast(t *testing.T) {
 	asker, important := candidate("asker", gib), candidate("important", gib)
 	asker.LastVictim, important.Priority = true, 9
 	r := Request{Need: gib, Candidates: []Candidate{asker, important}}
-	if p := MakePlan(worth{"important": 50}, r, minute); keys(p) != "important" {
+	if p := explained(worth{"important": 50}, r, minute); keys(p) != "important" {
 		t.Fatalf("plan %+v", p)
 	}
 	r.Need = 2 * gib
-	p := MakePlan(worth{"important": 50}, r, minute)
-	if keys(p) != "important asker" || !strings.Contains(p.Victims[1].Reason, "asked for the room itself") {
+	p := explained(worth{"important": 50}, r, minute)
+	if keys(p) != "important asker" || !strings.Contains(p.Victims[1].Reason(), "asked for the room itself") {
 		t.Fatalf("plan %+v", p)
 	}
 }
@@ -130,7 +136,7 @@ func TestWhoAskedForTheRoomGoesLast(t *testing.T) {
 func TestOfEqualsTheLongestUnusedGoes(t *testing.T) {
 	old, young := candidate("z-old", gib), candidate("a-young", gib)
 	old.LastUsed, young.LastUsed = 1, 2
-	if p := MakePlan(worth{}, Request{Need: gib, Candidates: []Candidate{young, old}}, minute); keys(p) != "z-old" {
+	if p := explained(worth{}, Request{Need: gib, Candidates: []Candidate{young, old}}, minute); keys(p) != "z-old" {
 		t.Fatalf("plan %+v", p)
 	}
 }
@@ -149,7 +155,7 @@ func TestALimitOnVictimsTakesLargerOnes(t *testing.T) {
 		{3 * gib, 1, "d"},     // one that suffices
 		{9 * gib, 2, "c d"},   // never enough: the largest
 	} {
-		p := MakePlan(w, Request{Need: step.need, MaxVictims: step.limit, Candidates: c}, minute)
+		p := explained(w, Request{Need: step.need, MaxVictims: step.limit, Candidates: c}, minute)
 		if keys(p) != step.want || p.Shortfall != max(0, step.need-p.Freed) {
 			t.Errorf("%d GiB with at most %d: %q, want %q (%+v)", step.need/gib, step.limit, keys(p), step.want, p)
 		}
@@ -161,31 +167,31 @@ func TestReasonsAreForPeople(t *testing.T) {
 	a.LastUsed, a.Cost = minute.Add(-42*time.Second), .8
 	b.LastUsed, b.Cost = minute.Add(-700*time.Millisecond), 37.8
 	c.LastUsed, c.Cost = minute.Add(-5*time.Hour), .012
-	p := MakePlan(worth{"a": 1, "b": 2, "c": 3}, Request{Need: 3 * gib, Candidates: []Candidate{a, b, c}}, minute)
+	p := explained(worth{"a": 1, "b": 2, "c": 3}, Request{Need: 3 * gib, Candidates: []Candidate{a, b, c}}, minute)
 	for i, want := range []string{
 		"unread for 42 s; reload costs 0.8 s; cheapest of 3",
 		"unread for 700 ms; reload costs 38 s; number 2 in cost of 3",
 		"unread for 5 h; reload costs 0.012 s; number 3 in cost of 3",
 	} {
-		if got := p.Victims[i].Reason; got != want {
+		if got := p.Victims[i].Reason(); got != want {
 			t.Errorf("reason %q, want %q", got, want)
 		}
 	}
-	if p := MakePlan(worth{}, Request{Need: 1, Candidates: []Candidate{a}}, minute); !strings.HasSuffix(p.Victims[0].Reason, "the only one that may go") {
-		t.Errorf("reason %q", p.Victims[0].Reason)
+	if p := explained(worth{}, Request{Need: 1, Candidates: []Candidate{a}}, minute); !strings.HasSuffix(p.Victims[0].Reason(), "the only one that may go") {
+		t.Errorf("reason %q", p.Victims[0].Reason())
 	}
 }
 
 // What is shown decides, and the policy need not be asked.
 func TestAPlanReadsWorthsWhereTheyAreKept(t *testing.T) {
-	a, b, c := candidate("a", gib), candidate("b", gib), candidate("c", gib)
-	a.Worth, b.Worth = &Worth{3}, &Worth{1}
-	w := worth{"a": 0, "b": 9, "c": 2}
-	if p := MakePlan(w, Request{Need: 2 * gib, Candidates: []Candidate{a, b, c}}, minute); keys(p) != "b c" || p.Victims[0].Value != 1 {
+	a, b, c, unknown := candidate("a", gib), candidate("b", gib), candidate("c", gib), candidate("unknown", gib)
+	w := worth{"a": 0, "b": 9, "c": 2, "unknown": 8}
+	r := Request{Need: 3 * gib, Candidates: []Candidate{a, b, c, unknown}, Worths: []*Worth{{3}, {1}, {2}, nil}}
+	if p := explained(w, r, minute); keys(p) != "unknown b c" || p.Victims[1].Value != 1 {
 		t.Fatalf("plan %+v", p)
 	}
-	b.Weight = 4
-	if p := MakePlan(w, Request{Need: 2 * gib, Candidates: []Candidate{a, b, c}}, minute); keys(p) != "c a" {
+	r.Candidates[1].Group, r.Terms = 1, []Terms{{}, {Weight: 4}}
+	if p := explained(w, r, minute); keys(p) != "unknown c a" {
 		t.Fatalf("plan %+v with a weight", p)
 	}
 }
@@ -199,24 +205,24 @@ func TestBoundsOfThousands(t *testing.T) {
 	for i := range 3000 {
 		x := candidate(fmt.Sprint(i), 1+random.Int63n(50))
 		if w[x.Key] = random.Float64(); i%2 == 0 {
-			x.Group = "red"
+			x.Group = 1
 			red += x.Bytes
 		}
 		c = append(c, x)
 	}
 	for _, need := range []int64{60, 3000, 30000} {
-		free := MakePlan(w, Request{Need: need, Candidates: c}, minute)
+		free := explained(w, Request{Need: need, Candidates: c}, minute)
 		for name, r := range map[string]Request{
 			"victims":           {Need: need, Candidates: c, MaxVictims: 3000},
-			"what may be taken": {Need: need, Candidates: c, Spare: map[string]int64{"red": red}},
+			"what may be taken": {Need: need, Candidates: c, Terms: []Terms{{}, {Bounded: true, Spare: red}}},
 		} {
-			if p := MakePlan(w, r, minute); fmt.Sprint(p) != fmt.Sprint(free) {
+			if p := explained(w, r, minute); fmt.Sprint(p) != fmt.Sprint(free) {
 				t.Errorf("%d bytes with a bound on %s: %+v; without it %+v", need, name, p, free)
 			}
 		}
-		p := MakePlan(w, Request{Need: need, Candidates: c, Spare: map[string]int64{"red": 0}}, minute)
+		p := explained(w, Request{Need: need, Candidates: c, Terms: []Terms{{}, {Bounded: true}}}, minute)
 		for _, v := range p.Victims {
-			if i := slices.IndexFunc(c, func(x Candidate) bool { return x.Key == v.Key }); c[i].Group == "red" || !strings.HasSuffix(v.Reason, " of 1500") {
+			if i := slices.IndexFunc(c, func(x Candidate) bool { return x.Key == v.Key }); c[i].Group == 1 || !strings.HasSuffix(v.Reason(), " of 1500") {
 				t.Errorf("%+v goes although there is nothing to spare", v)
 			}
 		}
@@ -225,7 +231,7 @@ func TestBoundsOfThousands(t *testing.T) {
 		}
 	}
 	// The largest fifty suffice, those that come first do not.
-	p := MakePlan(w, Request{Need: 50 * 45, MaxVictims: 50, Candidates: c}, minute)
+	p := explained(w, Request{Need: 50 * 45, MaxVictims: 50, Candidates: c}, minute)
 	if p.Shortfall != 0 || len(p.Victims) > 50 {
 		t.Errorf("%d victims, short of %d", len(p.Victims), p.Shortfall)
 	}
@@ -252,7 +258,7 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 			case 4:
 				x.Priority = 1
 			}
-			if unevictable(&x, false) == "" {
+			if unevictable(&x, &Terms{}, false) == "" {
 				evictable += x.Bytes
 			}
 			c = append(c, x)
@@ -262,15 +268,15 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 			MaxVictims: rapid.IntRange(0, 5).Draw(t, "limit"), Candidates: c,
 		}
 		need := r.Need - r.Already
-		p := MakePlan(w, r, minute)
+		p := explained(w, r, minute)
 
 		var freed int64
 		for _, v := range p.Victims {
 			i := slices.IndexFunc(c, func(x Candidate) bool { return x.Key == v.Key })
-			if unevictable(&c[i], false) != "" {
-				t.Fatalf("%s goes although: %s", v.Key, unevictable(&c[i], false))
+			if unevictable(&c[i], &Terms{}, false) != "" {
+				t.Fatalf("%s goes although: %s", v.Key, unevictable(&c[i], &Terms{}, false))
 			}
-			if v.Reason == "" || v.Bytes != c[i].Bytes || v.Value != w[v.Key] {
+			if v.Reason() == "" || v.Bytes != c[i].Bytes || v.Value != w[v.Key] {
 				t.Fatalf("victim %+v of %+v", v, c[i])
 			}
 			freed += v.Bytes
@@ -292,7 +298,7 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 		if r.MaxVictims > 0 && p.Shortfall > 0 { // then no choice of so many suffices
 			sizes := []int64{}
 			for _, x := range c {
-				if unevictable(&x, false) == "" {
+				if unevictable(&x, &Terms{}, false) == "" {
 					sizes = append(sizes, -x.Bytes)
 				}
 			}
@@ -309,7 +315,7 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 		shuffled := slices.Clone(c)
 		rand.New(rand.NewSource(1)).Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 		r.Candidates = shuffled
-		again := MakePlan(w, r, minute)
+		again := explained(w, r, minute)
 		for _, x := range []struct {
 			victims []Victim
 			of      []Candidate
@@ -325,40 +331,4 @@ func TestPlansKeepTheirPromises(t *testing.T) {
 			t.Fatalf("victims depend on the order of candidates:\n%+v\n%+v", p.Victims, again.Victims)
 		}
 	})
-}
-
-// BenchmarkPlan is a plan over 10,000 models for one, for 5 % of their bytes, and for all: as a
-// node has them, which knows where the policy keeps their worths, and by their names.
-func BenchmarkPlan(b *testing.B) {
-	random := rand.New(rand.NewSource(1))
-	p := NewPanel()
-	var known, named []Candidate
-	var total int64
-	for i := range 10000 {
-		o := Object{Key: fmt.Sprintf("tenant/model-%d", i), Bytes: 1e8 + random.Int63n(7e9), Cost: 10 * random.Float64()}
-		p.Loaded(o, clock.Instant(i))
-		for range random.Intn(5) {
-			p.Used(o.Key, clock.Instant(i))
-		}
-		total += o.Bytes
-		c := Candidate{Object: o, LastUsed: clock.Instant(random.Int63n(int64(time.Minute)))}
-		named = append(named, c)
-		c.Worth = p.Worth(o.Key)
-		known = append(known, c)
-	}
-	for _, size := range []struct {
-		name string
-		need int64
-	}{{"one", 5e9}, {"5%", total / 20}, {"all", total}} {
-		for name, candidates := range map[string][]Candidate{"": known, "/named": named} {
-			b.Run(size.name+name, func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					if plan := MakePlan(p, Request{Need: size.need, Candidates: candidates}, minute); plan.Shortfall > 0 {
-						b.Fatal("short")
-					}
-				}
-			})
-		}
-	}
 }

@@ -2,7 +2,6 @@ package eviction
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/isobar-project/isobar/clock"
 )
@@ -37,21 +36,6 @@ type Policy interface {
 	// less than any other.
 	Value(key string, now clock.Instant) float64
 }
-
-// Bookkeeper is a policy that keeps what each resident object is worth, and shows where: who
-// plans often among many need not have every one looked up by its name.
-type Bookkeeper interface {
-	Policy
-	// Worth is where Value(key) is kept; nil if key is not resident. It stays right until the
-	// object is loaded anew after it went: Loaded is when to ask for it.
-	Worth(key string) *Worth
-}
-
-// Worth is what a Bookkeeper holds an object worth.
-type Worth struct{ value float64 }
-
-// gone says that the object is not resident any more.
-func (w *Worth) gone() { w.value = math.Inf(-1) }
 
 // DefaultRemembered is how many evicted objects a policy remembers: with
 // 100-byte keys about 2 MiB.

@@ -3,7 +3,10 @@ package eviction
 import (
 	"fmt"
 	"math"
+	"math/rand"
 	"testing"
+
+	"github.com/isobar-project/isobar/clock"
 )
 
 func order(t *testing.T, p Policy, keys ...string) {
@@ -105,8 +108,8 @@ func TestLRUOrdersByLastUse(t *testing.T) {
 	order(t, p, "unknown", "b", "c", "a")
 	p.Evicted("a", 0)
 	p.Removed("c")
-	if len(p.last) != 1 {
-		t.Errorf("%d known, want b alone", len(p.last))
+	if len(p.worths) != 1 {
+		t.Errorf("%d known, want b alone", len(p.worths))
 	}
 }
 
@@ -140,6 +143,42 @@ func TestValueChangesNothing(t *testing.T) {
 		}
 		if p.Value("a", 0) != a {
 			t.Errorf("%s: planning changed what a is worth", name)
+		}
+	}
+}
+
+// All policies keep what each object is worth, and say so where they said they would.
+func TestWorthsAreKeptInPlace(t *testing.T) {
+	for _, name := range Names() {
+		policy, err := New(name)
+		p, ok := policy.(Bookkeeper)
+		if err != nil || !ok {
+			t.Fatalf("%s keeps no books: %v", name, err)
+		}
+		now := clock.Instant(0)
+		keys := []string{"a", "b", "c", "d"}
+		at := map[string]*Worth{}
+		random := rand.New(rand.NewSource(1))
+		for range 1000 {
+			now++
+			key := keys[random.Intn(len(keys))]
+			switch random.Intn(8) {
+			case 0:
+				p.Evicted(key, now)
+			case 1:
+				p.Removed(key)
+			case 2:
+				p.Loaded(Object{Key: key, Bytes: 1 + random.Int63n(gib), Cost: random.Float64()}, now)
+				at[key] = p.Worth(key)
+			default:
+				p.Used(key, now)
+			}
+			for _, key := range keys {
+				w, value := at[key], p.Value(key, now)
+				if w != nil && w.value != value || (p.Worth(key) == nil) != math.IsInf(value, -1) {
+					t.Fatalf("%s: %s is worth %g, kept is %+v", name, key, value, w)
+				}
+			}
 		}
 	}
 }

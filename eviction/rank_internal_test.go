@@ -9,14 +9,22 @@ import (
 	"pgregory.net/rapid"
 )
 
+// rankingOf takes in candidates that are worth so much.
+func rankingOf(of []Candidate, values []float64, need int64) *ranking {
+	request := Request{Candidates: of, Worths: make([]*Worth, len(of))}
+	for i, value := range values {
+		request.Worths[i] = &Worth{value}
+	}
+	r := new(ranking)
+	r.begin(&request, need)
+	r.gather(nil, 0)
+	return r
+}
+
 // prefix checks that what is chosen of candidates is what their whole order begins with: where
 // all were kept, and where what is not needed was dropped on the way. It returns how many were not.
 func prefix(t interface{ Fatalf(string, ...any) }, of []Candidate, values []float64, need int64) (left int) {
-	all, few := rankingOf(of, 0), rankingOf(of, need)
-	for i, value := range values {
-		all.add(i, value)
-		few.add(i, value)
-	}
+	all, few := rankingOf(of, values, 0), rankingOf(of, values, need)
 	inOrder := slices.Clone(all.items)
 	all.sort(inOrder)
 	var want int64
@@ -25,7 +33,7 @@ func prefix(t interface{ Fatalf(string, ...any) }, of []Candidate, values []floa
 		want += inOrder[k].bytes
 	}
 	left = len(few.items)
-	for _, r := range []*ranking{&all, &few} {
+	for _, r := range []*ranking{all, few} {
 		var bytes int64
 		for _, x := range r.items {
 			bytes += x.bytes
@@ -88,61 +96,6 @@ func TestCheapestOfThousands(t *testing.T) {
 			if left := prefix(t, of, values, need); need <= all/100 && left > n/2 {
 				t.Errorf("seed %d: %d of %d were left to choose %d bytes of %d from", seed, left, n, need, all)
 			}
-		}
-	}
-}
-
-// What fits under a floor is what the first to go would take one after the other.
-func TestWhatFitsAFloor(t *testing.T) {
-	for seed := range int64(200) {
-		random := rand.New(rand.NewSource(seed))
-		n := 1 + random.Intn(400)
-		of, spare := make([]Candidate, n), map[string]int64{"red": 0, "blue": 0}
-		most := 1 + random.Int63n(100)
-		for i := range of {
-			of[i] = candidate(fmt.Sprint(i), 1+random.Int63n(most))
-			if seed%4 == 3 && i%2 == 1 {
-				of[i].Bytes = most + int64(i) // little is left for many, each time
-			}
-			of[i].Group = []string{"red", "blue", "green"}[random.Intn(3)]
-			spare[of[i].Group] += random.Int63n(of[i].Bytes + 1)
-		}
-		delete(spare, "green")
-		if seed%4 == 3 {
-			spare["red"], spare["blue"] = 2*most+int64(n), most+int64(n)/2
-		}
-		r := rankingOf(of, 0)
-		for i := range of {
-			value := float64(random.Intn(n))
-			if seed%4 == 3 {
-				value = float64(n - i)
-			}
-			r.add(i, value)
-		}
-		inOrder := slices.Clone(r.items)
-		r.sort(inOrder)
-		left := map[string]int64{"red": spare["red"], "blue": spare["blue"], "green": 1 << 60}
-		var goes, stays []int32
-		var bytes int64
-		for _, x := range inOrder {
-			if g := of[x.index].Group; x.bytes <= left[g] {
-				left[g] -= x.bytes
-				bytes += x.bytes
-				goes = append(goes, x.index)
-			} else {
-				stays = append(stays, x.index)
-			}
-		}
-		kept := r.keepFloors(spare)
-		var free []int32
-		for _, x := range r.items {
-			free = append(free, x.index)
-		}
-		slices.Sort(free)
-		slices.Sort(goes)
-		slices.Sort(stays)
-		if !slices.Equal(free, goes) || !slices.Equal(kept, stays) || r.bytes != bytes || r.count != len(goes) {
-			t.Fatalf("seed %d: %v may go and %v stay, %d bytes; it should be %v and %v, %d bytes", seed, free, kept, r.bytes, goes, stays, bytes)
 		}
 	}
 }

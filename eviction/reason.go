@@ -2,18 +2,17 @@ package eviction
 
 import (
 	"strconv"
-	"strings"
 	"time"
-
-	"github.com/isobar-project/isobar/clock"
 )
 
 // unevictable says why c may not go; empty if it may. With force its
 // readers don't keep it.
-func unevictable(c *Candidate, force bool) string {
+func unevictable(c *Candidate, t *Terms, force bool) string {
 	switch {
 	case c.Excluded != "":
 		return c.Excluded
+	case t.Excluded != "":
+		return t.Excluded
 	case c.Pinned:
 		return "pinned"
 	case c.Readers == 1 && !force:
@@ -26,53 +25,51 @@ func unevictable(c *Candidate, force bool) string {
 	return ""
 }
 
-// explain gives each victim its reason. Those of one plan lie in one piece of memory.
-func (r *ranking) explain(victims []Victim, chosen []ranked, now clock.Instant) {
-	const usual = 72 // bytes of a reason
-	var all strings.Builder
-	all.Grow(usual * len(victims))
-	ends := make([]int, len(victims))
-	b := make([]byte, 0, 2*usual)
-	for i := range chosen {
-		b = r.why(b[:0], &chosen[i], now)
-		all.Write(b)
-		ends[i] = all.Len()
+// kept lists what may not go.
+func (r *ranking) kept() (kept []Skipped) {
+	for i := range r.of {
+		c := &r.of[i]
+		t := r.terms(c)
+		reason := unevictable(c, t, r.request.Force)
+		if reason == "" && t.Bounded && !r.spared[i] {
+			reason = "whose it is has no more to spare"
+		}
+		if reason != "" {
+			kept = append(kept, Skipped{c.Key, reason})
+		}
 	}
-	text, begin := all.String(), 0
-	for i, end := range ends {
-		victims[i].Reason, begin = text[begin:end], end
-	}
+	return kept
 }
 
-// why says in words why x goes: its rank among all that may go.
-func (r *ranking) why(b []byte, x *ranked, now clock.Instant) []byte {
-	c := &r.of[x.index]
-	if c.Readers > 0 {
+// Reason says in words why v goes: its rank among all that may go.
+func (v *Victim) Reason() string {
+	b := make([]byte, 0, 144)
+	if v.readers > 0 {
 		b = append(b, "forced while in use, readers: "...)
-		b = strconv.AppendInt(b, int64(c.Readers), 10)
+		b = strconv.AppendInt(b, int64(v.readers), 10)
 	} else {
 		b = append(b, "unread for "...)
-		b = appendAge(b, max(0, now.Sub(c.LastUsed)))
+		b = appendAge(b, v.unread)
 	}
 	b = append(b, "; reload costs "...)
-	b = appendSeconds(b, c.Cost)
+	b = appendSeconds(b, v.Cost)
 	b = append(b, "; "...)
 	switch {
-	case r.count == 1:
+	case v.of == 1:
 		b = append(b, "the only one that may go"...)
-	case x.rank == 1:
+	case v.rank == 1:
 		b = append(b, "cheapest of "...)
-		b = strconv.AppendInt(b, int64(r.count), 10)
+		b = strconv.AppendInt(b, int64(v.of), 10)
 	default:
 		b = append(b, "number "...)
-		b = strconv.AppendInt(b, int64(x.rank), 10)
+		b = strconv.AppendInt(b, int64(v.rank), 10)
 		b = append(b, " in cost of "...)
-		b = strconv.AppendInt(b, int64(r.count), 10)
+		b = strconv.AppendInt(b, int64(v.of), 10)
 	}
-	if c.LastVictim {
+	if v.asked {
 		b = append(b, "; asked for the room itself"...)
 	}
-	return b
+	return string(b)
 }
 
 // appendSeconds writes a cost to two figures or so.

@@ -19,18 +19,18 @@ func TestOneOfTheRightSizeGoesRatherThanALargeOne(t *testing.T) {
 	if p := MakePlan(w, r, minute); keys(p) != "large" {
 		t.Errorf("in order of values %+v", p)
 	}
-	p := MakePlan(dense{w}, r, minute)
+	p := explained(dense{w}, r, minute)
 	if keys(p) != "fitting" || kept(p, "large") != "spared: others that are worth less together suffice" || p.Shortfall != 0 {
 		t.Errorf("the cheapest set is %+v", p)
 	}
 	// Unless it is worth much more: what goes beyond the need is not lost.
 	w["fitting"] = 1
-	if p := MakePlan(dense{w}, r, minute); keys(p) != "large" {
+	if p := explained(dense{w}, r, minute); keys(p) != "large" {
 		t.Errorf("of different worth %+v", p)
 	}
 	// What must go first goes first, whatever it is worth.
 	w["fitting"], r.Candidates[1].Priority = .51, 1
-	if p := MakePlan(dense{w}, r, minute); keys(p) != "large" {
+	if p := explained(dense{w}, r, minute); keys(p) != "large" {
 		t.Errorf("of higher priority %+v", p)
 	}
 }
@@ -47,10 +47,11 @@ func TestNoSetIsCheaper(t *testing.T) {
 			r.Candidates = append(r.Candidates, candidate(key, 1+random.Int63n(50)))
 		}
 		r.Need = 1 + random.Int63n(60)
-		order := rankingOf(r.Candidates, 0)
-		for i, c := range r.Candidates {
-			order.add(i, w.worth[c.Key])
+		var values []float64
+		for _, c := range r.Candidates {
+			values = append(values, w.worth[c.Key])
 		}
+		order := rankingOf(r.Candidates, values, 0)
 		first, next, freed := order.cheapest(r.Need)
 		if freed < r.Need || len(first) > among/2 {
 			continue

@@ -14,31 +14,32 @@ import (
 func TestGroupsKeepTheirFloors(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		policy := eviction.NewLRU()
-		groups := []string{"red", "blue", "green"}
-		spare := map[string]int64{"red": rapid.Int64Range(0, 300).Draw(t, "red"), "blue": rapid.Int64Range(0, 300).Draw(t, "blue")}
-		r := eviction.Request{Need: rapid.Int64Range(1, 2000).Draw(t, "need"), MaxVictims: rapid.IntRange(0, 4).Draw(t, "most"), Spare: spare}
-		first := map[string]bool{}
-		of := map[string]string{}
+		terms := []eviction.Terms{
+			{Bounded: true, Spare: rapid.Int64Range(0, 300).Draw(t, "red"), First: rapid.Bool().Draw(t, "first")},
+			{Bounded: true, Spare: rapid.Int64Range(0, 300).Draw(t, "blue")},
+		}
+		r := eviction.Request{Need: rapid.Int64Range(1, 2000).Draw(t, "need"), MaxVictims: rapid.IntRange(0, 4).Draw(t, "most"), Terms: terms, Explain: true}
 		for i := range rapid.IntRange(0, 20).Draw(t, "objects") {
 			c := eviction.Candidate{Object: eviction.Object{Key: fmt.Sprint(i), Bytes: rapid.Int64Range(1, 200).Draw(t, "bytes")},
-				Group: rapid.SampledFrom(groups).Draw(t, "group"), First: rapid.Bool().Draw(t, "first")}
-			first[c.Key], of[c.Key] = c.First, c.Group
+				Group: rapid.IntRange(0, 2).Draw(t, "group")}
 			policy.Loaded(c.Object, 0)
 			r.Candidates = append(r.Candidates, c)
 		}
 		plan := eviction.MakePlan(policy, r, 0)
-		lost := map[string]int64{}
+		lost := make([]int64, 3)
 		others := false
 		for _, v := range plan.Victims {
-			lost[of[v.Key]] += v.Bytes
-			if first[v.Key] && others {
+			g := r.Candidates[v.Index].Group
+			lost[g] += v.Bytes
+			first := g == 0 && terms[0].First
+			if first && others {
 				t.Fatalf("%s goes after others", v.Key)
 			}
-			others = others || !first[v.Key]
+			others = others || !first
 		}
-		for g, most := range spare {
-			if lost[g] > most {
-				t.Fatalf("%s loses %d bytes, can spare %d", g, lost[g], most)
+		for g := range terms {
+			if lost[g] > terms[g].Spare {
+				t.Fatalf("group %d loses %d bytes, can spare %d", g, lost[g], terms[g].Spare)
 			}
 		}
 		if plan.Shortfall > 0 && r.MaxVictims == 0 && len(plan.Victims)+len(plan.Kept) != len(r.Candidates) {
@@ -57,12 +58,12 @@ func TestWeightsKeep(t *testing.T) {
 	for _, key := range []string{"light", "heavy"} {
 		c := eviction.Candidate{Object: eviction.Object{Key: key, Bytes: 10, Cost: 1}}
 		if key == "light" {
-			c.Cost, c.Weight = 2, 0.1
+			c.Cost, c.Group = 2, 1
 		}
 		policy.Loaded(c.Object, 0)
 		cs = append(cs, c)
 	}
-	plan := eviction.MakePlan(policy, eviction.Request{Need: 1, Candidates: cs}, 0)
+	plan := eviction.MakePlan(policy, eviction.Request{Need: 1, Candidates: cs, Terms: []eviction.Terms{1: {Weight: 0.1}}}, 0)
 	if len(plan.Victims) != 1 || plan.Victims[0].Key != "light" {
 		t.Fatalf("%+v goes", plan.Victims)
 	}
