@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import ctypes
 import gc
+import hashlib
 import importlib.util
 import os
 import queue
@@ -84,6 +86,26 @@ def test_a_model(connected: isobar.Client, gpu_node: Node) -> None:
     assert connected.unload_model("big", device="gpu-0", to="ram")["unloaded"]
     with connected.load_model("big", device="ram-0") as warm:
         assert float(warm.tensor("weight", "numpy")[3, 1]) == 3 * MiB / 4 + 1
+
+
+def test_writing_to_weights_is_found(connected: isobar.Client, gpu_node: Node) -> None:
+    """Where it is done behind the client's back."""
+    path = a_model(gpu_node)
+    right = {"bias": hashlib.sha256(numpy.ones(16, dtype="f4")).digest()}
+    with connected.load_model("big", path, device="gpu-0", keep_warm=False, hashes=right, verify=True) as m:
+        assert m.verified
+        t = m.tensor("bias", "numpy")
+        address, libc = t.ctypes.data, ctypes.CDLL(None)
+        assert libc.mprotect(ctypes.c_void_p(address & -4096), ctypes.c_size_t(4096), 3) == 0
+        ctypes.memset(address, 7, 4)
+        for check in ({"verify": True}, {"hashes": right}):
+            with pytest.raises(isobar.InvalidModel, match="written there") as e:
+                connected.load_model("big", device="gpu-0", **check)  # type: ignore[arg-type]
+            assert e.value.details.items() >= {"device_id": "gpu-0", "tensor": "bias"}.items()
+        del t
+    assert connected.unload_model("big")["unloaded"]
+    with connected.load_model("big", path, device="gpu-0", keep_warm=False, verify=True) as m:
+        assert m.verified
 
 
 def test_views_that_live_keep_the_memory(connected: isobar.Client) -> None:

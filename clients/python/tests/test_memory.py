@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy
@@ -24,6 +25,32 @@ def mapped() -> int:
     """How many mappings of the node's memory this process has."""
     gc.collect()  # the errors of other tests hold their frames, and views in them
     return sum("memfd:" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+def test_grants_are_listed(client: isobar.Client) -> None:
+    with client.allocate(MiB, purpose="one"), client.allocate(2 * MiB, purpose="other") as other:
+        assert [a["purpose"] for a in client.allocations(device="ram-0")] in (["one", "other"], ["other", "one"])
+        assert [a["allocation_id"] for a in client.allocations(purpose="other")] == [other.allocation_id]
+        assert client.allocations(model="none") == client.allocations(status="queued") == []
+        many = [client.call("allocate", {"size_bytes": 4096})["allocation"]["allocation_id"] for _ in range(101)]
+        assert {a["allocation_id"] for a in client.allocations()} > set(many)  # more than fit on a page
+        for allocation_id in many:
+            client.deallocate(allocation_id)
+
+
+def test_a_lease_is_renewed(client: isobar.Client) -> None:
+    def left() -> list[int]:
+        now = datetime.now(UTC)
+        return [round((datetime.fromisoformat(a["lease_expires_at"]) - now).total_seconds()) // 1000 for a in client.allocations()]
+
+    with client.allocate(MiB, lease=2500) as first, client.allocate(MiB, lease=2500) as second:
+        assert left() == [2, 2]
+        client.renew(first.allocation_id, second.allocation_id, lease=9500)
+        assert left() == [9, 9]
+        with pytest.raises(isobar.NotFound):
+            client.renew("00000000-0000-4000-8000-000000000000", lease=1)
+    for b in (first, second):
+        client.deallocate(b.allocation_id)
 
 
 def test_a_buffer_is_memory(client: isobar.Client) -> None:

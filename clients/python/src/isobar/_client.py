@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from . import _fork
@@ -15,6 +14,8 @@ from ._control import Control, OnProgress, Options, Pending, Progress, shielded
 from ._events import Events
 from ._grant import Grant
 from ._handles import Opening, Revocation, Subscription
+from ._hashes import Hashes, parts
+from ._loading import Loading
 from ._memory import Dropped, foresee
 from ._objects import Buffer, Model, Operation, closed, revoked
 from ._pressure import Pressure, PressureWatch, look
@@ -139,11 +140,23 @@ class Client:
 
     async def models(self) -> list[dict[str, Any]]:
         """The models that the node knows."""
+        return await self._pages("get_model_info", {}, "models")
+
+    async def allocations(
+        self, *, device: str | None = None, model: str | None = None, purpose: str | None = None, status: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The grants that this client may see, all or those of a device, a model, a purpose, a status:
+        the contract's allocation type. Requests that wait are left out unless status is "queued"."""
+        only = {"device_id": device, "model_name": model, "purpose": purpose, "status": status}
+        return await self._pages("get_allocations", only, "allocations")
+
+    async def _pages(self, action: str, data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+        """What a command lists, page by page."""
         out: list[dict[str, Any]] = []
         cursor = None
         while True:
-            page = await self.call("get_model_info", {"cursor": cursor})
-            out += page["models"]
+            page = await self.call(action, {**data, "cursor": cursor})
+            out += page[key]
             cursor = page.get("next_cursor")
             if not cursor:
                 return out
@@ -167,6 +180,10 @@ class Client:
         return await self.call(
             "deallocate", {"allocation_id": allocation_id, "force": force or None, "deadline_ms": _ms(deadline)}
         )
+
+    async def renew(self, *allocation_ids: str, lease: float) -> None:
+        """Extends the leases of grants: they end in lease seconds from now, unless renewed again."""
+        await self.call("renew", {"allocation_ids": list(allocation_ids), "lease_seconds": max(1, round(lease))})
 
     # Memory
 
@@ -249,6 +266,7 @@ class Client:
         priority: int = 0,
         keep_warm: bool | None = None,
         verify: bool = False,
+        hashes: Hashes | None = None,
         queue: float | None = None,
         progress: OnProgress | bool | None = None,
         timeout: float | None = None,
@@ -262,82 +280,17 @@ class Client:
 
         keep_warm says whether a model of a GPU has a copy in main memory too (it does unless the
         node is told otherwise), from which it comes back quickly. verify has every byte compared
-        with the file, whether it is loaded now or was before: NodeError INVALID_MODEL where they
-        differ. progress is called with a Progress while it goes; True shows a bar on standard error.
+        with the file, whether it is loaded now or was before; hashes has tensors compared with their
+        SHA-256 sums (64 hexadecimal digits, or hashlib's digest), for which no file is needed:
+        InvalidModel where they differ, whose details name the tensor. progress is called with a
+        Progress while it goes; True shows a bar on standard error.
         """
         data = {
             "name": name, "path": None if path is None else os.fspath(path), "device_id": device, "type": type, "shared": shared or None,
             "pinned": pinned or None, "priority": priority or None, "timeout_seconds": None if queue is None else max(0, round(queue)),
             "keep_warm": keep_warm, "verify": verify or None,
         }  # fmt: skip
-        return Opening(self._load_model(data, offer, progress, timeout, request_id))
-
-    async def _load_model(
-        self, data: dict[str, Any], offer: bool, progress: OnProgress | bool | None, timeout: float | None, request_id: str
-    ) -> Model:
-        self._check()
-        foresee(data["device_id"])
-        if offer:
-            path = Path(data.pop("path") or "")
-            session = self._only_session() or await self._session(self._default_socket())
-            with path.open("rb") as f:
-                data["file_claim"] = await session.offer(path.name, f.fileno())
-        reply = await self._loaded(data, progress, timeout, request_id)
-        handle = reply["handle"]
-        allocation_id = reply["allocation_ids"][0]
-        device = next((r["device_id"] for r in reply["model"]["residency"] if r["allocation_id"] == allocation_id), None)
-        session = await self._session(handle["data_socket"])
-        # Once it is acquired the model stays; between loading and that it may have been evicted,
-        # which makes the handle stale: acquiring loads it again.
-        acquiring: asyncio.Future[dict[str, Any]]
-        if "reference_id" in reply:
-            acquiring = asyncio.get_running_loop().create_future()
-            acquiring.set_result(reply)
-        else:
-            acquiring = asyncio.ensure_future(
-                self.call("acquire_model", {"name": data["name"], "device_id": device, "session_id": session.id})
-            )
-        grant: Grant | None = None
-        try:
-            try:
-                grant = await self._map(handle, allocation_id, writable=False, private=True)
-            except (NodeError, Disconnected) as e:
-                if isinstance(e, NodeError) and e.code != "STALE_HANDLE":
-                    raise
-                reference = await asyncio.shield(acquiring)
-                residency = [r for r in reference["model"]["residency"] if device in (None, r["device_id"])]
-                handle = (await self.call("get_handle", {"model_name": data["name"], "device_id": device}))["handle"]
-                grant = await self._map(handle, residency[0]["allocation_id"], writable=False, private=True)
-            reference = acquiring.result() if acquiring.done() else await asyncio.shield(acquiring)
-        except BaseException:
-            self._tasks.start(self._abandon_model(acquiring, grant))
-            raise
-        return self._hold(Model(self, grant, reply["model"], device or "", reference["reference_id"]))
-
-    async def _loaded(
-        self, data: dict[str, Any], progress: OnProgress | bool | None, timeout: float | None, request_id: str
-    ) -> dict[str, Any]:
-        """load_model's answer. Where there is a session, the model is acquired for it by the same
-        command; but not by one that may have been given before, whose reference another has."""
-        session = None if request_id else self._only_session()
-        with shown(progress, f"model {data['name']}") as told:
-            if session is not None:
-                try:
-                    return await self._abandoned.do("load_model", {**data, "session_id": session.id}, told, timeout, "")
-                except NodeError as e:
-                    if e.code != "STALE_HANDLE":
-                        raise  # else the session is another node's, or has just ended
-            return await self._abandoned.do("load_model", data, told, timeout, request_id)
-
-    async def _abandon_model(self, acquiring: asyncio.Future[dict[str, Any]], grant: Grant | None) -> None:
-        """Undoes what was done for a model that nobody will have."""
-        if grant is not None:
-            await grant.session.unmap(grant)
-        try:
-            reference = await acquiring
-            await self.call("release_model", {"reference_id": reference["reference_id"]})
-        except IsobarError as e:
-            log.info("a model was acquired for nobody, or not at all: %s", e)
+        return Opening(Loading(self, data, parts(hashes), progress, timeout, request_id).run(offer))
 
     async def _map(self, handle: Mapping[str, Any], allocation_id: str, *, writable: bool, private: bool) -> Grant:
         """Redeems the claim of a handle on the session of its node."""

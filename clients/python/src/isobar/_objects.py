@@ -110,8 +110,11 @@ class Buffer(_Held):
 class Model(_Held):
     """A model's weights, shared with every process that loads it. While it is open it is not evicted."""
 
-    def __init__(self, client: Client, grant: Grant, model: Mapping[str, Any], device_id: str, reference_id: str) -> None:
+    def __init__(
+        self, client: Client, grant: Grant, model: Mapping[str, Any], device_id: str, reference_id: str, verified: bool
+    ) -> None:
         super().__init__(client, grant)
+        self.verified = verified  # its bytes were compared, as verify or hashes asked for
         self.name: str = model["name"]
         self.info = model
         self.device_id = device_id

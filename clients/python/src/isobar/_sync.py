@@ -16,6 +16,7 @@ from ._arrays import Framework, TensorInfo
 from ._client import Mode
 from ._control import OnProgress, Progress
 from ._events import Event
+from ._hashes import Hashes
 from ._handles import Revocation
 from ._pressure import Pressure
 from ._session import Resumption
@@ -208,6 +209,11 @@ class Model(_Held):
         return self._inner.info
 
     @property
+    def verified(self) -> bool:
+        """Whether its bytes were compared, as verify or hashes asked for."""
+        return self._inner.verified
+
+    @property
     def tensor_infos(self) -> tuple[TensorInfo, ...]:
         """The model's tensors: name, dtype, shape and where they lie."""
         return self._inner.tensor_infos
@@ -340,6 +346,13 @@ class Client:
         """The models that the node knows."""
         return self._thread.run(self._inner.models())
 
+    def allocations(
+        self, *, device: str | None = None, model: str | None = None, purpose: str | None = None, status: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The grants that this client may see, all or those of a device, a model, a purpose, a status:
+        the contract's allocation type. Requests that wait are left out unless status is "queued"."""
+        return self._thread.run(self._inner.allocations(device=device, model=model, purpose=purpose, status=status))
+
     def pressure(self, device: str | None = None) -> list[Pressure]:
         """The pressure of one device, or of each."""
         return self._thread.run(self._inner.pressure(device))
@@ -354,6 +367,10 @@ class Client:
     def deallocate(self, allocation_id: str, *, force: bool = False, deadline: float | None = None) -> dict[str, Any]:
         """Gives a grant back by its id."""
         return self._thread.run(self._inner.deallocate(allocation_id, force=force, deadline=deadline))
+
+    def renew(self, *allocation_ids: str, lease: float) -> None:
+        """Extends the leases of grants: they end in lease seconds from now, unless renewed again."""
+        self._thread.run(self._inner.renew(*allocation_ids, lease=lease))
 
     def allocate(
         self,
@@ -414,6 +431,7 @@ class Client:
         priority: int = 0,
         keep_warm: bool | None = None,
         verify: bool = False,
+        hashes: Hashes | None = None,
         queue: float | None = None,
         progress: OnProgress | bool | None = None,
         timeout: float | None = None,
@@ -427,14 +445,17 @@ class Client:
 
         keep_warm says whether a model of a GPU has a copy in main memory too (it does unless the
         node is told otherwise), from which it comes back quickly. verify has every byte compared
-        with the file, whether it is loaded now or was before: NodeError INVALID_MODEL where they
-        differ. progress is called with a Progress while it goes; True shows a bar on standard error.
+        with the file, whether it is loaded now or was before; hashes has tensors compared with their
+        SHA-256 sums (64 hexadecimal digits, or hashlib's digest), for which no file is needed:
+        InvalidModel where they differ, whose details name the tensor. progress is called with a
+        Progress while it goes; True shows a bar on standard error.
         """
 
         async def work() -> _objects.Model:
             return await self._inner.load_model(
                 name, path, offer=offer, device=device, type=type, shared=shared, pinned=pinned, priority=priority,
-                keep_warm=keep_warm, verify=verify, queue=queue, progress=elsewhere_if(progress), timeout=timeout, request_id=request_id,
+                keep_warm=keep_warm, verify=verify, hashes=hashes, queue=queue, progress=elsewhere_if(progress), timeout=timeout,
+                request_id=request_id,
             )  # fmt: skip
 
         return Model(self._thread, self._thread.run(work()))
