@@ -20,6 +20,8 @@ def table(*parts: Any) -> Table:
 
 def test_it_is_read_once() -> None:
     t = table([ONE, {**ONE, "name": "two", "shape": [], "more": "than there was"}], None, [], [{**ONE, "shape": None}])
+    t.read()
+    t._packed = [b"no more looked at"]
     assert t.rows == [("w", "BF16", (2, 3), 1, 1 << 40, 12), ("two", "BF16", (), 1, 1 << 40, 12), ("w", "BF16", (), 1, 1 << 40, 12)]
     assert t.rows is t.rows and name(t.rows[1]) == "two"
     assert TensorInfo._make(t.rows[0]) == TensorInfo("w", "BF16", (2, 3), 1, 1 << 40, 12)
@@ -32,6 +34,7 @@ def test_it_is_read_once() -> None:
 ])  # fmt: skip
 def test_it_is_the_contracts(bad: Any, what: str) -> None:
     for t in (table(bad), table([ONE], bad)):
+        t.read()
         for _ in range(2):  # and it stays so
             with pytest.raises(isobar.ProtocolError, match=what):
                 t.rows  # noqa: B018

@@ -110,6 +110,24 @@ def test_segments_lie_one_after_the_other(fake: gpu.Fake) -> None:
     assert end.wait() is None and fake.live() == (0, 0) and files() == before - 2  # which the fake driver had
 
 
+def test_the_wait_for_the_driver_is_used(fake: gpu.Fake) -> None:
+    async def work() -> _vram.VRAM:
+        await _memory.prepare("cuda_vmm")
+        called = asyncio.Event()
+        fake.hold("cuMemSetAccess", True)
+        try:
+            opening = asyncio.ensure_future(_memory.open_region("cuda_vmm", Mapped([segment(fake)], False, False, fake.uuid()), called.set))
+            await asyncio.wait_for(called.wait(), PATIENCE)
+            assert not opening.done()
+        finally:
+            fake.hold("cuMemSetAccess", False)
+        r = await opening
+        assert isinstance(r, _vram.VRAM)
+        return r
+
+    assert Ending(asyncio.run(work())).wait() is None
+
+
 def test_no_descriptor_stays_open(fake: gpu.Fake) -> None:
     assert Ending(opened(fake, segment(fake))).wait() is None
     mine = [segment(fake) for _ in range(3)]

@@ -235,10 +235,11 @@ class GPU:
         self.driver.call("cuCtxSetCurrent", self._context)
         self.driver.relax_capture()
 
-    def map(self, fds: list[int], sizes: Sequence[int], writable: bool) -> Range:
+    def map(self, fds: list[int], sizes: Sequence[int], writable: bool, waiting: Callable[[], object] | None = None) -> Range:
         """Maps segments one behind the other. On the control thread. The descriptors are closed,
-        and taken out of the list, some time after on the reaper."""
-        return Range(self, fds, sizes, writable)
+        and taken out of the list, some time after on the reaper. waiting is called before the
+        longest call of the driver: until that returns this thread does not want the interpreter."""
+        return Range(self, fds, sizes, writable, waiting)
 
     def wait(self) -> None:
         """Waits until the GPU has done all work of this process. On the reaper."""
@@ -249,7 +250,7 @@ class Range:
     """A range of addresses of a GPU that shows memory of other processes: one reservation, into
     which the segments are mapped one behind the other, and one call that lets the GPU at all of them."""
 
-    def __init__(self, gpu: GPU, fds: list[int], sizes: Sequence[int], writable: bool) -> None:
+    def __init__(self, gpu: GPU, fds: list[int], sizes: Sequence[int], writable: bool, waiting: Callable[[], object] | None) -> None:
         self._gpu = gpu
         self.size_bytes = sum(sizes)
         self.writable = False
@@ -266,6 +267,8 @@ class Range:
             self.address = at.value
             self._reserved = True
             self._import()
+            if waiting is not None:
+                waiting()
             self._allow(writable)
         except BaseException as e:
             try:

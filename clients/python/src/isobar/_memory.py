@@ -293,10 +293,11 @@ def _in_child() -> None:
 os.register_at_fork(after_in_child=_in_child)
 
 
-async def open_region(kind: object, mapped: Mapped) -> Region:
-    """Maps a grant of a kind that was prepared. The descriptors are closed, whatever happens."""
+async def open_region(kind: object, mapped: Mapped, meanwhile: Callable[[], None] | None = None) -> Region:
+    """Maps a grant of a kind that was prepared. The descriptors are closed, whatever happens.
+    meanwhile is called on the event loop while that waits for a GPU's driver, if it does."""
     if kind == "cuda_vmm":
         from . import _vram
 
-        return await _vram.open(mapped)
+        return await _vram.open(mapped, meanwhile)
     return RAM(mapped.segments, mapped.writable, mapped.private)

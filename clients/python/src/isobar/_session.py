@@ -150,7 +150,8 @@ class Session:
         allocation_id: str = answer["allocation_id"]
         grant: Grant | None = None
         try:
-            grant = Grant(self, answer, await open_region(answer["kind"], mapped), Table(tensors))
+            table = Table(tensors)
+            grant = Grant(self, answer, await open_region(answer["kind"], mapped, table.read), table)
             self.held.setdefault(allocation_id, []).append(grant)
         finally:
             await self._came(allocation_id, True)

@@ -6,6 +6,7 @@ each is done without the interpreter where that can be, and in few bytecodes whe
 
 from __future__ import annotations
 
+import contextlib
 from operator import itemgetter
 
 import msgpack
@@ -29,6 +30,12 @@ class Table:
     def __init__(self, packed: list[bytes]) -> None:
         self._packed = packed
         self._rows: list[TensorRow] | None = None
+
+    def read(self) -> None:
+        """Reads them, at a moment that costs less than when they are asked for. What is wrong with
+        them is said then."""
+        with contextlib.suppress(ProtocolError):
+            self.rows  # noqa: B018
 
     @property
     def rows(self) -> list[TensorRow]:

@@ -13,8 +13,9 @@ import ctypes
 import logging
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from . import _arrays, _cuda, _dlpack
@@ -36,8 +37,10 @@ def prepared() -> bool:
     return _cuda.started()
 
 
-async def open(mapped: Mapped) -> VRAM:
-    """Maps a grant; takes over its descriptors."""
+async def open(mapped: Mapped, meanwhile: Callable[[], None] | None) -> VRAM:
+    """Maps a grant; takes over its descriptors. See open_region."""
+    loop = asyncio.get_running_loop()
+    waiting = None if meanwhile is None else partial(loop.call_soon_threadsafe, meanwhile)
     fds = [s.fd for s in mapped.segments]
     try:
         for n, s in enumerate(mapped.segments):
@@ -46,7 +49,7 @@ async def open(mapped: Mapped) -> VRAM:
                 raise ProtocolError(f"segment {n} of a grant in several is not all the grant's")
         gpu = _cuda.driver().gpu(mapped.device_uuid)
         sizes = [s.segment_bytes for s in mapped.segments]
-        range_ = await asyncio.wrap_future(gpu.control.submit(lambda: gpu.map(fds, sizes, mapped.writable)))
+        range_ = await asyncio.wrap_future(gpu.control.submit(lambda: gpu.map(fds, sizes, mapped.writable, waiting)))
     except BaseException:
         while fds:  # what the GPU's threads have not closed
             os.close(fds.pop())
