@@ -32,17 +32,14 @@ func (h *Heap) Alloc(id SegmentID, size, align int64) (Block, error) {
 	if s == nil || s.owner == nil {
 		return Block{}, fmt.Errorf("%w: %d", ErrNotOwned, id)
 	}
-	n, a, ok := h.units(size, align)
-	if !ok || n > s.units {
-		return Block{}, fmt.Errorf("%w: %d bytes in segment %d", ErrNoRoom, size, id)
+	f := &h.found
+	if f.at.chunk == 0 || f.size != size || f.align != align || f.e.place() != s.place {
+		if !h.fitIn(s, size, align) {
+			return Block{}, fmt.Errorf("%w: %d bytes in segment %d", ErrNoRoom, size, id)
+		}
 	}
-	off, ok := h.fitIn(s, n, a)
-	if !ok {
-		return Block{}, fmt.Errorf("%w: %d bytes in segment %d", ErrNoRoom, size, id)
-	}
-	m := h.spans.find(s, off)
-	p := span{off: off, n: h.spans.end(m) - off}
-	b := h.grant(s, m, p, s.spot(p, n, a), n, size)
+	p := f.e.span()
+	b := h.grant(s, h.spans.find(s, p.off), p, s.spot(p, f.n, f.a), f.n, size)
 	h.changed()
 	return b, nil
 }
@@ -107,18 +104,33 @@ func (h *Heap) Free(b Block) (empty bool) {
 		misuse("no block like %+v to free", b)
 	}
 	from := uint32(b.Offset >> h.shift)
+	to := from + uint32(b.Bytes>>h.shift)
 	m := h.spans.find(s, from)
 	l := &h.spans.leaves[m.leaf]
-	to := h.spans.end(m)
-	if l.at[m.pos] != from<<1|1 || h.bytes(from) != b.Offset || h.bytes(to-from) != b.Bytes {
+	if l.at[m.pos] != from<<1|1 || l.endOf(m.pos) != to || h.bytes(from) != b.Offset || h.bytes(to-from) != b.Bytes {
 		misuse("no block like %+v to free", b)
 	}
 	s.blocks--
 	s.used -= b.Bytes
 	h.sums.used -= b.Bytes
-	h.sums.waste -= h.spans.takeWaste(m)
+	if waste := l.waste[m.pos]; waste < muchWaste {
+		h.sums.waste -= int64(waste)
+	} else {
+		h.sums.waste -= h.spans.takeWaste(m)
+	}
 	l.at[m.pos] = from << 1
-	var before, after mark // those that it is joined with
+	if !l.between(m.pos) {
+		from, to = h.join(s, m, from, to)
+	}
+	h.linkFree(s, from, to-from)
+	h.changed()
+	return s.blocks == 0
+}
+
+// join makes one span of a free one and those beside it that are free too, and says from
+// where to where that goes.
+func (h *Heap) join(s *segment, m mark, from, to uint32) (uint32, uint32) {
+	var before, after mark
 	if to < s.units {
 		if x := h.spans.behind(m); !h.spans.granted(x) {
 			after = x
@@ -135,10 +147,10 @@ func (h *Heap) Free(b Block) (empty bool) {
 			from = off
 		}
 	}
-	h.spans.join(before, m, after)
-	h.linkFree(s, from, to-from)
-	h.changed()
-	return s.blocks == 0
+	if before.leaf|after.leaf != 0 {
+		h.spans.join(before, m, after)
+	}
+	return from, to
 }
 
 // grant carves a block out of the free span p at m. What is left of that before and behind
@@ -149,14 +161,19 @@ func (h *Heap) grant(s *segment, m mark, p span, off, n uint32, asked int64) Blo
 		h.linkFree(s, p.off, head)
 		m = h.spans.insert(m, off, 1)
 	} else {
-		h.spans.leaves[m.leaf].at[m.pos] |= 1
+		l := &h.spans.leaves[m.leaf]
+		l.at[m.pos] |= 1
 	}
 	if tail := p.off + p.n - (off + n); tail > 0 {
 		h.linkFree(s, off+n, tail)
 		m = h.spans.before(h.spans.insert(m, off+n, 0))
 	}
 	b := Block{Segment: s.id, Offset: h.bytes(off), Bytes: h.bytes(n), Asked: asked}
-	h.spans.setWaste(m, b.Bytes-asked)
+	if waste := b.Bytes - asked; waste < muchWaste {
+		h.spans.leaves[m.leaf].waste[m.pos] = uint8(waste)
+	} else {
+		h.spans.setWaste(m, waste)
+	}
 	s.blocks++
 	s.used += b.Bytes
 	h.sums.used += b.Bytes
@@ -172,7 +189,7 @@ func (s *segment) entry(off, n uint32) entry {
 // linkFree puts a span of a segment, of n units at off, among its owner's free ones.
 func (h *Heap) linkFree(s *segment, off, n uint32) {
 	h.free.insert(&s.owner.free, s.entry(off, n))
-	h.found = found{}
+	h.found.at.chunk = 0
 	h.sums.free++
 	if n >= h.sums.largest {
 		h.sums.largest, h.sums.stale = n, false
@@ -187,52 +204,62 @@ func (h *Heap) unlinkFree(s *segment, off, n uint32) {
 		at = h.free.where(&s.owner.free, e)
 	}
 	h.free.remove(&s.owner.free, at)
-	h.found = found{}
+	h.found.at.chunk = 0
 	h.sums.free--
 	if n == h.sums.largest {
 		h.sums.stale = true
 	}
 }
 
-// fitFor finds the owner's best free span for n units at a multiple of a.
-func (h *Heap) fitFor(o *owner, n, a uint32) (e entry, ok bool) {
+// fitFor finds the owner's best free span for size bytes at a multiple of align, notes it as
+// found, and says in which segment it is; nil for none.
+func (h *Heap) fitFor(o *owner, size, align int64) *segment {
+	n, a, ok := h.units(size, align)
+	if o == nil || !ok {
+		return nil
+	}
 	at := h.free.first(&o.free, n)
 	for tries := 0; at.chunk != 0; {
-		if e = h.free.at(at); a == 1 || e.holds(n, a) {
-			h.found = found{at: at, e: e, n: n, a: a}
-			return e, true
+		if e := h.free.at(at); a == 1 || e.holds(n, a) {
+			h.found = found{at: at, e: e, size: size, align: align, n: n, a: a}
+			return h.spans.segs[e.place()]
 		}
 		at = h.free.next(&o.free, at)
 		if tries++; tries == nearFits {
 			at = h.free.first(&o.free, n+a-1) // holds it wherever it starts
 		}
 	}
-	return entry{}, false
+	return nil
 }
 
-// fitIn finds the best free span of one segment for n units at a multiple of a, and says
-// where it begins.
-func (h *Heap) fitIn(s *segment, n, a uint32) (off uint32, ok bool) {
-	if f := &h.found; f.at.chunk != 0 && f.n == n && f.a == a && f.e.place() == s.place {
-		return f.e.off(), true
+// fitIn finds the best free span of one segment for size bytes at a multiple of align, and
+// notes it as found.
+func (h *Heap) fitIn(s *segment, size, align int64) bool {
+	n, a, ok := h.units(size, align)
+	if !ok || n > s.units {
+		return false
 	}
 	o := s.owner
 	at := h.free.first(&o.free, n)
 	for tries := 0; at.chunk != 0 && tries < nearFits; tries++ {
 		if e := h.free.at(at); e.place() == s.place && e.holds(n, a) {
-			h.found = found{at: at, e: e, n: n, a: a}
-			return e.off(), true
+			h.found = found{at: at, e: e, size: size, align: align, n: n, a: a}
+			return true
 		}
 		at = h.free.next(&o.free, at)
 	}
-	var best span
+	var best entry
 	h.spans.walk(s, func(p span) bool {
-		if !p.granted && s.entry(p.off, p.n).holds(n, a) && (best.n == 0 || p.n < best.n) {
-			best = p
+		if e := s.entry(p.off, p.n); !p.granted && e.holds(n, a) && (best.n() == 0 || p.n < best.n()) {
+			best = e
 		}
 		return true
 	})
-	return best.off, best.n > 0
+	if best.n() == 0 {
+		return false
+	}
+	h.found = found{at: h.free.where(&o.free, best), e: best, size: size, align: align, n: n, a: a}
+	return true
 }
 
 // holds says whether a span has room for n units at a multiple of a.
@@ -265,6 +292,9 @@ func alignUp(off, a uint32) uint32 { return (off + a - 1) &^ (a - 1) }
 
 func checkWish(size, align int64) {
 	if size < 1 || align < 0 || align&(align-1) != 0 {
-		misuse("a block of %d bytes aligned to %d", size, align)
+		badWish(size, align)
 	}
 }
+
+// badWish is apart so that checkWish costs no call.
+func badWish(size, align int64) { misuse("a block of %d bytes aligned to %d", size, align) }

@@ -125,13 +125,13 @@ type Heap struct {
 	shift    uint // bytes are units shifted by it: dividing takes longer than all else of a step
 }
 
-// found is the free span that Place or Alloc found last, and where it is in the index;
-// what it found it for is asked for again when the placement is carried out. Every change
-// of a span or an owner forgets it.
+// found is the free span that Place found last, for which wish, and where it is in the index;
+// when the placement is carried out it is asked for again. Every change of a free span forgets it.
 type found struct {
-	at   cursor // zero: none
-	e    entry
-	n, a uint32
+	at          cursor // zero: none
+	e           entry
+	size, align int64
+	n, a        uint32 // the wish in units
 }
 
 // New makes an empty heap. Settings that Validate refuses make it panic.

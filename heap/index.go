@@ -28,6 +28,9 @@ func (e entry) n() uint32 { return uint32(e.hi >> 32) }
 // off is where the span begins, in units.
 func (e entry) off() uint32 { return uint32(e.lo >> 32) }
 
+// span is the free span that it stands for.
+func (e entry) span() span { return span{off: e.off(), n: e.n()} }
+
 // place is that of the span's segment.
 func (e entry) place() uint32 { return uint32(e.lo) }
 
@@ -252,8 +255,9 @@ func (i *index) insert(f *shelf, e entry) {
 		x, p = i.split(&f.roots[b], x, p, e)
 	}
 	c := &i.chunks[x]
-	for j := c.n; j > p; j-- {
-		c.at[j] = c.at[j-1]
+	moved := c.at[p : c.n+1]
+	for j := len(moved) - 1; j > 0; j-- {
+		moved[j] = moved[j-1]
 	}
 	c.at[p] = e
 	c.n++
@@ -291,16 +295,20 @@ func (i *index) remove(f *shelf, at cursor) {
 	x := at.chunk
 	c := &i.chunks[x]
 	e := c.at[at.pos]
-	c.n--
-	for j := at.pos; j < c.n; j++ {
-		c.at[j] = c.at[j+1]
+	moved := c.at[at.pos:c.n]
+	for j := 1; j < len(moved); j++ {
+		moved[j-1] = moved[j]
 	}
+	c.n--
 	c.at[c.n] = entry{beyond, beyond}
-	b := binOf(uint32(e.hi >> 32))
+	if c.n > chunkEntries/4 {
+		return
+	}
+	b := binOf(e.n())
 	switch {
 	case c.n == 0:
 		i.cut(f, b, x, e)
-	case c.n <= chunkEntries/4 && f.roots[b] != x:
+	case f.roots[b] != x:
 		i.merge(f, b, x)
 	}
 }

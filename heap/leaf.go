@@ -141,11 +141,10 @@ func (t *spans) merge(s *segment, at int) {
 	t.unlink(s, at+1)
 }
 
-// join makes one span of m, which is free, and of those before and behind it that are not none.
+// join makes one span of m, which is free, and of those before and behind it that are not none:
+// one of them, or both.
 func (t *spans) join(before, m, after mark) {
 	switch {
-	case before.leaf == 0 && after.leaf == 0:
-		return
 	case after.leaf == 0:
 		t.cut(m, 1)
 	case before.leaf == 0:

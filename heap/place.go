@@ -46,16 +46,19 @@ type Placement struct {
 // Place says where a grant of size bytes, at a multiple of align (0: any), would
 // go for an owner. It changes nothing. A size that no device has (over a million
 // segments) is misuse: the limit is checked before.
-func (h *Heap) Place(owner string, size, align int64) (p Placement) {
+func (h *Heap) Place(owner string, size, align int64) Placement {
 	checkWish(size, align)
 	o := h.party(owner)
 	if size > h.cfg.MaxSegmentBytes {
 		return h.placeSeveral(o, size)
 	}
 	class := h.classFor(size)
-	if size < h.cfg.OwnSegmentBytes && class == 0 {
-		h.placeBlock(&p, o, size, align)
-		return p
+	if size < h.cfg.OwnSegmentBytes && class == 0 { // it shares its segment with others of its owner
+		if s := h.fitFor(o, size, align); s != nil {
+			h.recent = s
+			return Placement{Kind: InSegment, Segment: s.id, NeedsClear: s.foreign, BlockBytes: h.bytes(h.found.n)}
+		}
+		return h.placeSlab(o, size)
 	}
 	need := class
 	if size >= h.cfg.OwnSegmentBytes {
@@ -71,25 +74,16 @@ func (h *Heap) Place(owner string, size, align int64) (p Placement) {
 	return Placement{Kind: Create, Create: []int64{need}, Whole: true, BlockBytes: need}
 }
 
-// placeBlock places a block that shares its segment with others of its owner.
-func (h *Heap) placeBlock(p *Placement, o *owner, size, align int64) {
-	n, a, ok := h.units(size, align)
-	p.BlockBytes = h.bytes(n)
-	if o != nil && ok {
-		if e, ok := h.fitFor(o, n, a); ok {
-			s := h.spans.segs[e.place()]
-			h.recent = s
-			p.Kind, p.Segment, p.NeedsClear = InSegment, s.id, s.foreign
-			return
-		}
-	}
-	p.BlockBytes = roundUp(size, h.cfg.UnitBytes)
+// placeSlab places a block for which none of its owner's segments has room.
+func (h *Heap) placeSlab(o *owner, size int64) Placement {
+	p := Placement{BlockBytes: roundUp(size, h.cfg.UnitBytes)}
 	slab := h.slabFor(size)
 	if s := h.pick(o, slab, max(slab, h.waste(slab))); s != nil {
 		p.Kind, p.Segment, p.NeedsClear = Pooled, s.id, s.needsClear(o)
-		return
+		return p
 	}
 	p.Kind, p.Create = Create, []int64{slab}
+	return p
 }
 
 // placeSeveral places a grant above MaxSegmentBytes: as many of the largest

@@ -125,15 +125,19 @@ func (s *segment) borderOf(off uint32) int {
 }
 
 // find is the span of a segment that holds the unit at off. Where the leaf that had its
-// neighborhood last has it still, no border is looked at.
+// neighborhood last has it still, or the next, no border is looked at.
 func (t *spans) find(s *segment, off uint32) mark {
 	guess := &t.guesses[int(s.place*guessSpread+off>>s.near)&(len(t.guesses)-1)]
 	x := *guess
 	l := &t.leaves[x]
 	if first := l.at[0] >> 1; l.seg != s.place || off-first >= l.end-first {
-		x = s.borders[s.borderOf(off)].leaf
-		*guess = x
-		l = &t.leaves[x]
+		if next := &t.leaves[l.next]; l.seg == s.place && off-l.end < next.end-l.end {
+			x, l = l.next, next
+		} else {
+			x = s.borders[s.borderOf(off)].leaf
+			*guess = x
+			l = &t.leaves[x]
+		}
 	}
 	return mark{x, l.upTo(off) - 1}
 }
@@ -142,10 +146,17 @@ func (t *spans) find(s *segment, off uint32) mark {
 func (t *spans) off(m mark) uint32 { return t.leaves[m.leaf].at[m.pos] >> 1 }
 
 // end is where a span ends.
-func (t *spans) end(m mark) uint32 {
-	l := &t.leaves[m.leaf]
-	if m.pos+1 < uint32(l.n) {
-		return l.at[m.pos+1] >> 1
+func (t *spans) end(m mark) uint32 { return t.leaves[m.leaf].endOf(m.pos) }
+
+// between reports whether a span stands between two granted ones, as far as its leaf says.
+func (l *leaf) between(pos uint32) bool {
+	return pos > 0 && pos+1 < uint32(l.n) && l.at[pos-1]&l.at[pos+1]&1 != 0
+}
+
+// endOf is where one of a leaf's spans ends.
+func (l *leaf) endOf(pos uint32) uint32 {
+	if pos+1 < uint32(l.n) {
+		return l.at[pos+1] >> 1
 	}
 	return l.end
 }
