@@ -34,11 +34,18 @@ class Torch(types.ModuleType):
         super().__init__("torch")
         self._C = types.SimpleNamespace(_from_dlpack=self._take)
         self.backends = types.SimpleNamespace(cuda=types.SimpleNamespace(is_built=lambda: False))
+        self.utils = types.SimpleNamespace(dlpack=types.SimpleNamespace(to_dlpack=self._give))
         self.empty = lambda shape, dtype, device: numpy.empty(shape, dtype)
+        self.knows: set[str] = set()  # types that it gives by DLPack
         self.taken = 0
         self.fail = 0
         for name in _TYPES:
             setattr(self, name, numpy.dtype(name))
+
+    def _give(self, t: Any) -> Any:
+        if t.dtype.name not in self.knows:
+            raise BufferError("DLPack has no such type")
+        return t.__dlpack__()
 
     def _take(self, capsule: Any) -> Any:
         self.taken += 1

@@ -43,15 +43,32 @@ KINDS = [
 
 
 def shown(torch: Torch, memory: Memory, kinds: list[tuple[str, tuple[int, ...]]]) -> list[numpy.ndarray]:
-    known = {k: _dlpack.Form(getattr(torch, k[0]), k[1], CPU) for k in kinds}
+    known = {k: _dlpack.Form(torch, getattr(torch, k[0]), k[1], CPU) for k in kinds}
     return _dlpack.tensors(torch, [memory.begin + 64 * i for i in range(len(kinds))], [known[k] for k in kinds], memory)
 
 
-def test_each_shows_its_own() -> None:
+@pytest.fixture(autouse=True)
+def nothing_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a torch of its own."""
+    monkeypatch.setattr(_dlpack, "_asked", {})
+
+
+def test_torch_is_asked_for_its_types() -> None:
+    torch = Torch()
+    torch.knows = {"bool", "complex128"}
+    forms = {name: _dlpack.Form(torch, getattr(torch, name), (2, 3), CPU) for name in ("float32", "bool", "complex64", "uint16", "complex128")}
+    assert [name for name, f in forms.items() if f.plain] == ["float32", "bool", "complex128"]
+    assert [_dlpack._asked[getattr(torch, name)] for name in ("bool", "complex64", "uint16", "complex128")] == [(6, 8), None, None, (5, 128)]
+    assert torch.taken == 2  # and it has taken what it gave
+
+
+@pytest.mark.parametrize("knows", [set(), {"uint16", "bool", "complex64", "complex128"}])
+def test_each_shows_its_own(knows: set[str]) -> None:
     torch, memory = Torch(), Memory()
+    torch.knows = knows
     before = len(_dlpack._living)
     made = shown(torch, memory, KINDS)
-    assert len(memory.views) == len(KINDS) == len(_dlpack._living) - before and torch.taken == len(KINDS)
+    assert len(memory.views) == len(KINDS) == len(_dlpack._living) - before and torch.taken == len(KINDS) + len(knows)
     for i, ((name, shape), t) in enumerate(zip(KINDS, made, strict=True)):
         assert t.dtype == name and t.shape == shape and t.flags.c_contiguous
         assert t.tobytes() == memory.bytes[64 * i :][: math.prod(shape) * t.itemsize]

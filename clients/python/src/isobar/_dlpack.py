@@ -16,7 +16,7 @@ import ctypes
 import math
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, Protocol
 
@@ -24,8 +24,8 @@ CPU, CUDA = 1, 2
 
 _INT, _UINT, _FLOAT, _BFLOAT = 0, 1, 2, 4
 
-# torch's name → code and bits, of the types that every version of torch takes. What is missing
-# is shown as the integer of its width and viewed as itself.
+# torch's name → code and bits, of the types that every version of torch takes. Of others the torch
+# that is here is asked; what it does not know is shown as the integer of its width and viewed as itself.
 _CODES = {
     "uint8": (_UINT, 8), "int8": (_INT, 8), "int16": (_INT, 16), "int32": (_INT, 32), "int64": (_INT, 64),
     "float16": (_FLOAT, 16), "float32": (_FLOAT, 32), "float64": (_FLOAT, 64), "bfloat16": (_BFLOAT, 16),
@@ -35,12 +35,18 @@ _OF_WIDTH = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}
 # DLManagedTensor: data, device, dimensions, type, shape, strides (none: row by row), offset;
 # context, deleter.
 _TENSOR = struct.Struct("@QiiiBBHQQQQQ")
+_TYPE = struct.Struct("@BBH")
+_TYPE_AT = struct.calcsize("@Qiii")
 _DELETER_AT = _TENSOR.size - 8
 
 _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 _CAPSULE = b"dltensor"  # kept: capsules point into it
+
+_look_into = ctypes.pythonapi.PyCapsule_GetPointer
+_look_into.restype = ctypes.c_void_p
+_look_into.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
 class Owner(Protocol):
@@ -88,26 +94,51 @@ def _leave() -> None:
 atexit.register(_leave)
 
 
+# Types that a torch was asked about: code and bits, or None.
+_asked: dict[Any, tuple[int, int] | None] = {}
+
+
+def _ask(torch: Any, dtype: Any) -> tuple[int, int] | None:
+    """Code and bits of a type, where this torch both gives and takes it by DLPack; else None."""
+    if dtype not in _asked:
+        _asked[dtype] = None
+        try:
+            capsule = torch.utils.dlpack.to_dlpack(torch.empty(1, dtype=dtype, device="cpu"))
+            code, bits, lanes = _TYPE.unpack(ctypes.string_at(_look_into(capsule, _CAPSULE) + _TYPE_AT, _TYPE.size))
+            if lanes == 1 and _taker(torch)(capsule).dtype == dtype:
+                _asked[dtype] = code, bits
+        except (AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+            pass  # an older one, which says so in its own way
+    return _asked[dtype]
+
+
+def _taker(torch: Any) -> Callable[[Any], Any]:
+    """What makes a tensor of a capsule: the function itself rather than its wrapper, where it has this name."""
+    found: Callable[[Any], Any] = getattr(torch._C, "_from_dlpack", None) or torch.utils.dlpack.from_dlpack
+    return found
+
+
 class Form:
     """What tensors of one type and shape on one device have in common: all of a description but
     the address."""
 
-    def __init__(self, dtype: Any, shape: tuple[int, ...], device: tuple[int, int]) -> None:
+    def __init__(self, torch: Any, dtype: Any, shape: tuple[int, ...], device: tuple[int, int]) -> None:
         self.dtype = dtype
         self.width: int = dtype.itemsize  # of an element, in bytes: each begins at a multiple of it
         self.shape = shape
         self.device = device
-        name = str(dtype).removeprefix("torch.")
-        shown = name if name in _CODES else _OF_WIDTH.get(self.width, "")
+        known = _CODES.get(str(dtype).removeprefix("torch.")) or _ask(torch, dtype)
         # Elements are shown as others of their width where DLPack does not know theirs, and as
         # bytes where it knows none of that width; then viewed as what they are.
-        self.viewed, self.reshaped = shown != name, not shown
-        code, bits = _CODES[shown or "uint8"]
+        shown = known or _CODES.get(_OF_WIDTH.get(self.width, ""))
+        self.viewed, self.reshaped = known is None, shown is None
         count = math.prod(shape)
         self.empty = count == 0
         dims = shape if shown else (count * self.width,)
         self._dims = (ctypes.c_int64 * (len(dims) or 1))(*dims)
-        self.description = _TENSOR.pack(0, *device, len(dims), code, bits, 1, ctypes.addressof(self._dims), 0, 0, 0, _DELETER)
+        self.description = _TENSOR.pack(
+            0, *device, len(dims), *(shown or _CODES["uint8"]), 1, ctypes.addressof(self._dims), 0, 0, 0, _DELETER
+        )
 
     @property
     def plain(self) -> bool:
@@ -145,7 +176,7 @@ def _made(torch: Any, addresses: Sequence[int], forms: Sequence[Form], owner: Ow
     memoryview(memory).cast("Q")[:: size // 8] = array("Q", addresses)
     begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     places = range(begin, begin + len(memory), size)
-    take = getattr(torch._C, "_from_dlpack", None) or torch.utils.dlpack.from_dlpack  # which is a wrapper of it
+    take = _taker(torch)
     made: list[Any] = []
     add = made.append
     owner.views.update(places)

@@ -104,7 +104,7 @@ class VRAM:
             return _arrays.of(self._view(self._places[0][0], self._size), dtype, shape, framework)
         torch = _arrays.library("torch")
         kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-        form = _dlpack.Form(kind, _arrays.fit(kind, kind.itemsize, shape, self._size), self._device)
+        form = _dlpack.Form(torch, kind, _arrays.fit(kind, kind.itemsize, shape, self._size), self._device)
         at = self._places[0][0]
         if at % form.width:
             raise _beside(at, form)
@@ -128,7 +128,7 @@ class VRAM:
             form = known.get((dtype, shape, size))
             if form is None:
                 name, dims = _arrays.form(TensorInfo._make(row), framework, raw)
-                form = known[dtype, shape, size] = _dlpack.Form(getattr(torch, name), dims, self._device)
+                form = known[dtype, shape, size] = _dlpack.Form(torch, getattr(torch, name), dims, self._device)
             at = start + offset
             if at % form.width:
                 raise _beside(at, form)
