@@ -103,8 +103,8 @@ func (h *Heap) Free(b Block) (empty bool) {
 	if s == nil || s.owner == nil || b.Offset < 0 || b.Offset >= s.bytes {
 		misuse("no block like %+v to free", b)
 	}
-	from := uint32(b.Offset >> h.shift)
-	to := from + uint32(b.Bytes>>h.shift)
+	from := uint32(b.Offset >> (h.shift & 63))
+	to := from + uint32(b.Bytes>>(h.shift&63))
 	m := h.spans.find(s, from)
 	l := &h.spans.leaves[m.leaf]
 	if l.at[m.pos] != from<<1|1 || l.endOf(m.pos) != to || h.bytes(from) != b.Offset || h.bytes(to-from) != b.Bytes {
@@ -269,7 +269,7 @@ func (e entry) holds(n, a uint32) bool {
 }
 
 // bytes are so many units in bytes.
-func (h *Heap) bytes(units uint32) int64 { return int64(units) << h.shift }
+func (h *Heap) bytes(units uint32) int64 { return int64(units) << (h.shift & 63) }
 
 // block describes a granted span of a segment.
 func (h *Heap) block(s *segment, p span) Block {
@@ -284,7 +284,7 @@ func (h *Heap) units(size, align int64) (n, a uint32, ok bool) {
 	if size > maxUnits*u-u || align > maxUnits/2*u {
 		return 0, 0, false
 	}
-	return uint32((size + u - 1) >> h.shift), uint32(max(align>>h.shift, 1)), true
+	return uint32((size + u - 1) >> (h.shift & 63)), uint32(max(align>>(h.shift&63), 1)), true
 }
 
 // alignUp needs a power of two.

@@ -10,19 +10,22 @@ import (
 func (h *Heap) checkShelf(o *owner) (seen int, largest uint32, err error) {
 	f := &o.free
 	for b := uint32(0); b < bins; b++ {
-		if b%64 == 0 && f.some[b/64] == 0 && *(*[64]uint32)(f.roots[b:]) == [64]uint32{} && f.words&(1<<(b/64)) == 0 {
+		if b%64 == 0 && f.some[b/64] == 0 && *(*[64]bin)(f.bins[b:]) == [64]bin{} && f.words&(1<<(b/64)) == 0 {
 			b += 63 // none of these
 			continue
 		}
 		some := f.some[b/64]&(1<<(b%64)) != 0
-		if some != (f.roots[b] != 0) || (f.some[b/64] != 0) != (f.words&(1<<(b/64)) != 0) {
+		if some != (f.bins[b] != bin{}) || (f.some[b/64] != 0) != (f.words&(1<<(b/64)) != 0) {
 			return 0, 0, fmt.Errorf("bin %d: its bits are wrong", b)
 		}
 		if !some {
 			continue
 		}
 		c := checkedBin{h: h, o: o, bin: b}
-		c.tree(f.roots[b])
+		c.tree(f.bins[b].root)
+		if e := h.free.at(cursor{f.bins[b].head, 0}); c.err == nil && e != c.first {
+			c.fail("its head is %+v, not %+v", e, c.first)
+		}
 		if c.err != nil {
 			return 0, 0, fmt.Errorf("bin %d: %w", b, c.err)
 		}
@@ -37,12 +40,12 @@ func (h *Heap) checkShelf(o *owner) (seen int, largest uint32, err error) {
 
 // checkedBin is the walk over one bin.
 type checkedBin struct {
-	h    *Heap
-	o    *owner
-	bin  uint32
-	prev entry
-	seen int
-	err  error
+	h           *Heap
+	o           *owner
+	bin         uint32
+	first, prev entry
+	seen        int
+	err         error
 }
 
 func (c *checkedBin) fail(format string, args ...any) {
@@ -76,6 +79,9 @@ func (c *checkedBin) chunk(at uint32) {
 		if !c.belongs(e) {
 			c.fail("chunk %d has %+v after %+v", at, e, c.prev)
 			return
+		}
+		if c.seen == 0 {
+			c.first = e
 		}
 		c.prev = e
 		c.seen++

@@ -122,7 +122,7 @@ type Heap struct {
 	free     index // of the free spans
 	found    found
 	sums     sums
-	shift    uint // bytes are units shifted by it: dividing takes longer than all else of a step
+	shift    uint // bytes are units shifted left by it: a division would take longer than a step of a search
 }
 
 // found is the free span that Place found last, for which wish, and where it is in the index;

@@ -52,7 +52,9 @@ type chunk struct {
 const (
 	fineBits  = 5
 	fineUnits = 1 << fineBits
-	bins      = (32 - fineBits + 1) << fineBits
+	// exactUnits is the least size whose bin has others, too.
+	exactUnits = 2 * fineUnits
+	bins       = (32 - fineBits + 1) << fineBits
 )
 
 // binOf is the bin of a size in units.
@@ -64,10 +66,16 @@ func binOf(n uint32) uint32 {
 	return (e+1)<<fineBits | n>>e&(fineUnits-1)
 }
 
-// shelf says where an owner's free spans are: for each bin the root of its chunks, and a
-// bit where there are any.
+// bin has the free spans of an owner of one size, or of sizes near each other; without any its
+// numbers are zero.
+type bin struct {
+	root uint32 // of the tree of its chunks
+	head uint32 // the first of them
+}
+
+// shelf says where an owner's free spans are: its bins, and a bit for each that has any.
 type shelf struct {
-	roots [bins]uint32
+	bins  [bins]bin
 	some  [bins / 64]uint64
 	words uint64 // bit i: some[i] is not zero
 }
@@ -183,7 +191,10 @@ func (i *index) behind(root uint32, e entry) (found uint32) {
 // first finds an owner's smallest free span of at least n units.
 func (i *index) first(f *shelf, n uint32) cursor {
 	b := binOf(n)
-	if root := f.roots[b]; root != 0 {
+	if root := f.bins[b].root; root != 0 {
+		if n < exactUnits {
+			return cursor{f.bins[b].head, 0}
+		}
 		e := entry{hi: uint64(n) << 32}
 		x := i.chunkFor(root, e)
 		c := &i.chunks[x]
@@ -202,11 +213,7 @@ func (i *index) head(f *shelf, b uint32) cursor {
 	if b = f.nextBin(b); b == bins {
 		return cursor{}
 	}
-	x := f.roots[b]
-	for i.chunks[x].left != 0 {
-		x = i.chunks[x].left
-	}
-	return cursor{x, 0}
+	return cursor{f.bins[b].head, 0}
 }
 
 // next is the place behind one.
@@ -216,7 +223,7 @@ func (i *index) next(f *shelf, at cursor) cursor {
 		return cursor{at.chunk, at.pos + 1}
 	}
 	b := binOf(c.at[0].n())
-	if x := i.behind(f.roots[b], c.at[at.pos]); x != 0 {
+	if x := i.behind(f.bins[b].root, c.at[at.pos]); x != 0 {
 		return cursor{x, 0}
 	}
 	return i.head(f, b+1)
@@ -231,7 +238,7 @@ func (i *index) largest(f *shelf) uint32 {
 		return 0
 	}
 	w := 63 - bits.LeadingZeros64(f.words)
-	x := f.roots[w*64+63-bits.LeadingZeros64(f.some[w])]
+	x := f.bins[w*64+63-bits.LeadingZeros64(f.some[w])].root
 	for i.chunks[x].right != 0 {
 		x = i.chunks[x].right
 	}
@@ -241,18 +248,18 @@ func (i *index) largest(f *shelf) uint32 {
 
 func (i *index) insert(f *shelf, e entry) {
 	b := binOf(uint32(e.hi >> 32))
-	if f.roots[b] == 0 {
+	if f.bins[b].root == 0 {
 		x := i.make()
-		f.roots[b] = x
+		f.bins[b] = bin{root: x, head: x}
 		f.mark(b)
 		c := &i.chunks[x]
 		c.at[0], c.n = e, 1
 		return
 	}
-	x := i.chunkFor(f.roots[b], e)
+	x := i.chunkFor(f.bins[b].root, e)
 	p := i.chunks[x].find(e)
 	if i.chunks[x].n == chunkEntries {
-		x, p = i.split(&f.roots[b], x, p, e)
+		x, p = i.split(&f.bins[b].root, x, p, e)
 	}
 	c := &i.chunks[x]
 	moved := c.at[p : c.n+1]
@@ -286,7 +293,7 @@ func (i *index) split(root *uint32, x, p uint32, e entry) (uint32, uint32) {
 
 // where finds an entry that is there.
 func (i *index) where(f *shelf, e entry) cursor {
-	x := i.chunkFor(f.roots[binOf(e.n())], e)
+	x := i.chunkFor(f.bins[binOf(e.n())].root, e)
 	return cursor{x, i.chunks[x].find(e)}
 }
 
@@ -308,7 +315,7 @@ func (i *index) remove(f *shelf, at cursor) {
 	switch {
 	case c.n == 0:
 		i.cut(f, b, x, e)
-	case f.roots[b] != x:
+	case f.bins[b].root != x:
 		i.merge(f, b, x)
 	}
 }
@@ -319,7 +326,7 @@ func (i *index) merge(f *shelf, b, x uint32) {
 	d := &i.chunks[x]
 	first := d.at[0]
 	y := uint32(0)
-	for z := f.roots[b]; z != 0; {
+	for z := f.bins[b].root; z != 0; {
 		if c := &i.chunks[z]; c.at[0].before(first) != 0 {
 			y, z = z, c.right
 		} else {
@@ -338,8 +345,12 @@ func (i *index) merge(f *shelf, b, x uint32) {
 
 // cut takes an empty chunk, in which e was, out of its bin.
 func (i *index) cut(f *shelf, b, x uint32, e entry) {
-	i.uproot(&f.roots[b], x, e)
-	if f.roots[b] == 0 {
+	at := &f.bins[b]
+	i.uproot(&at.root, x, e)
+	if at.head == x {
+		at.head = i.behind(at.root, e)
+	}
+	if at.root == 0 {
 		f.unmark(b)
 	}
 	i.drop(x)

@@ -14,8 +14,11 @@ func TestBinsAreInOrder(t *testing.T) {
 	last := uint32(0)
 	for n := uint32(1); n < 1<<20; n++ {
 		b := binOf(n)
-		if b != last && b != last+1 || n <= fineUnits && b != n {
+		if b != last && b != last+1 || n < exactUnits && b != n {
 			t.Fatalf("%d units are in bin %d, one less in %d", n, b, last)
+		}
+		if n == exactUnits && binOf(n+1) != b {
+			t.Errorf("%d units have a bin of their own", n)
 		}
 		last = b
 	}
