@@ -152,15 +152,15 @@ def test_no_descriptors_stay_open(client: isobar.Client) -> None:
         b.close()
 
 
+def segment(content: bytes, offset: int, size: int) -> _memory.Segment:
+    fd = os.memfd_create("test")
+    os.write(fd, content)
+    return _memory.Segment(fd, len(content), offset, size)
+
+
 def test_segments_lie_one_after_the_other(tmp_path: Path) -> None:
     """The bytes of several segments are one range, each from where it begins in its file."""
     page = os.sysconf("SC_PAGESIZE")
-
-    def segment(content: bytes, offset: int, size: int) -> _memory.Segment:
-        fd = os.memfd_create("test")
-        os.write(fd, content)
-        return _memory.Segment(fd, len(content), offset, size)
-
     r = _memory.RAM([segment(b"a" * page + b"b" * page, page, page), segment(b"c" * 10, 0, 10)], writable=True, private=False)
     assert bytes(r.memory()) == b"b" * page + b"c" * 10
     assert r.drop(lambda _: None) is _memory.Dropped.GONE and not r.open
@@ -184,3 +184,15 @@ def test_asyncio(node: Node) -> None:
             assert await b.close()
 
     asyncio.run(run())
+
+
+def test_tensors_lie_within_their_segments() -> None:
+    page = os.sysconf("SC_PAGESIZE")
+    r = _memory.RAM([segment(b"a" * page + b"b" * page, page, page), segment(bytes(range(16)), 4, 8)], writable=False, private=True)
+    good = ("good", "U16", (2, 2), 1, 0, 8)
+    made = r.tensors([good, ("last", "U8", (8,), 0, page - 8, 8), good, ("none", "F32", (0, 3), 1, 8, 0), ("blocks", "GGUF_Q4_0", (32,), 0, 0, 18)], "numpy", True)
+    assert [t.tobytes() for t in made] == [bytes(range(4, 12)), b"b" * 8, bytes(range(4, 12)), b"", b"b" * 18]
+    assert [t.shape for t in made] == [(2, 2), (8,), (2, 2), (0, 3), (18,)] and not any(t.flags.writeable for t in made[:3])
+    for bad in (("s", "U8", (1,), 2, 0, 1), ("s", "U8", (1,), -1, 0, 1), ("o", "U8", (2,), 1, 7, 2), ("o", "U8", (1,), 1, -1, 1), ("b", "U16", (2, 2), 1, 0, 7)):
+        with pytest.raises(isobar.ProtocolError):
+            r.tensors([good, bad], "numpy", True)

@@ -121,6 +121,8 @@ def of(memory: memoryview, dtype: Any, shape: Sequence[int] | None, framework: F
         return lib.empty(wanted, dtype=kind)
     if framework == "numpy":
         return lib.frombuffer(memory, dtype=kind, count=count).reshape(wanted)
+    if not memory.readonly:
+        return lib.frombuffer(memory, dtype=kind, count=count).reshape(wanted)
     with warnings.catch_warnings():
         # torch has no read-only tensors and warns of each; the documentation says it once.
         warnings.filterwarnings("ignore", message="The given buffer is not writable")

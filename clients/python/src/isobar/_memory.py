@@ -186,15 +186,21 @@ class RAM:
         return _arrays.of(self._whole(self._writable(framework)), dtype, shape, framework)
 
     def tensors(self, rows: Sequence[TensorRow], framework: Framework, raw: bool) -> list[Any]:
-        return [self._tensor(TensorInfo._make(r), framework, raw) for r in rows]
-
-    def _tensor(self, info: TensorInfo, framework: Framework, raw: bool) -> Any:
-        if not 0 <= info.segment < len(self._views):
-            raise ProtocolError(f"tensor {info.name!r} lies in segment {info.segment} of {len(self._views)}")
-        at, size = self._views[info.segment]
-        if info.offset < 0 or info.size_bytes < 0 or info.offset > size - info.size_bytes:
-            raise ProtocolError(f"tensor {info.name!r} lies outside its segment")
-        return _arrays.view(self._view(at + info.offset, info.size_bytes, self._writable(framework)), info, framework, raw)
+        writable = self._writable(framework)
+        known: dict[tuple[str, tuple[int, ...], int], tuple[str, tuple[int, ...]]] = {}
+        out = []
+        for row in rows:
+            name, dtype, shape, segment, offset, size = row
+            if not 0 <= segment < len(self._views):
+                raise ProtocolError(f"tensor {name!r} lies in segment {segment} of {len(self._views)}")
+            at, room = self._views[segment]
+            if offset < 0 or size < 0 or offset > room - size:
+                raise ProtocolError(f"tensor {name!r} lies outside its segment")
+            form = known.get((dtype, shape, size))
+            if form is None:
+                form = known[dtype, shape, size] = _arrays.form(TensorInfo._make(row), framework, raw)
+            out.append(_arrays.of(self._view(at + offset, size, writable), *form, framework))
+        return out
 
     def _writable(self, framework: Framework) -> bool:
         return not self._readonly or self.private and framework == "torch"
