@@ -3,43 +3,96 @@ package actors
 import (
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/isobar-project/isobar/actors/seam"
 	"github.com/isobar-project/isobar/catalog"
 	"github.com/isobar-project/isobar/schemas"
 )
 
 // Models that go from a device to make room are kept in main memory where that is worth it:
-// where it has room that pressure leaves alone, and having the model back from there
-// saves more than the way down takes.
+// where having the model back from there saves more than the way down takes, and main memory has room that pressure
+// leaves alone, or copies that are worth less.
 
 // nominalRate is what copies between main memory and a device are taken to come to, in bytes
 // a second, until the first was measured.
 const nominalRate = 8 << 30
 
-// shelter is the main memory that is to keep a model which goes from d for an order, or nil: it
-// is dropped. arriving is what is promised there beside what the catalog knows of.
-func (p *poolActor) shelter(d *deviceActor, cp *catalog.Copy, o roomOrder, arriving map[*deviceActor]int64) *deviceActor {
+// descents are what main memory has to do with one plan, beside what the catalog knows of.
+type descents struct {
+	bytes map[*deviceActor]int64 // promised by a dry run, less what gives way
+	taken map[uuid.UUID]bool     // what does not give way: it has in a dry run, or the plan counts on it
+}
+
+// descents begins with the copies that those which are to go from d have in main memory.
+func (p *poolActor) descents(d *deviceActor, whose []*catalog.Copy) *descents {
+	x := &descents{bytes: map[*deviceActor]int64{}, taken: map[uuid.UUID]bool{}}
+	for _, cp := range whose {
+		if warm := p.core.WarmCopy(cp.Model, d.id); warm != nil {
+			x.taken[warm.Grant] = true
+		}
+	}
+	return x
+}
+
+// promise notes that a model would come to main memory, and what would give way to it.
+func (x *descents) promise(to *deviceActor, bytes int64, way []yielding) {
+	if to == nil {
+		return
+	}
+	x.bytes[to] += bytes
+	for _, y := range way {
+		x.bytes[to] -= y.copy.Granted
+		x.taken[y.copy.Grant] = true
+	}
+}
+
+// yielding is a copy in main memory that gives way to one that comes down.
+type yielding struct {
+	copy *catalog.Copy
+	why  string
+}
+
+// shelter is the main memory that is to keep a model which goes from d for an order, and what
+// gives way to it there; or nil: it is dropped.
+func (p *poolActor) shelter(d *deviceActor, cp *catalog.Copy, o roomOrder, before *descents) (to *deviceActor, way []yielding) {
 	if p.house.cfg.DemoteOff || d.kind == schemas.DeviceTypeRAM || cp.Model.Superseded || o.choice != nil && o.choice.force {
-		return nil
+		return nil, nil
 	}
 	if warm := p.core.WarmCopy(cp.Model, d.id); warm != nil {
-		return p.house.byID[warm.Device] // it is there
+		return p.house.byID[warm.Device], nil // it is there
 	}
-	to := p.house.below(d)
-	if to == nil || o.urgent || p.house.draining.Load() || to.beat.Load().Health == schemas.HealthLost {
-		return nil
+	to = p.house.below(d)
+	if to == nil || o.urgent || p.house.draining.Load() || to.beat.Load().Health == schemas.HealthLost || cp.Model.Copy(to.id) != nil {
+		return nil, nil
 	}
 	if cp.Cost <= 2*p.wayBack(d, cp) {
-		return nil // reading its file again takes no longer than the way down and up
+		return nil, nil // reading its file again takes no longer than the way down and up
 	}
 	switch to.beat.Load().PressureLevel {
 	case schemas.PressureHigh, schemas.PressureCritical:
-		return nil
+		return nil, nil
 	}
-	if bytes := cp.Granted + p.core.Arriving(to.id) + arriving[to]; bytes > to.gauges.room() {
-		return nil
+	lacks := cp.Granted + p.core.Arriving(to.id) + before.bytes[to] - to.gauges.room() - p.core.Revoking(to.id)
+	if lacks <= 0 {
+		return to, nil
 	}
-	return to
+	plan, whose, ok := p.core.GiveWay(catalog.Descent{Copy: cp, To: to.id, Lacks: lacks, Quotas: to.quotas.get(), Taken: before.taken}, p.house.now().Boot)
+	if !ok {
+		return nil, nil
+	}
+	for i := range plan.Victims {
+		way = append(way, yielding{whose[i], "it gives way to a model that comes from " + d.id + "; " + plan.Victims[i].Reason()})
+	}
+	return to, way
+}
+
+// giveWay lets go of copies in main memory for one that comes down.
+func (p *poolActor) giveWay(way []yielding) {
+	for _, y := range way {
+		p.core.Evict(y.copy, y.why, p.house.now())
+		p.flush()
+	}
 }
 
 // wayBack is what it would take to have a model back on a device from main memory.

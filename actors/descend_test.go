@@ -128,18 +128,20 @@ func others(but string, names ...string) (out []string) {
 	return out
 }
 
-// Main memory takes what leaves it below the level high; the rest is dropped, and so is
-// everything where the setting says so.
+// Main memory takes what leaves it below the level high; what is worth less there gives way. The
+// rest is dropped, and so is everything where the setting says so.
 func TestWhatMainMemoryHasNoRoomForIsDropped(t *testing.T) {
 	for _, c := range []struct {
 		what string
 		ram  int64
 		off  bool
 		want []schemas.EventKind
+		gave int // way in main memory
 	}{
-		{"room for one", 16 * mib, false, []schemas.EventKind{schemas.EventModelDemoted, schemas.EventModelUnloaded}},
-		{"room for none", 8 * mib, false, []schemas.EventKind{schemas.EventModelUnloaded, schemas.EventModelUnloaded}},
-		{"off", 0, true, []schemas.EventKind{schemas.EventModelUnloaded, schemas.EventModelUnloaded}},
+		{"room for two", 32 * mib, false, []schemas.EventKind{schemas.EventModelDemoted, schemas.EventModelDemoted}, 0},
+		{"room for one", 16 * mib, false, []schemas.EventKind{schemas.EventModelDemoted, schemas.EventModelDemoted}, 1},
+		{"room for none", 8 * mib, false, []schemas.EventKind{schemas.EventModelUnloaded, schemas.EventModelUnloaded}, 0},
+		{"off", 0, true, []schemas.EventKind{schemas.EventModelUnloaded, schemas.EventModelUnloaded}, 0},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			h := openSlowDisk(t, c.ram, func(cfg *actors.Config) { cfg.DemoteOff = c.off })
@@ -151,11 +153,17 @@ func TestWhatMainMemoryHasNoRoomForIsDropped(t *testing.T) {
 			h.bring("h")
 			h.made(2)
 			var kinds []schemas.EventKind
+			gave := 0
 			for _, e := range h.events.all() {
 				if m, ok := e.Data.(*schemas.ModelEvent); ok && m.DeviceID == "gpu-0" && (e.Event == schemas.EventModelDemoted || e.Event == schemas.EventModelUnloaded) {
 					kinds = append(kinds, e.Event)
+				} else if ok && m.DeviceID == "ram-0" && e.Event == schemas.EventModelUnloaded {
+					if gave++; !strings.HasPrefix(m.Reason, "it gives way to a model that comes from gpu-0; unread for ") {
+						t.Errorf("%s goes from main memory because %q", m.Name, m.Reason)
+					}
 				}
 			}
+			is(t, "they give way", gave, c.gave)
 			is(t, "they go", kinds, c.want)
 			is(t, "used", h.used("gpu-0"), int64(6*granted))
 			if p := h.memoryOf("ram-0"); p.UsedMemory > p.TotalMemory*8/10 {

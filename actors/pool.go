@@ -68,6 +68,8 @@ func (h *House) openPool(models map[uuid.UUID]string) error {
 	for _, d := range h.devices {
 		if d.kind == schemas.DeviceTypeRAM {
 			p.core.Warm(d.id)
+		} else if to := h.below(d); to != nil {
+			p.core.Below(d.id, to.id)
 		}
 	}
 	return nil
@@ -326,20 +328,19 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 			return
 		}
 		var out []victim
-		arriving := map[*deviceActor]int64{}
+		before := p.descents(d, whose)
 		for i, v := range plan.Victims {
 			cp := whose[i]
 			gone := victim{grant: cp.Grant, model: cp.Model.Name, tier: string(d.tier()), bytes: v.Bytes,
 				cost: time.Duration(v.Cost * float64(time.Second)), reason: v.Reason()}
-			to := p.shelter(d, cp, o, arriving)
-			if to != nil && o.dry {
-				arriving[to] += v.Bytes // else the catalog counts them
-			}
+			to, way := p.shelter(d, cp, o, before)
 			gone.demoted = to != nil
 			if o.dry {
+				before.promise(to, v.Bytes, way)
 				out = append(out, p.priced(d, cp, gone))
 				continue
 			}
+			p.giveWay(way)
 			p.evicting[gone.grant] = ordered{d.optimizer, o.tenant}
 			why := o.why + "; " + gone.reason
 			if gone.demoted = to != nil && p.core.EvictDown(cp, to.id, why, p.house.now()); !gone.demoted && !p.evict(cp, o, why) {

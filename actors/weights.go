@@ -30,7 +30,7 @@ func (p *poolActor) weights(s catalog.Step, patience time.Duration) *ledger.Requ
 	}
 	return &ledger.Request{
 		Ref: ask, Owner: ledger.Owner{Tenant: m.Tenant, UID: p.house.cfg.UID}, Class: ledger.ClassWeights,
-		Purpose: "model", Persistent: true, Priority: m.Priority, Patience: patience, Modest: s.Modest, Model: m.Name,
+		Purpose: "model", Persistent: true, Priority: m.Priority, Patience: patience, Modest: s.Modest, Awaits: s.Awaits, Model: m.Name,
 		RequestID: s.Request.RequestID, Unclaimed: true,
 	}
 }

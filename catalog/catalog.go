@@ -22,7 +22,8 @@ type Catalog struct {
 	models  map[string]*Model // newest version by tenant and name
 	all     map[ModelID]*Model
 	index   index
-	loading map[*Copy]bool // and some that were a moment ago
+	loading map[*Copy]bool // all that are Loading
+	leaving map[*Copy]bool // all that are Revoking
 	grants  map[uuid.UUID]*Copy
 	byRef   map[string]*Copy
 	answers map[string]store.RecID
@@ -34,7 +35,8 @@ type Catalog struct {
 	misses     int64
 	// away says that no client can reach the node, since awaySince: leases stand still.
 	away      bool
-	warm      map[string]bool // devices that are main memory
+	warm      map[string]bool   // devices that are main memory
+	below     map[string]string // which of them keeps what goes from a device
 	awaySince clock.Instant
 	out       Effects
 	taken     bool // out has been taken
@@ -53,7 +55,7 @@ func New(region *store.Region, policy eviction.Policy, newID func() uuid.UUID) *
 
 func newCatalog(policy eviction.Policy, newID func() uuid.UUID) *Catalog {
 	return &Catalog{policy: policy, newID: newID, remembered: maxRemembered,
-		warm: map[string]bool{}, index: newIndex(), loading: map[*Copy]bool{}, models: map[string]*Model{}, all: map[ModelID]*Model{}, grants: map[uuid.UUID]*Copy{},
+		warm: map[string]bool{}, below: map[string]string{}, index: newIndex(), loading: map[*Copy]bool{}, leaving: map[*Copy]bool{}, models: map[string]*Model{}, all: map[ModelID]*Model{}, grants: map[uuid.UUID]*Copy{},
 		byRef: map[string]*Copy{}, answers: map[string]store.RecID{}, shelves: map[string]*shelf{}, next: 1}
 }
 
@@ -131,8 +133,8 @@ func (m *Model) VersionString() string { return strconv.Itoa(m.Version) }
 
 // Revoking sums the bytes of models on a device that are already on their way back.
 func (c *Catalog) Revoking(device string) (bytes int64) {
-	for _, cp := range c.grants {
-		if cp.Device == device && cp.State == Revoking {
+	for cp := range c.leaving {
+		if cp.Device == device {
 			bytes += cp.Granted
 		}
 	}
@@ -155,6 +157,7 @@ func (c *Catalog) use(cp *Copy, kind UseKind, now ledger.Now) {
 		u.Took = cp.Took
 	}
 	c.policy.Used(u.Key, now.Boot)
+	c.hear(cp, now.Boot)
 	c.touched(cp)
 	c.out.Uses = append(c.out.Uses, u)
 }

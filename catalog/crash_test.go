@@ -66,6 +66,7 @@ func (h *house) takeOver() *house {
 		h.t.Fatal(err)
 	}
 	next.core.Warm("ram-0")
+	next.core.Below("gpu-0", "ram-0")
 	if len(rep.Lost) > 0 {
 		h.t.Fatalf("lost %v", rep.Lost)
 	}

@@ -254,11 +254,7 @@ func (c *Catalog) cancelUnload(ref any, err *schemas.Error) bool {
 // loadingCopies lists the copies that somebody waits for, in order.
 func (c *Catalog) loadingCopies() (out []*Copy) {
 	for cp := range c.loading {
-		if cp.State == Loading && cp.Model.copies[cp.Device] == cp {
-			out = append(out, cp)
-		} else {
-			delete(c.loading, cp)
-		}
+		out = append(out, cp)
 	}
 	sort.Slice(out, func(i, j int) bool {
 		a, b := out[i], out[j]

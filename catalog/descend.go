@@ -39,7 +39,7 @@ func (c *Catalog) EvictDown(cp *Copy, to, why string, now ledger.Now) bool {
 	into.Home, into.UsedAt = cp.Device, cp.UsedAt
 	into.demotions = []demotion{{from: cp, unload: UnloadRequest{Ref: &batch{}}, order: &descent{why, now.Boot}}}
 	r := &LoadRequest{Tenant: m.Tenant, Name: m.Name, Device: to}
-	c.out.Steps = append(c.out.Steps, Step{Kind: StepAllocate, Copy: into, Request: r, Modest: true})
+	c.out.Steps = append(c.out.Steps, Step{Kind: StepAllocate, Copy: into, Request: r, Modest: true, Awaits: c.Revoking(to) > 0})
 	c.event(schemas.EventModelLoading, into, Event{Reason: "it is demoted from " + cp.Device})
 	return true
 }

@@ -33,6 +33,7 @@ type Step struct {
 	Estimate int64        // StepInspect: bytes that the copy will take, as far as that can be said; 0: not at all
 	Patience time.Duration
 	Modest   bool // StepAllocate: nothing is to be released for it
+	Awaits   bool // StepAllocate: what is being released there may be for it
 	Grant    uuid.UUID
 	From     *Copy // StepCopy
 	Force    bool

@@ -63,6 +63,7 @@ func newHouse(t *rapid.T) *house {
 	}
 	h.core = catalog.New(region, policy(t), uuid.New)
 	h.core.Warm("ram-0")
+	h.core.Below("gpu-0", "ram-0")
 	return h
 }
 
@@ -151,7 +152,7 @@ func (h *house) step(s catalog.Step) {
 		m := cp.Model
 		h.toDevice(cp.Device, func() {
 			r := &ledger.Request{Ref: cp, Owner: ledger.Owner{Tenant: m.Tenant}, Class: ledger.ClassWeights, Segments: m.Segments, Model: m.Name,
-				Persistent: true, Unclaimed: true, Patience: s.Patience, Modest: s.Modest}
+				Persistent: true, Unclaimed: true, Patience: s.Patience, Modest: s.Modest, Awaits: s.Awaits}
 			h.device(cp.Device, func(c *ledger.Device) {
 				t := c.Allocate(r, h.now)
 				h.toCatalog(func() {
@@ -274,6 +275,12 @@ func (h *house) makeRoom(device string, w ledger.Want) {
 		cp := whose[i]
 		if rapid.Bool().Draw(h.t, "down") {
 			began := false
+			if rapid.Bool().Draw(h.t, "others give way") {
+				_, others, _ := h.core.GiveWay(catalog.Descent{Copy: cp, To: "ram-0", Lacks: cp.Granted}, h.now.Boot)
+				for _, other := range others {
+					h.call(func() { h.core.Evict(other, "it gives way", h.now) })
+				}
+			}
 			if h.call(func() { began = h.core.EvictDown(cp, "ram-0", v.Reason(), h.now) }); began {
 				h.descending[cp.Grant] = true
 				if rapid.IntRange(0, 3).Draw(h.t, "hurry") == 0 {

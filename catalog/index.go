@@ -94,12 +94,22 @@ func (c *Catalog) checkIndex() error {
 	if models != len(c.all) || of != models {
 		return fmt.Errorf("catalog: there are %d models, %d are listed by their names and %d by their tenants", len(c.all), models, of)
 	}
+	loading, leaving := len(c.loading), len(c.leaving)
 	for _, m := range c.all {
 		for _, cp := range m.copies {
-			if cp.State == Loading && !c.loading[cp] {
-				return fmt.Errorf("catalog: %s is being loaded, and not listed", cp.Key())
+			if (cp.State == Loading) != c.loading[cp] || (cp.State == Revoking) != c.leaving[cp] {
+				return fmt.Errorf("catalog: %s is %s, and not listed as such", cp.Key(), cp.State)
+			}
+			switch cp.State {
+			case Loading:
+				loading--
+			case Revoking:
+				leaving--
 			}
 		}
+	}
+	if loading != 0 || leaving != 0 {
+		return fmt.Errorf("catalog: %d copies more are listed as loading, and %d as revoking, than there are", loading, leaving)
 	}
 	return nil
 }

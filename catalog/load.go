@@ -275,6 +275,7 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 	}
 	m, waiters, asker := cp.Model, cp.waiters, cp.asker()
 	cp.State, cp.source, cp.waiters = Sealed, nil, nil
+	delete(c.loading, cp)
 	cp.Took = max(0, now.Boot.Sub(cp.started)-cp.queued)
 	switch {
 	case cp.Origin == "":
@@ -288,6 +289,7 @@ func (c *Catalog) SealDone(cp *Copy, fail *schemas.Error, now ledger.Now) {
 	}
 	if err := c.saveSealed(cp, waiters, now); err != nil {
 		cp.State, cp.waiters = Loading, waiters
+		c.loading[cp] = true
 		cp.cancel = err
 		c.out.Steps = append(c.out.Steps, Step{Kind: StepRelease, Copy: cp, Grant: cp.Grant, Force: true, Why: ledger.WhyLoadFailed})
 		return
@@ -365,6 +367,8 @@ func (c *Catalog) failed(cp *Copy, err *schemas.Error, now ledger.Now) {
 	delete(c.grants, cp.Grant)
 	id := cp.asker()
 	cp.State = Failed
+	delete(c.loading, cp)
+	delete(c.leaving, cp)
 	c.fed(cp, now)
 	c.event(schemas.EventModelLoadFailed, cp, Event{RequestID: id, Err: err, Reason: err.Message, Took: now.Boot.Sub(cp.started)})
 	for _, r := range cp.waiters {

@@ -68,13 +68,17 @@ func (c *Catalog) newcomer(w *Want) *eviction.Newcomer {
 	if m == nil {
 		return eviction.Stranger(w.For.Priority)
 	}
-	weight := 0.
+	return eviction.Expected(c.policy, keyOf(w.Device, m), w.For.Priority, w.weight())
+}
+
+// weight is that of whose need it is.
+func (w *Want) weight() (weight float64) {
 	for i := range w.Quotas {
 		if w.Quotas[i].Tenant == w.Whose {
 			weight = w.Quotas[i].Weight
 		}
 	}
-	return eviction.Expected(c.policy, keyOf(w.Device, m), w.For.Priority, weight)
+	return weight
 }
 
 // terms are what holds for each tenant's models: what the others may lose, and who goes first.

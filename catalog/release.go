@@ -103,6 +103,7 @@ func (c *Catalog) evict(cp *Copy, force bool, deadline time.Duration, why string
 
 func (c *Catalog) release(cp *Copy, force bool, deadline time.Duration, why string, u *UnloadRequest) {
 	cp.State, cp.why, cp.force = Revoking, why, force
+	c.leaving[cp] = true
 	var readers map[string]int
 	if cp.Model.Shared {
 		readers = cp.ReadersByTenant()
@@ -139,6 +140,7 @@ func (c *Catalog) Released(grant uuid.UUID, freed, zombie int64, confirmed bool,
 		return
 	}
 	if confirmed {
+		delete(c.leaving, cp)
 		delete(cp.Model.copies, cp.Device)
 		delete(c.grants, grant)
 		c.erase(cp)
@@ -171,6 +173,7 @@ func (c *Catalog) ReleaseRefused(grant uuid.UUID, err *schemas.Error, now ledger
 		return // an unfinished load is released by force: there is nobody to refuse for
 	}
 	cp.State, cp.ordered, cp.force = Sealed, false, false
+	delete(c.leaving, cp)
 	c.saveCopy(cp)
 	c.policy.Loaded(object(cp), now.Boot)
 	unloads := cp.unloads
@@ -196,6 +199,7 @@ func (c *Catalog) unknown(cp *Copy, now ledger.Now) {
 		}
 	}
 	c.policy.Removed(cp.Key())
+	c.forget(cp)
 	c.out.Uses = append(c.out.Uses, Use{Kind: UseGone, Key: cp.Key(), Device: cp.Device, At: now.Boot, Bytes: cp.Granted, Cost: cp.cost()})
 }
 

@@ -193,6 +193,7 @@ func (c *Catalog) addCopy(m *Model, r copyRecord, rec store.RecID, now ledger.No
 	}
 	if r.Revoking {
 		cp.State = Revoking
+		c.leaving[cp] = true
 	}
 	m.copies[r.Device] = cp
 	c.grants[r.Grant] = cp

@@ -158,7 +158,7 @@ func worth(cp *Copy, policy eviction.Bookkeeper) *eviction.Worth {
 func (c *Catalog) candidate(cp *Copy) eviction.Candidate {
 	x := eviction.Candidate{
 		Object: object(cp), Pinned: cp.Model.Pinned, Readers: cp.Readers(), Priority: cp.Model.Priority,
-		LastUsed: cp.UsedAt, Grace: cp.grace(),
+		LastUsed: cp.UsedAt, Grace: cp.grace(), Doubled: cp.doubled(),
 	}
 	x.Group, _ = c.index.group(cp.Model.Tenant)
 	if len(cp.feeds) > 0 {

@@ -63,6 +63,7 @@ func (c *Catalog) unchanged(cp *Copy, d Description, now ledger.Now) bool {
 	}
 	waiters := cp.waiters
 	cp.State, cp.waiters = Failed, nil
+	delete(c.loading, cp)
 	delete(m.copies, cp.Device)
 	c.drop(m)
 	for _, r := range waiters {

@@ -43,7 +43,10 @@ type entry struct {
 	older, younger *entry // in the queue of its step
 }
 
-var _ Bookkeeper = (*Cost)(nil)
+var (
+	_ Bookkeeper = (*Cost)(nil)
+	_ Listener   = (*Cost)(nil)
+)
 
 // NewCost makes a policy that remembers that many evicted objects.
 func NewCost(remembered int) *Cost {
@@ -119,6 +122,19 @@ func (c *Cost) Evicted(key string, _ clock.Instant) {
 	}
 }
 
+// Heard implements Listener.
+func (c *Cost) Heard(o Object, now clock.Instant) {
+	switch e := c.known[o.Key]; {
+	case e == nil:
+		c.Loaded(o, now)
+		c.Evicted(o.Key, now)
+	case e.ghost != nil:
+		e.object = o
+		c.ghosts.MoveToFront(e.ghost)
+	}
+	c.Used(o.Key, now)
+}
+
 // Removed implements Policy.
 func (c *Cost) Removed(key string) {
 	if e := c.known[key]; e != nil {
@@ -147,6 +163,15 @@ func (c *Cost) prospect(key string) (worth float64, known bool) {
 	}
 	then.used = e.book.requests
 	return then.value(), true
+}
+
+// recalled implements foreseer.
+func (c *Cost) recalled(key string) (worth float64, known bool) {
+	e := c.known[key]
+	if e == nil {
+		return 0, false
+	}
+	return e.value(), true
 }
 
 // appraise sets the worth of an entry as it is now.

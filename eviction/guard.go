@@ -66,6 +66,8 @@ func Expected(p Policy, key string, priority int, weight float64) *Newcomer {
 type foreseer interface {
 	// prospect is the worth of an object if it were loaded and used now.
 	prospect(key string) (worth float64, known bool)
+	// recalled is the worth of an object if it were loaded now.
+	recalled(key string) (worth float64, known bool)
 }
 
 // guarded is until when a candidate that is worth so much is kept from a newcomer.

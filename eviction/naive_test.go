@@ -46,6 +46,9 @@ func naive(p Policy, r Request, now clock.Instant) Plan {
 		if t.First {
 			x.class -= 1 << 35
 		}
+		if c.Doubled {
+			x.class -= 1 << 34
+		}
 		if c.LastVictim {
 			x.class += 1 << 40
 		}
@@ -112,7 +115,7 @@ func naive(p Policy, r Request, now clock.Instant) Plan {
 	for _, x := range chosen {
 		c := &r.Candidates[x.index]
 		v := Victim{Key: c.Key, Index: int(x.index), Bytes: c.Bytes, Cost: c.Cost, Value: x.value,
-			unread: max(0, now.Sub(c.LastUsed)), readers: c.Readers, asked: c.LastVictim, rank: x.rank, of: int32(len(all))}
+			unread: max(0, now.Sub(c.LastUsed)), readers: c.Readers, priority: c.Priority, doubled: c.Doubled, asked: c.LastVictim, rank: x.rank, of: int32(len(all))}
 		if until := c.guarded(r.For, x.value); until > now {
 			v.Guarded = until
 		}
@@ -185,6 +188,8 @@ func TestPlansAreTheNaiveOnes(t *testing.T) {
 				c.Priority = random.Intn(5) - 2
 			case 5:
 				c.Bytes = 0
+			case 8:
+				c.Doubled = true
 			case 6, 7:
 				c.Grace = GraceOf(minute.Add(-time.Second), time.Duration(random.Intn(3))*time.Second)
 			}

@@ -13,7 +13,10 @@ type Panel struct {
 	all     []Policy // each once, in a fixed order
 }
 
-var _ Bookkeeper = (*Panel)(nil)
+var (
+	_ Bookkeeper = (*Panel)(nil)
+	_ Listener   = (*Panel)(nil)
+)
 
 // NewPanel makes the panel of all policies. Its default is Cost, the policy that reloads
 // least on the traces of package replay.
@@ -78,3 +81,9 @@ func (p *Panel) worthPerByte() {}
 
 // prospect implements foreseer: the default's.
 func (p *Panel) prospect(key string) (float64, bool) { return p.speaker.prospect(key) }
+
+// recalled implements foreseer: the default's.
+func (p *Panel) recalled(key string) (float64, bool) { return p.speaker.recalled(key) }
+
+// Heard implements Listener: the default listens.
+func (p *Panel) Heard(o Object, now clock.Instant) { p.speaker.Heard(o, now) }

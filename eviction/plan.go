@@ -17,6 +17,9 @@ type Candidate struct {
 	// Group is whose the object is: the number of its Terms.
 	Group  int
 	Pinned bool // its tenant forbids to drop it
+	// Doubled objects lie on a faster tier too, so that nothing is lost with them: they go
+	// before all that are not.
+	Doubled bool
 	// LastVictim marks the object whose load caused this plan: it goes only when
 	// everything else does not suffice.
 	LastVictim bool
@@ -70,11 +73,13 @@ type Victim struct {
 	Guarded clock.Instant
 
 	// What Reason puts into words.
-	unread  time.Duration
-	readers int
-	asked   bool // for the room itself
-	rank    int32
-	of      int32 // so many that may go
+	unread   time.Duration
+	readers  int
+	priority int
+	doubled  bool
+	asked    bool // for the room itself
+	rank     int32
+	of       int32 // so many that may go
 }
 
 // Skipped is an object that stays although it might have been thought of.
@@ -183,7 +188,7 @@ func (p *Planner) victim(v *Victim, x *ranked, now clock.Instant) {
 	c := &p.of[x.index]
 	*v = Victim{
 		Key: c.Key, Index: int(x.index), Bytes: c.Bytes, Cost: c.Cost, Value: x.value,
-		unread: max(0, now.Sub(c.LastUsed)), readers: c.Readers, asked: c.LastVictim, rank: x.rank, of: int32(p.count),
+		unread: max(0, now.Sub(c.LastUsed)), readers: c.Readers, priority: c.Priority, doubled: c.Doubled, asked: c.LastVictim, rank: x.rank, of: int32(p.count),
 	}
 	if until := c.guarded(p.request.For, x.value); until > now {
 		v.Guarded = until

@@ -11,7 +11,7 @@ import (
 // so that ten thousand of them are nothing for the garbage collector to walk.
 type ranked struct {
 	value float64
-	class int64 // priority, below all what goes first, above all priorities what is read, above that the last victim
+	class int64 // priority, below all what is doubled, below that what goes first, above all priorities what is read, above that the last victim
 	bytes int64
 	index int32 // among the candidates
 	rank  int32 // 1 is the first to go; set when it is chosen
@@ -84,6 +84,9 @@ func (r *ranking) gather(policy Policy, now clock.Instant) {
 		}
 		if t.First {
 			x.class -= 1 << 35
+		}
+		if c.Doubled {
+			x.class -= 1 << 34
 		}
 		if c.LastVictim {
 			x.class += 1 << 40

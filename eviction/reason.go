@@ -66,6 +66,9 @@ func (v *Victim) Reason() string {
 		b = append(b, " in cost of "...)
 		b = strconv.AppendInt(b, int64(v.of), 10)
 	}
+	if v.doubled {
+		b = append(b, "; a faster tier has it too"...)
+	}
 	if v.asked {
 		b = append(b, "; asked for the room itself"...)
 	}

@@ -42,8 +42,9 @@ type Request struct {
 	Key       string
 	RequestID string
 	Answer    func(g *Grant) AnswerRecord
-	// Modest requests take what is free, or idle, and have nothing released for them.
-	Modest bool
+	// Modest requests take what is free, or idle, and have nothing released for them. One that
+	// Awaits a release waits for what is on its way back, if it does not lack more.
+	Modest, Awaits bool
 	// Filling makes a grant that a transfer has yet to fill: see transfer.go.
 	Filling bool
 	// Unclaimed grants get no claim (a model's weights are claimed by its readers).
@@ -464,7 +465,7 @@ func (d *Device) ask(r *Request, need, short int64) {
 		r.guard = nil
 	}
 	switch {
-	case r.Modest:
+	case r.Modest && (short > 0 || !r.Awaits):
 		d.unqueue(r)
 		d.refuse(r, d.outOfMemory(r, need))
 	case short <= 0:

@@ -65,6 +65,7 @@ func tierCells() (out []replay.TierCell) {
 	for _, cost := range []string{replay.Measured, replay.Bandwidth} {
 		out = append(out,
 			replay.TierCell{Policy: eviction.DefaultName, Scheme: replay.Together, Cost: cost},
+			replay.TierCell{Policy: eviction.DefaultName, Scheme: replay.Node, Cost: cost},
 			replay.TierCell{Policy: "gdsf", Scheme: replay.Apart, Cost: cost},
 			replay.TierCell{Policy: "gdsf", Scheme: replay.Exclusive, Cost: cost})
 	}

@@ -27,12 +27,12 @@ func TestTheReportHasEveryPolicyAndCapacity(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	if len(r.Tiers) != 6 || r.Tiers[0].Policy != eviction.DefaultName || r.Tiers[5].Seconds < r.Tiers[5].First {
+	if len(r.Tiers) != 8 || r.Tiers[0].Policy != eviction.DefaultName || r.Tiers[7].Seconds < r.Tiers[7].First {
 		t.Errorf("tiers %+v", r.Tiers)
 	}
 	var out bytes.Buffer
 	r.print(&out)
-	for _, want := range []string{"synthetic", "measured costs", "bandwidth costs", "\ncost ", "\nlru ", "cost, perturbed", "10 %", "25 %", "50 %", "\ntwo tiers", "together", "apart", "exclusive"} {
+	for _, want := range []string{"synthetic", "measured costs", "bandwidth costs", "\ncost ", "\nlru ", "cost, perturbed", "10 %", "25 %", "50 %", "\ntwo tiers", "together", "node", "apart", "exclusive"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

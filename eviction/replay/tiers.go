@@ -37,10 +37,28 @@ const (
 	// weighed by what it takes to come back over the bus, in main memory by what it takes from disk, and both
 	// know of every use.
 	Together Scheme = "together"
+	// Node is what a node does: main memory keeps what goes up, and lets that go first; it takes
+	// what goes down where that is worth more than what would have to give way, else that is dropped. It knows of every
+	// use. On the device a model is weighed by what the way was that it came by.
+	Node Scheme = "node"
 )
+
+// Descent is what became of a model that went from the device: it is in main memory, where
+// others gave way for it, or it was dropped.
+type Descent struct {
+	Request int
+	Key     string
+	Dropped bool
+	GaveWay []string
+}
 
 // RunTiers replays the trace over two tiers, with policies of that name.
 func (t *Trace) RunTiers(b Bound, tiers Tiers, policy string, scheme Scheme) (TierResult, error) {
+	return t.FollowTiers(b, tiers, policy, scheme, func(Descent) {})
+}
+
+// FollowTiers is RunTiers that tells decided what becomes of what goes from the device.
+func (t *Trace) FollowTiers(b Bound, tiers Tiers, policy string, scheme Scheme, decided func(Descent)) (TierResult, error) {
 	objects := t.objects(b)
 	if objects == nil {
 		return TierResult{}, fmt.Errorf("no assignment %s with cost %s", b.Seed, b.Cost)
@@ -63,6 +81,10 @@ func (t *Trace) RunTiers(b Bound, tiers Tiers, policy string, scheme Scheme) (Ti
 		main:   tier{policy: mainMemory, free: tiers.Main, place: make(map[string]int)},
 	}
 	for seq, needs := range t.Requests {
+		r.decided = func(d Descent) {
+			d.Request = seq
+			decided(d)
+		}
 		if err := r.serve(needs, clock.Instant(seq)*clock.Instant(time.Second)); err != nil {
 			return TierResult{}, fmt.Errorf("request %d: %w", seq, err)
 		}
@@ -79,6 +101,7 @@ type tieredRun struct {
 	device, main tier
 	seen         map[int]bool
 	result       TierResult
+	decided      func(Descent)
 }
 
 func (r *tieredRun) serve(needs []int, now clock.Instant) error {
@@ -99,7 +122,11 @@ func (r *tieredRun) serve(needs []int, now clock.Instant) error {
 	for key := range busy {
 		if r.main.has(key) {
 			from[key] = true
-			if r.scheme != Apart && !r.device.has(key) {
+			switch at := r.main.place[key]; {
+			case r.device.has(key) || r.scheme == Apart:
+			case r.scheme == Node:
+				r.main.resident[at].Readers = 1 // until it is up
+			default:
 				r.main.drop(key)
 			}
 		}
@@ -108,9 +135,21 @@ func (r *tieredRun) serve(needs []int, now clock.Instant) error {
 	if err != nil {
 		return err
 	}
+	for _, o := range victims { // what they have in main memory stays
+		if at, ok := r.main.place[o.Key]; ok && r.scheme == Node {
+			r.main.resident[at].Readers = 1
+		}
+	}
 	for _, o := range victims {
-		if err := r.down(o.Key, now); err != nil {
+		gave, err := r.down(o.Key, now)
+		if err != nil {
 			return err
+		}
+		r.decided(Descent{Key: o.Key, Dropped: !r.main.has(o.Key), GaveWay: gave})
+	}
+	for _, o := range victims {
+		if at, ok := r.main.place[o.Key]; ok && r.scheme == Node {
+			r.main.resident[at].Readers = 0
 		}
 	}
 	for _, i := range needs {
@@ -119,9 +158,13 @@ func (r *tieredRun) serve(needs []int, now clock.Instant) error {
 				return err
 			}
 		}
-		r.device.used(r.objects[i].Key, now)
-		if r.scheme == Together {
-			r.main.used(r.objects[i].Key, now)
+		o := &r.objects[i]
+		r.device.used(o.Key, now)
+		switch r.scheme {
+		case Together:
+			r.main.used(o.Key, now)
+		case Node:
+			r.hear(o, now)
 		}
 	}
 	return nil
@@ -136,7 +179,7 @@ func (r *tieredRun) up(i int, warm bool, now clock.Instant) error {
 			r.result.First += o.Cost
 		}
 		if r.scheme == Apart {
-			if err := r.down(o.Key, now); err != nil {
+			if _, err := r.down(o.Key, now); err != nil {
 				return err
 			}
 		}
@@ -152,26 +195,67 @@ func (r *tieredRun) up(i int, warm bool, now clock.Instant) error {
 	if !warm {
 		r.result.Seconds += o.Cost
 	}
-	if r.scheme == Together {
+	switch {
+	case r.scheme == Together, r.scheme == Node && warm:
 		o.Cost = bus
-	} else {
+	case r.scheme != Node:
 		r.main.used(o.Key, now)
 	}
 	r.device.put(o, now)
 	return nil
 }
 
-// down puts a model into main memory that the device evicted, or that is on its way up.
-func (r *tieredRun) down(key string, now clock.Instant) error {
-	o := r.byKey[key]
-	if r.main.has(key) || o.Bytes > r.tiers.Main {
-		return nil
+// hear has main memory know of a use.
+func (r *tieredRun) hear(o *eviction.Object, now clock.Instant) {
+	if p, ok := r.main.policy.(eviction.Listener); ok {
+		p.Heard(*o, now)
 	}
-	if _, err := r.main.room(o.Bytes, nil, now); err != nil {
-		return err
+	if at, ok := r.main.place[o.Key]; ok {
+		c := &r.main.resident[at]
+		c.Readers, c.Doubled = 0, true
+	}
+}
+
+// down puts a model into main memory that the device evicted, or that is on its way up, and
+// returns what gave way to it. As a Node does it may leave it.
+func (r *tieredRun) down(key string, now clock.Instant) (gave []string, err error) {
+	o := r.byKey[key]
+	if at, ok := r.main.place[key]; ok {
+		r.main.resident[at].Doubled = false
+		return nil, nil
+	}
+	if o.Bytes > r.tiers.Main {
+		return nil, nil
+	}
+	if r.scheme == Node {
+		return r.giveWay(o, now), nil
+	}
+	gone, err := r.main.room(o.Bytes, nil, now)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range gone {
+		gave = append(gave, o.Key)
 	}
 	r.main.put(o, now)
-	return nil
+	return gave, nil
+}
+
+// giveWay puts a model into main memory where that has room, or something that is worth less.
+func (r *tieredRun) giveWay(o eviction.Object, now clock.Instant) (gave []string) {
+	if lacks := o.Bytes - r.main.free; lacks > 0 {
+		plan := eviction.MakePlan(r.main.policy, eviction.Request{Need: lacks, Candidates: r.main.resident}, now)
+		if !plan.Yields(eviction.Returning(r.main.policy, o.Key, 0, 0), o.Bytes) {
+			return nil
+		}
+		for _, v := range plan.Victims {
+			gave = append(gave, v.Key)
+			r.main.drop(v.Key)
+			r.main.policy.Evicted(v.Key, now)
+		}
+	}
+	r.main.put(o, now)
+	return gave
 }
 
 // tier is the memory of one kind.

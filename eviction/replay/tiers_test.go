@@ -6,7 +6,7 @@ import (
 	"github.com/isobar-project/isobar/eviction"
 )
 
-var schemes = []Scheme{Apart, Exclusive, Together}
+var schemes = []Scheme{Apart, Exclusive, Together, Node}
 
 // Where both tiers together hold everything, only first loads come from disk; what does
 // not fit the device goes over the bus again and again.
@@ -54,15 +54,17 @@ func TestADeviceWithoutMainMemoryIsOneTier(t *testing.T) {
 func TestTiersTogetherBeatTiersApart(t *testing.T) {
 	trace, _ := published(t)
 	one := &Trace{Requests: trace.Requests, Models: trace.Models, Assignments: trace.Assignments[:1], Bounds: trace.Bounds}
-	together, err := one.ScoreTiers(TierCell{eviction.DefaultName, Together, Measured})
-	if err != nil {
-		t.Fatal(err)
-	}
 	apart, err := one.ScoreTiers(TierCell{"gdsf", Apart, Measured})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if together.Seconds > .9*apart.Seconds || together.First != apart.First {
-		t.Errorf("together %+v, apart %+v", together, apart)
+	for _, scheme := range []Scheme{Together, Node} {
+		r, err := one.ScoreTiers(TierCell{eviction.DefaultName, scheme, Measured})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Seconds > .9*apart.Seconds || r.First != apart.First {
+			t.Errorf("%s %+v, apart %+v", scheme, r, apart)
+		}
 	}
 }
