@@ -16,6 +16,8 @@ type closings struct {
 	ended chan struct{}
 }
 
+func (closings) Enabled(context.Context, slog.Level) bool { return true }
+
 func (c closings) Handle(ctx context.Context, r slog.Record) error {
 	err := c.Handler.Handle(ctx, r)
 	if strings.Contains(r.Message, "connection closed") {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -88,6 +90,8 @@ func KeepHistory(ctx context.Context, nc *nats.Conn, c HistoryConfig) error {
 		fix = "enable JetStream on the server and for this account"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout), errors.Is(err, nats.ErrPermissionViolation):
 		fix = "allow this user to publish to $JS.API.> and to use JetStream"
+	case strings.Contains(err.Error(), syscall.ENOSPC.Error()): // the server sends the text alone
+		fix = noSpaceFix
 	}
 	return &HistoryError{Fix: fix, Err: err}
 }

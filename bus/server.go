@@ -86,6 +86,7 @@ const (
 	ListenRefused
 	StoreUnwritable
 	ConfigInvalid
+	StoreTaken
 )
 
 // Error is the cause followed by the fix.
@@ -103,6 +104,7 @@ func (e *StartError) Unwrap() error { return e.Err }
 // goroutine.
 type Server struct {
 	srv                *server.Server
+	store              *os.File // JetStream's folder, taken; nil without JetStream
 	username, password string
 }
 
@@ -120,24 +122,34 @@ func StartServer(c ServerConfig) (*Server, error) {
 	if err := c.probe(opts); err != nil {
 		return nil, err
 	}
-	srv, err := server.NewServer(opts)
-	if err != nil {
-		return nil, &StartError{Kind: ConfigInvalid, Fix: "correct the server's configuration", Err: err}
+	s := &Server{username: c.Username, password: c.Password}
+	if c.StoreDir != "" {
+		if s.store, err = c.takeStore(); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.start(c, opts); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// start starts the server, and leaves it to Close to end one that did not come up.
+func (s *Server) start(c ServerConfig, opts *server.Options) (err error) {
+	if s.srv, err = server.NewServer(opts); err != nil {
+		return &StartError{Kind: ConfigInvalid, Fix: "correct the server's configuration", Err: err}
 	}
 	log := newServerLog(c.Log)
-	srv.SetLoggerV2(log, false, false, false)
-	srv.Start()
+	s.srv.SetLoggerV2(log, false, false, false)
+	s.srv.Start()
 	if fatal := log.fatal(); fatal != nil {
-		srv.Shutdown()
-		srv.WaitForShutdown()
-		return nil, c.explain(opts, fatal)
+		return c.explain(opts, fatal)
 	}
-	if !srv.ReadyForConnections(serverReady) {
-		srv.Shutdown()
-		srv.WaitForShutdown()
-		return nil, &StartError{Kind: StartFailed, Fix: fmt.Sprintf("not ready after %s: look at the log, or use an existing server with --nats-url", serverReady)}
+	if !s.srv.ReadyForConnections(serverReady) {
+		return &StartError{Kind: StartFailed, Fix: fmt.Sprintf("not ready after %s: look at the log, or use an existing server with --nats-url", serverReady)}
 	}
-	return &Server{srv: srv, username: c.Username, password: c.Password}, nil
+	return nil
 }
 
 func (c ServerConfig) options() (*server.Options, error) {
@@ -208,29 +220,20 @@ func (c ServerConfig) options() (*server.Options, error) {
 	return opts, nil
 }
 
-// probe finds the common failures before the server is built, while they are
-// still errors with a type.
+// probe finds a port that cannot be had before the server is built, while that is still an
+// error with a type.
 func (c ServerConfig) probe(opts *server.Options) error {
-	if opts.Port != server.RANDOM_PORT {
-		l, err := net.Listen("tcp", net.JoinHostPort(opts.Host, strconv.Itoa(opts.Port)))
-		if err != nil {
-			return c.explain(opts, err)
-		}
-		if err := l.Close(); err != nil {
-			return &StartError{Kind: StartFailed, Fix: "look at the log", Err: err}
-		}
-	}
-	if c.StoreDir == "" {
+	if opts.Port == server.RANDOM_PORT {
 		return nil
 	}
-	if err := os.MkdirAll(c.StoreDir, 0o700); err != nil {
-		return c.explain(opts, err)
-	}
-	f, err := os.CreateTemp(c.StoreDir, ".probe-*")
+	l, err := net.Listen("tcp", net.JoinHostPort(opts.Host, strconv.Itoa(opts.Port)))
 	if err != nil {
 		return c.explain(opts, err)
 	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
+	if err := l.Close(); err != nil {
+		return &StartError{Kind: StartFailed, Fix: "look at the log", Err: err}
+	}
+	return nil
 }
 
 func (c ServerConfig) explain(opts *server.Options, err error) *StartError {
@@ -243,12 +246,10 @@ func (c ServerConfig) explain(opts *server.Options, err error) *StartError {
 	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.EACCES) && !errors.As(err, &path):
 		return &StartError{Kind: ListenRefused, Err: err, Fix: "this machine does not let the process listen there: choose --listen " + DefaultListen}
 	case errors.As(err, &path):
-		dir := c.StoreDir
-		if dir == "" {
-			dir = filepath.Dir(path.Path)
+		if c.StoreDir == "" {
+			c.StoreDir = filepath.Dir(path.Path)
 		}
-		return &StartError{Kind: StoreUnwritable, Err: err, Fix: fmt.Sprintf(
-			"the folder %s must be writable by this user: correct its owner and mode, or set XDG_STATE_HOME to a folder that is", dir)}
+		return c.unwritable(err)
 	}
 	return &StartError{Kind: StartFailed, Err: err, Fix: "look at the log, or use an existing server with --nats-url"}
 }
@@ -271,8 +272,13 @@ func (s *Server) InProcessConn() (net.Conn, error) { return s.srv.InProcessConn(
 // Close ends the server, its clients' connections and its streams, and returns
 // when all of its goroutines are gone. It may be called more than once.
 func (s *Server) Close() {
-	s.srv.Shutdown()
-	s.srv.WaitForShutdown()
+	if s.srv != nil {
+		s.srv.Shutdown()
+		s.srv.WaitForShutdown()
+	}
+	if s.store != nil {
+		_ = s.store.Close() // only now may another server write there
+	}
 }
 
 func loopback(host string) bool {

@@ -28,6 +28,8 @@ func TestWhatStopsAStartNamesItsFix(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	used := t.TempDir()
+	startServer(t, bus.ServerConfig{StoreDir: used})
 	for name, c := range map[string]struct {
 		config bus.ServerConfig
 		kind   bus.StartErrorKind
@@ -40,7 +42,8 @@ func TestWhatStopsAStartNamesItsFix(t *testing.T) {
 		"no host":             {bus.ServerConfig{Listen: ":0"}, bus.ListenRefused, "configure credentials"},
 		"no port":             {bus.ServerConfig{Listen: "127.0.0.1"}, bus.ConfigInvalid, "host:port"},
 		"port too large":      {bus.ServerConfig{Listen: "127.0.0.1:70000"}, bus.ConfigInvalid, "from 0"},
-		"store is a file":     {bus.ServerConfig{Listen: "127.0.0.1:0", StoreDir: filepath.Join(file, "js")}, bus.StoreUnwritable, "must be writable"},
+		"store is a file":     {bus.ServerConfig{Listen: "127.0.0.1:0", StoreDir: filepath.Join(file, "js")}, bus.StoreUnwritable, "or choose another with --state-dir"},
+		"store is taken":      {bus.ServerConfig{Listen: "127.0.0.1:0", StoreDir: used}, bus.StoreTaken, "another server keeps its streams in " + used + ": stop the node"},
 		"configuration":       {bus.ServerConfig{Listen: "127.0.0.1:0", ConfigFile: file}, bus.ConfigInvalid, "correct " + file},
 	} {
 		s, err := bus.StartServer(c.config)
@@ -122,7 +125,7 @@ func TestOpenAndClose(t *testing.T) {
 }
 
 func TestOpenSaysWhatIsMissing(t *testing.T) {
-	if _, err := bus.Open(bus.Config{Conn: conn.Config{URL: "nats://127.0.0.1:1"}, Node: "here", Version: "1.0.0"}); err == nil || !strings.Contains(err.Error(), "correct --nats-url") {
+	if _, err := bus.Open(bus.Config{Conn: conn.Config{URL: "nats://127.0.0.1:1"}, Node: "here", Version: "1.0.0"}); err == nil || !strings.Contains(err.Error(), "correct its URL") {
 		t.Errorf("%v", err)
 	}
 	changes := make(chan []bus.Warning, 16)

@@ -223,7 +223,7 @@ func connectFix(err error, secured bool) string {
 	case errors.As(err, &told) && told.Op == "remote error", errors.As(err, &plain): // TLS's word for what the other side says
 		return tlsFix
 	case noServer(err):
-		return "no server answers there: start one, or correct --nats-url"
+		return "no server answers there: start one (`isobar run` brings its own), or correct its URL"
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
 		return "the server refuses these credentials: correct the credentials file, or the user and password"
 	case errors.As(err, &unknown), errors.Is(err, nats.ErrSecureConnRequired), errors.Is(err, nats.ErrSecureConnWanted), errors.Is(err, nats.ErrTLS):
@@ -258,8 +258,11 @@ func (c Config) notify(e Event) {
 // LogTo writes the event of the connection of that name.
 func (e Event) LogTo(log *slog.Logger, name string) {
 	level := slog.LevelWarn
-	if e.Kind == Restored || e.Kind == Closed && e.Err == nil {
+	switch {
+	case e.Kind == Restored:
 		level = slog.LevelInfo
+	case e.Kind == Closed && e.Err == nil: // by us, at our end
+		level = slog.LevelDebug
 	}
 	log.Log(context.Background(), level, e.Error(), "connection", name, "kind", e.Kind.String(), "subject", e.Subject)
 }

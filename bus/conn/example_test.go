@@ -34,5 +34,5 @@ func ExampleDial() {
 	// Output:
 	// true
 	// closed
-	// no server answers there: start one, or correct --nats-url
+	// no server answers there: start one (`isobar run` brings its own), or correct its URL
 }
