@@ -30,7 +30,7 @@ var version string
 
 func main() {
 	interrupts := make(chan os.Signal, 2)
-	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(interrupts, ending(signal.Ignored)...)
 	p := &program{
 		name: os.Args[0], in: os.Stdin, out: os.Stdout, err: os.Stderr,
 		outTerminal: terminal(os.Stdout), errTerminal: terminal(os.Stderr),
@@ -44,6 +44,16 @@ func main() {
 	os.Exit(p.main(context.Background(), os.Args[1:]))
 }
 
+// ending are the signals that end a command as Ctrl-C does. A terminal that is closed sends
+// SIGHUP: a node stops as cleanly by it, unless nohup has the signal ignored.
+func ending(ignored func(os.Signal) bool) []os.Signal {
+	list := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !ignored(syscall.SIGHUP) {
+		list = append(list, syscall.SIGHUP)
+	}
+	return list
+}
+
 // program is the command line and everything it needs of the world.
 type program struct {
 	name     string // as the user called it
@@ -53,7 +63,7 @@ type program struct {
 	outTerminal, errTerminal int
 	world                    *node.World
 	version                  string
-	// interrupts are SIGINT and SIGTERM.
+	// interrupts are the signals of ending.
 	interrupts <-chan os.Signal
 	exit       func(code int) // ends the process at once
 	// signals are those that a program run by exec gets too, until stop is called; adopt

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,6 +70,7 @@ func TestTopOnATerminal(t *testing.T) {
 		"Ctrl-C":  func(ours *os.File, _ *os.Process) error { _, err := ours.WriteString("\x03"); return err },
 		"SIGINT":  func(_ *os.File, p *os.Process) error { return p.Signal(os.Interrupt) },
 		"SIGTERM": func(_ *os.File, p *os.Process) error { return p.Signal(syscall.SIGTERM) },
+		"SIGHUP":  func(_ *os.File, p *os.Process) error { return p.Signal(syscall.SIGHUP) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			ours, theirs := openPTY(t)
@@ -132,5 +134,14 @@ func TestTopOnATerminal(t *testing.T) {
 				t.Errorf("%d lines on a screen of 20: %q", lines, frames[1])
 			}
 		})
+	}
+}
+
+// nohup has a program go on without its terminal.
+func TestNohupIsObeyed(t *testing.T) {
+	for ignored, want := range map[bool]int{false: 3, true: 2} {
+		if got := ending(func(os.Signal) bool { return ignored }); len(got) != want || slices.Contains(got, os.Signal(syscall.SIGHUP)) == ignored {
+			t.Errorf("ignored %v: %v", ignored, got)
+		}
 	}
 }

@@ -24,7 +24,7 @@ type runCommand struct {
 
 // Help is the long help.
 func (runCommand) Help() string {
-	return `Starts an embedded NATS server (or uses the one of --nats-url), the data socket and, if none runs, the vault; then serves until SIGINT or SIGTERM, which release what has no living owner and keep the rest for the next node. A second signal ends it at once; nothing is lost by that.
+	return `Starts an embedded NATS server (or uses the one of --nats-url), the data socket and, if none runs, the vault; then serves until SIGINT, SIGTERM or SIGHUP, which release what has no living owner and keep the rest for the next node. A second signal ends it at once; nothing is lost by that.
 
     isobar run
     isobar run --device ram:ram-0=20GiB --model-root ~/models
