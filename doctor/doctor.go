@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"io/fs"
 	"strings"
@@ -102,5 +103,5 @@ func (m *Machine) read(path string) (string, error) {
 }
 
 func (m *Machine) stat(path string) (fs.FileInfo, error) {
-	return fs.Stat(m.Files, strings.TrimPrefix(path, "/"))
+	return fs.Stat(m.Files, cmp.Or(strings.TrimPrefix(path, "/"), "."))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -106,6 +107,7 @@ func TestAilments(t *testing.T) {
 		{"leases", func(m *doctor.Machine) { m.Device = func() ([]string, error) { return nil, errors.New("EPERM") } }, doctor.Fail, "EPERM", "seccomp"},
 		{"huge_pages", func(m *doctor.Machine) { m.Device = func() ([]string, error) { return []string{"small"}, nil } }, doctor.Warn, "shmem_enabled is advise", "echo advise >"},
 		{"memlock", func(m *doctor.Machine) { m.Memlock.Hard = 64 << 10 }, doctor.Warn, "64 KiB", "LimitMEMLOCK"},
+		{"memlock", func(m *doctor.Machine) { m.Memlock.Hard = 64 << 10; remove("proc/driver/nvidia/version")(m) }, doctor.OK, "64 KiB may be locked: enough without a GPU", ""},
 		{"open_files", func(m *doctor.Machine) { m.OpenFiles.Hard = 512 }, doctor.Fail, "512", "LimitNOFILE"},
 		{"open_files", func(m *doctor.Machine) { m.OpenFiles.Hard = 4096 }, doctor.Warn, "2048 segments", "LimitNOFILE"},
 		{"cgroup", set("sys/fs/cgroup/system.slice/isobar.service/memory.high", "max"), doctor.Warn, "control groups v2", "MemoryHigh=90%"},
@@ -127,6 +129,14 @@ func TestAilments(t *testing.T) {
 		{"runtime_dir", mode("run/isobar", 0o600), doctor.Fail, "not a folder", "--runtime-dir"},
 		{"runtime_dir", func(m *doctor.Machine) { m.Sockets = []string{"/" + strings.Repeat("x", 120)} }, doctor.Fail, "121 bytes", "--runtime-dir"},
 		{"state_dir", mode("var/lib/isobar", fs.ModeDir|0o770), doctor.Fail, "by others", "chmod go-w /var/lib/isobar"},
+		{"state_dir", func(m *doctor.Machine) {
+			m.UID, m.StateDir = 1000, "/nonexistent/.local/state/isobar"
+			m.Files.(fstest.MapFS)["."] = &fstest.MapFile{Mode: fs.ModeDir | 0o755, Sys: &syscall.Stat_t{}}
+		}, doctor.Fail, "user 1000 may make nothing in /", "--state-dir"},
+		{"state_dir", func(m *doctor.Machine) {
+			m.UID, m.StateDir = 1000, "/home/ada/.local/state/isobar"
+			m.Files.(fstest.MapFS)["home/ada"] = &fstest.MapFile{Mode: fs.ModeDir | 0o700, Sys: &syscall.Stat_t{Uid: 1000}}
+		}, doctor.OK, "is made when the node starts", ""},
 		{"sockets", mode("run/isobar/data.sock", 0o600), doctor.Fail, "no socket", "rm /run/isobar/data.sock"},
 		{"jetstream", streams(doctor.Streams{URL: "nats://x"}, nil), doctor.Warn, "nobody listens at nats://x", "isobar run"},
 		{"jetstream", streams(doctor.Streams{URL: "nats://x", Answers: true, Why: "not enabled"}, nil), doctor.Warn, "not enabled", "jetstream"},

@@ -72,6 +72,9 @@ func (m *Machine) private(check, dir, flag string) Finding {
 	info, err := m.stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if above, may := m.mayMake(dir); !may {
+			return Finding{check, Fail, fmt.Sprintf("%s is not there, and user %d may make nothing in %s", dir, m.UID, above), flag + " with a folder of your own"}
+		}
 		return ok(check, dir+" is made when the node starts")
 	case err != nil:
 		return Finding{check, Fail, dir + " cannot be looked at: " + cause(err), flag + " with a folder of your own"}
@@ -85,6 +88,22 @@ func (m *Machine) private(check, dir, flag string) Finding {
 			fmt.Sprintf("run as that user, or chown -R %d %s", m.UID, dir)}
 	}
 	return ok(check, dir)
+}
+
+// mayMake looks whether this user may make a folder: what counts is the nearest one above it
+// that is there. Whose group may write is given the benefit of the doubt.
+func (m *Machine) mayMake(dir string) (above string, may bool) {
+	for above = path.Dir(dir); ; above = path.Dir(above) {
+		info, err := m.stat(above)
+		if err != nil && path.Dir(above) != above {
+			continue
+		}
+		if err != nil || m.UID == 0 {
+			return above, true
+		}
+		s, known := info.Sys().(*syscall.Stat_t)
+		return above, !known || info.Mode().Perm()&0o022 != 0 || int(s.Uid) == m.UID && info.Mode().Perm()&0o200 != 0
+	}
 }
 
 func (m *Machine) sockets() Finding {
