@@ -40,15 +40,18 @@ func (t Thresholds) Validate() error {
 		name := Level(i + 1)
 		switch {
 		case !(h.Leave > 0 && h.Leave < h.Enter && h.Enter <= 1): // in this form NaN fails too
-			return fmt.Errorf("thresholds of %s: enter %g and leave %g, want 0 < leave < enter ≤ 1", name, h.Enter, h.Leave)
+			return fmt.Errorf("thresholds of %s: enter %s and leave %s, want 0 < leave < enter ≤ 100 %%", name, percent(h.Enter), percent(h.Leave))
 		case h.Enter <= below.Enter || h.Leave <= below.Leave:
-			return fmt.Errorf("thresholds of %s: enter %g and leave %g must lie above those of %s (%g and %g)",
-				name, h.Enter, h.Leave, name-1, below.Enter, below.Leave)
+			return fmt.Errorf("thresholds of %s: enter %s and leave %s must lie above those of %s (%s and %s)",
+				name, percent(h.Enter), percent(h.Leave), name-1, percent(below.Enter), percent(below.Leave))
 		}
 		below = h
 	}
 	return nil
 }
+
+// percent is a share as people set it.
+func percent(share float64) string { return fmt.Sprintf("%.4g %%", share*100) }
 
 // Config is how an Evaluator judges. The zero value of a field means its default.
 type Config struct {
