@@ -13,6 +13,7 @@ import argparse
 import json
 import mmap
 import os
+import signal
 import socket
 import struct
 import sys
@@ -64,7 +65,10 @@ class Session:
 
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(path)
+        try:
+            self.sock.connect(path)
+        except OSError as e:
+            sys.exit(f"{path}: {e.strerror}: is the node running, and may this user map its memory (isobar run --allow-uid {os.getuid()})?")
         self.last = 0
         self.ask({"type": "hello", "client": "map.py", "version": "1"})
 
@@ -154,4 +158,5 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # its reader may have had enough
     main()

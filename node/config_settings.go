@@ -164,7 +164,7 @@ func table() []setting {
 			duration(func(c *Config) *time.Duration { return &c.EventsAge }, time.Second, 520*week), always("24h0m0s", "a day shows every daily pattern")},
 
 		{Setting{Key: "devices", Flag: "device", Form: "KIND:ID[@NODE][=SIZE]", List: true, Separator: " ;", Group: groupDevices, Scope: node,
-			Help: "a memory device: ram (of one NUMA node with @), cuda (a GPU: cuda:gpu-0=40GiB limits it; ,gpu=UUID names one) or sim (,bandwidth=SIZE,latency=DURATION); where only GPUs are named, main memory stays"},
+			Help: "a memory device: ram (of one NUMA node with @), cuda (a GPU: cuda:gpu-0=40GiB limits it; ,gpu=UUID names one) or sim (,bandwidth=SIZE,latency=DURATION); where only cuda devices are named, main memory stays"},
 			list(func(c *Config) *[]DeviceSpec { return &c.Devices }, ParseDevice, DeviceSpec.String), defaultDevices},
 		{Setting{Key: "gpus", Form: "auto|on|off", Group: groupDevices, Scope: node,
 			Help: "which GPUs become devices: those named by device, or every one where none is named; on takes every one in any case"},

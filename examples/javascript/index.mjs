@@ -18,7 +18,10 @@ const { values: args } = parseArgs({
   },
 });
 
-const nc = await connect({ servers: args.url, name: "isobar javascript example" });
+const nc = await connect({ servers: args.url, name: "isobar javascript example" }).catch((error) => {
+  console.error(`${args.url}: ${error.message}: is a node running?`);
+  process.exit(1);
+});
 
 // call gives a command and returns its data; an error carries the contract's code.
 async function call(action, data) {
@@ -61,6 +64,9 @@ try {
 
   const freed = await call("deallocate", { allocation_id: grant.allocation_id });
   console.log(`freed ${freed.freed_bytes} bytes, confirmed: ${freed.confirmed}`);
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
 } finally {
   await nc.drain();
 }
