@@ -127,8 +127,9 @@ func (e *ConnectError) Error() string {
 // Unwrap is the cause.
 func (e *ConnectError) Unwrap() error { return e.Err }
 
-// NoServer tells that nobody answered; else it was a server that did not take us.
-func (e *ConnectError) NoServer() bool { return noServer(e.Err) }
+// NoServer tells that nobody answered, or that who did was gone before we were in, as a server
+// is that has just been killed; else it was a server that did not take us.
+func (e *ConnectError) NoServer() bool { return noServer(e.Err) || e.Fix == goneFix }
 
 func noServer(err error) bool {
 	return errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout)
@@ -212,6 +213,8 @@ func withoutUsers(urls string) string {
 	return strings.Join(all, ",")
 }
 
+const goneFix = "who answered there went away again: start the server, or correct its URL"
+
 const tlsFix = "correct the TLS settings: the server's certificate and ours must be of authorities that the other knows"
 
 // connectFix says what to do about an error; secured tells whether we came with TLS.
@@ -232,6 +235,9 @@ func connectFix(err error, secured bool) string {
 		// It looks at our certificate after the handshake is done for us, and may be gone before we
 		// have read its word for what it saw.
 		return tlsFix
+	}
+	if ended(err) {
+		return goneFix
 	}
 	return "correct the URL and the credentials"
 }

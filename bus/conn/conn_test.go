@@ -147,6 +147,9 @@ func TestAServerThatGoesAfterTheHandshake(t *testing.T) {
 		if got := connectFix(err, true); got != tlsFix {
 			t.Errorf("with TLS, %v: %s", err, got)
 		}
+		if e := (&ConnectError{Err: err, Fix: connectFix(err, false)}); !e.NoServer() {
+			t.Errorf("%v, without TLS: %v", err, e)
+		}
 		if got := connectFix(err, false); got == tlsFix {
 			t.Errorf("without, %v: %s", err, got)
 		}
