@@ -70,6 +70,14 @@ def test_a_buffer_is_memory(client: isobar.Client) -> None:
     assert used(client) == 0 and mapped() == 0
 
 
+def test_sizes_are_whole_numbers_of_any_kind(client: isobar.Client) -> None:
+    with client.allocate(numpy.prod([1024, 1024])) as b:  # an int64 of numpy's
+        assert len(b) == MiB
+    for size in ("1MiB", 1.5e6):
+        with pytest.raises(TypeError, match="integer"):
+            client.allocate(size)  # type: ignore[arg-type]
+
+
 SECOND = """
 import sys, isobar
 url, allocation = sys.argv[1:]

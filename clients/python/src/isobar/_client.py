@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeVar
@@ -216,7 +217,7 @@ class Client:
         progress is called with a Progress while it waits; True shows that on standard error.
         """
         data = {
-            "size_bytes": size_bytes, "device_id": device, "allocation_type": kind, "purpose": purpose, "class": "state" if state else None,
+            "size_bytes": operator.index(size_bytes), "device_id": device, "allocation_type": kind, "purpose": purpose, "class": "state" if state else None,
             "persistent": persistent or None, "lease_seconds": None if lease is None else max(1, round(lease)), "priority": priority or None,
             "alignment": alignment, "clear": clear or None, "timeout_seconds": None if queue is None else max(0, round(queue)),
         }  # fmt: skip
