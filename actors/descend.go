@@ -37,9 +37,6 @@ func (p *poolActor) descents(d *deviceActor, whose []*catalog.Copy) *descents {
 
 // promise notes that a model would come to main memory, and what would give way to it.
 func (x *descents) promise(to *deviceActor, bytes int64, way []yielding) {
-	if to == nil {
-		return
-	}
 	x.bytes[to] += bytes
 	for _, y := range way {
 		x.bytes[to] -= y.copy.Granted
@@ -73,16 +70,17 @@ func (p *poolActor) shelter(d *deviceActor, cp *catalog.Copy, o roomOrder, befor
 	case schemas.PressureHigh, schemas.PressureCritical:
 		return nil, nil
 	}
-	lacks := cp.Granted + p.core.Arriving(to.id) + before.bytes[to] - to.gauges.room() - p.core.Revoking(to.id)
-	if lacks <= 0 {
-		return to, nil
+	if lacks := cp.Granted + p.core.Arriving(to.id) + before.bytes[to] - to.gauges.room() - p.core.Revoking(to.id); lacks > 0 {
+		plan, whose, ok := p.core.GiveWay(catalog.Descent{Copy: cp, To: to.id, Lacks: lacks, Quotas: to.quotas.get(), Taken: before.taken}, p.house.now().Boot)
+		if !ok {
+			return nil, nil
+		}
+		for i := range plan.Victims {
+			way = append(way, yielding{whose[i], "it gives way to a model that comes from " + d.id + "; " + plan.Victims[i].Reason()})
+		}
 	}
-	plan, whose, ok := p.core.GiveWay(catalog.Descent{Copy: cp, To: to.id, Lacks: lacks, Quotas: to.quotas.get(), Taken: before.taken}, p.house.now().Boot)
-	if !ok {
-		return nil, nil
-	}
-	for i := range plan.Victims {
-		way = append(way, yielding{whose[i], "it gives way to a model that comes from " + d.id + "; " + plan.Victims[i].Reason()})
+	if o.dry {
+		before.promise(to, cp.Granted, way)
 	}
 	return to, way
 }

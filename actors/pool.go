@@ -336,7 +336,6 @@ func (p *poolActor) makeRoom(d *deviceActor, o roomOrder, use func([]victim, int
 			to, way := p.shelter(d, cp, o, before)
 			gone.demoted = to != nil
 			if o.dry {
-				before.promise(to, v.Bytes, way)
 				out = append(out, p.priced(d, cp, gone))
 				continue
 			}
