@@ -17,8 +17,15 @@
 //
 // MakePlan chooses among candidates and changes nothing, neither the policy nor
 // the candidates: the same call serves a dry run. It is deterministic, and its
-// victims don't depend on the order of the candidates. Each victim and each
-// object that had to be kept comes with its reason in words.
+// victims don't depend on the order of the candidates. Each victim has its reason in words,
+// and so has, where that is asked for, each object that had to be kept. Who plans often keeps
+// a Planner, and shows it where the policy keeps its worths: a Bookkeeper does.
+//
+// # Tiers
+//
+// What goes from a device can be kept in a slower tier below it. A Listener hears there of
+// the uses above; Returning says what is worth there what comes down, and Plan.Yields says whether
+// what is there should give way to it.
 //
 // Both are plain single-threaded values without goroutine, clock or I/O: one
 // caller at a time. Package eviction/replay runs a policy over a request trace.
