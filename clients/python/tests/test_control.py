@@ -15,7 +15,7 @@ import pytest
 from conftest import PATIENCE, REPOSITORY, MiB, Node
 
 import isobar
-from isobar import _client, _sync, errors
+from isobar import _client, _control, _sync, errors
 
 
 def test_errors_are_the_contracts() -> None:
@@ -229,3 +229,39 @@ def test_a_request_that_is_too_large() -> None:
     with a_server(lambda *_: b"") as url, isobar.connect(url, connect_timeout=PATIENCE) as c, pytest.raises(isobar.InvalidRequest) as e:
         c.call("get_status", {"device_id": "x" * 1000})
     assert e.value.code == "PAYLOAD_TOO_LARGE"
+
+
+@pytest.mark.parametrize(
+    "answered, attempts, absence, refusals, tried",
+    [
+        (False, 3, PATIENCE, 9, 3),  # there never was a node: the caller is told soon
+        (True, 3, PATIENCE, 9, 10),  # there was one: the next is waited for
+        (True, 3, 0.0, 9, 3),  # but not for ever
+        (True, 1, PATIENCE, 9, 1),  # nor where one attempt is wanted
+    ],
+)
+def test_a_node_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, answered: bool, attempts: int, absence: float, refusals: int, tried: int
+) -> None:
+    monkeypatch.setattr(_control, "_ABSENCE", absence)
+
+    async def run() -> int:
+        control = _control.Control(_control.Options("nats://127.0.0.1:1", attempts=attempts, backoff=0))
+        control._answered = answered
+        calls = 0
+
+        async def once(subject: str, payload: bytes, patience: float) -> _control.Data:
+            nonlocal calls
+            calls += 1
+            if calls <= refusals:
+                raise errors.node_error("NO_NODE", "it is away")
+            return {"success": True}
+
+        monkeypatch.setattr(control, "_once", once)
+        try:
+            assert await control.call("get_status", {}, wait=PATIENCE) == {"success": True} and tried > refusals
+        except isobar.Unavailable:
+            assert tried <= refusals
+        return calls
+
+    assert asyncio.run(run()) == tried

@@ -114,7 +114,8 @@ def connect(
     url is a NATS server, or several separated by commas; without it ISOBAR_NATS_URL, else
     nats://127.0.0.1:4222, where ``isobar run`` listens. node is the node to ask where several
     answer; name tells people which program this is. A command whose answer is lost, which no node
-    answers or whose node is busy is tried ``attempts`` times in all. nats_options go to the NATS
+    answers or whose node is busy is tried ``attempts`` times in all; if a node has answered before,
+    and attempts is not 1, for up to 5 s, in which another node may have taken its place. nats_options go to the NATS
     library: user_credentials, nkeys_seed, user, password, tls, inbox_prefix. The data socket's path
     comes with every handle; data_socket is for offering a file before there was one.
 

@@ -33,6 +33,8 @@ DEFAULT_URL = "nats://127.0.0.1:4222"
 DEFAULT_WAIT = 2.0  # the contract's wait_ms
 _AWAIT_WAIT, _PROGRESS_WAIT = 10.0, 0.5
 _SLACK = 5.0  # what an answer may take beyond the wait that the node was asked for
+_ABSENCE = 5.0  # how long a node that was there may be away: its successor answers within 1.5 s of its start
+_LONGEST_PAUSE = 0.5  # between two attempts, unless the node names one
 _SUBJECT = re.compile(r'(?:publish|subscription) to "([^"]+)"', re.IGNORECASE)
 
 Data = dict[str, Any]
@@ -122,6 +124,7 @@ class Control:
         self._inbox = Inbox(self.nc)
         self._on_reconnect: list[Callable[[], Awaitable[None]]] = []
         self._closed = False
+        self._answered = False  # by a node, at some time
         _fork.watch(self)
 
     def forked(self) -> None:
@@ -212,6 +215,7 @@ class Control:
         patience = next(x for x in (patience, wait, DEFAULT_WAIT) if x is not None) + _SLACK
         pause = self.options.backoff
         attempt = 1
+        absent = asyncio.get_running_loop().time() + min(patience, _ABSENCE)
         while True:
             try:
                 return await self._once(subject, payload, patience)
@@ -219,13 +223,16 @@ class Control:
                 if not isinstance(e, (NodeError, TimeoutError, nats.errors.TimeoutError)):
                     raise node_error("NO_NODE", f"the NATS connection failed: {e}") from e
                 again = not isinstance(e, NodeError) or e.code in ("NO_NODE", "BUSY")
-                if not again or attempt >= self.options.attempts:
+                last = attempt >= self.options.attempts
+                if last and self._answered and self.options.attempts > 1 and isinstance(e, NodeError) and e.code == "NO_NODE":
+                    last = asyncio.get_running_loop().time() >= absent  # the next one is on its way
+                if not again or last:
                     if isinstance(e, NodeError):
                         raise
                     raise node_error("NO_NODE", f"no answer on {subject} within {patience:g} s") from e
                 asked = e.details.get("retry_after_ms", 0) if isinstance(e, NodeError) else 0
             await asyncio.sleep(asked / 1000 if asked > 0 else pause)
-            pause *= 2
+            pause = min(2 * pause, _LONGEST_PAUSE)
             attempt += 1
 
     async def _once(self, subject: str, payload: bytes, patience: float) -> Data:
@@ -241,6 +248,7 @@ class Control:
             raise node_error("NO_NODE", f"no node answers on {subject}") from e
         except nats.errors.MaxPayloadError as e:
             raise node_error("PAYLOAD_TOO_LARGE", "the request is larger than the NATS server takes") from e
+        self._answered = True
         return decode(answer.data)
 
     def _refused(self, e: Exception) -> None:
