@@ -221,7 +221,7 @@ func (d *Device) never(r *Request) *schemas.Error {
 	if need <= limit || r.Size <= limit && d.harmless(r) {
 		return nil
 	}
-	err := d.outOfMemory(r, need)
+	err := d.outOfMemory(r, need).With("limit_bytes", limit)
 	err.Message = fmt.Sprintf("%d bytes can never fit: the %s%s is %d bytes", need, of, d.cfg.Device, limit)
 	return err
 }

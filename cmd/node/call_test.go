@@ -72,6 +72,8 @@ func TestCallExitCodes(t *testing.T) {
 	full := schemas.Errorf(schemas.CodeOutOfMemory, "no room on gpu-0 before the deadline").With("required_bytes", int64(8<<30)).
 		With("shortfall_bytes", int64(1<<30)).With("holders", []schemas.Holder{{Owner: "default", Bytes: 3 << 30}})
 	b := startNode(t, replies(map[schemas.Action]any{schemas.ActionAllocate: full}))
+	never := schemas.Errorf(schemas.CodeOutOfMemory, "8589934592 bytes can never fit: the limit of gpu-0 is 1073741824 bytes").With("limit_bytes", int64(1<<30))
+	small := startNode(t, replies(map[schemas.Action]any{schemas.ActionAllocate: never}))
 	empty := startNode(t, nil)
 	guarded := startServer(t, nil, bus.ServerConfig{Listen: "127.0.0.1:0", Username: "me", Password: "right"})
 	for name, c := range map[string]struct {
@@ -85,6 +87,9 @@ func TestCallExitCodes(t *testing.T) {
 		"refused, MessagePack": {[]string{"call", "allocate", "size_bytes=8GiB", "--msgpack", "--url", b.URL()}, exitRefused,
 			"isobar: OUT_OF_MEMORY (503): no room on gpu-0 before the deadline. holders default (3.00 GiB), required 8.00 GiB, shortfall 1.00 GiB. " +
 				"Release something, ask for less, or wait longer in the queue with timeout_seconds; `isobar status` shows who holds what.\n"},
+		"can never fit": {[]string{"call", "allocate", "size_bytes=8GiB", "--url", small.URL()}, exitRefused,
+			"isobar: OUT_OF_MEMORY (503): 8589934592 bytes can never fit: the limit of gpu-0 is 1073741824 bytes. limit 1.00 GiB. " +
+				"Ask for less, or raise the limit: `isobar call set_limits --describe`.\n"},
 		"shape": {[]string{"call", "allocate", "size_bytes=0", "--url", b.URL()}, exitRefused, "INVALID_REQUEST"},
 		"no node": {[]string{"call", "get_pressure", "--url", empty.URL()}, exitNoNode,
 			"isobar: NO_NODE (503): no node answers on memory.get_pressure. Start one with `isobar run`, or name its server with --url and the node with --node.\n"},

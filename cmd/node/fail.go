@@ -209,6 +209,9 @@ func advice(e *schemas.Error) string {
 	case schemas.CodeNotImplemented:
 		return "Leave it out for now"
 	case schemas.CodeOutOfMemory:
+		if _, ok := e.Details["limit_bytes"]; ok {
+			return "Ask for less, or raise the limit: `isobar call set_limits --describe`"
+		}
 		return "Release something, ask for less, or wait longer in the queue with timeout_seconds; `isobar status` shows who holds what"
 	case schemas.CodeDeviceLost:
 		return "`isobar status` shows the device; restarting the node tries it again"
