@@ -25,6 +25,7 @@ type Spot[W any] struct {
 	flow     *flow[W] // nil: it is not there
 	returned bool     // it stands before everybody
 	since    float64  // virtual time at which it came
+	eldest   uint64   // its age, or the lowest of those that were served while it waited
 	lead     int64    // bytes of those that passed from the place before it
 	tag      float64  // virtual time at which its turn comes
 	key      uint64   // decides between tenants whose turns come at the same time

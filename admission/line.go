@@ -31,7 +31,6 @@ type flow[W any] struct {
 	weight float64
 	finish float64 // its account: virtual time up to which it was served
 	trail  int64   // bytes of those that passed from the end of the lane
-	joined uint64  // who had waited for longest when one was served, if some of them still wait; else 0
 }
 
 // NewLine makes an empty line. weight says what a tenant counts; it is asked when the
@@ -120,15 +119,13 @@ func earlier(tag float64, key uint64, than float64, thanKey uint64) bool {
 }
 
 // key decides for a tenant whose turn comes at the same time as another's: the lower goes
-// first. It is the age of who has waited for longest, for as long as some of the tenant wait:
-// so the order of the others stays when that one is served.
+// first. It is the age of who has waited for longest, of those who wait and of those who were
+// served while they did: so the order of the others stays when that one is served, and who
+// leaves unserved has no part in it.
 func (f *flow[W]) key(newcomer uint64) uint64 {
-	if f.joined > 0 {
-		return f.joined
-	}
 	key := newcomer
 	for _, s := range f.lane.spots {
-		key = min(key, s.Age)
+		key = min(key, s.eldest)
 	}
 	return key
 }
@@ -140,7 +137,7 @@ func (l *Line[W]) Add(s *Spot[W]) int {
 		f = &flow[W]{weight: l.weigh(s.Tenant)}
 		l.flows[s.Tenant] = f
 	}
-	s.flow, s.since, s.lead, s.returned = f, l.now, 0, false
+	s.flow, s.since, s.eldest, s.lead, s.returned = f, l.now, s.Age, 0, false
 	l.n++
 	if f.lane.Add(s) == f.lane.Len()-1 {
 		s.lead, f.trail = f.trail, 0
@@ -193,8 +190,10 @@ func (l *Line[W]) Serve(s *Spot[W]) {
 
 // served takes out one whose tenant has been charged.
 func (l *Line[W]) served(s *Spot[W], f *flow[W]) {
-	f.joined = f.key(math.MaxUint64)
 	f.lane.serve(s)
+	for _, other := range f.lane.spots {
+		other.eldest = min(other.eldest, s.eldest)
+	}
 	l.leave(s, f)
 }
 
@@ -246,7 +245,6 @@ func (l *Line[W]) Charge(tenant string, bytes int64) {
 func (l *Line[W]) leave(s *Spot[W], f *flow[W]) {
 	s.flow = nil
 	if f.lane.Len() == 0 {
-		f.joined = 0
 		if f.trail > 0 {
 			f.finish = advance(f.finish, f.trail, f.weight)
 			f.trail = 0
