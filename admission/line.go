@@ -244,11 +244,9 @@ func (l *Line[W]) Charge(tenant string, bytes int64) {
 // leave ends the stay of a spot that its lane has let go.
 func (l *Line[W]) leave(s *Spot[W], f *flow[W]) {
 	s.flow = nil
-	if f.lane.Len() == 0 {
-		if f.trail > 0 {
-			f.finish = advance(f.finish, f.trail, f.weight)
-			f.trail = 0
-		}
+	if f.lane.Len() == 0 && f.trail > 0 {
+		f.finish = advance(f.finish, f.trail, f.weight)
+		f.trail = 0
 	}
 	if at := slices.Index(l.order, s); at >= 0 && !l.stale {
 		l.order = slices.Delete(l.order, at, at+1)

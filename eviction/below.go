@@ -21,15 +21,7 @@ type Listener interface {
 // Returning is a newcomer that comes to a place where it was, or was Heard of: it is worth what
 // the policy would hold it worth there now. Others are strangers. Weight is as in Terms.
 func Returning(p Policy, key string, priority int, weight float64) *Newcomer {
-	n := Stranger(priority)
-	if x, ok := p.(foreseer); ok {
-		if worth, known := x.recalled(key); known {
-			if n.Worth = worth; weight > 0 {
-				n.Worth *= weight
-			}
-		}
-	}
-	return n
+	return foreseen(p, foreseer.recalled, key, priority, weight)
 }
 
 // Yields reports whether what a plan would take should go for a newcomer of so many bytes: it

@@ -50,9 +50,14 @@ func Stranger(priority int) *Newcomer {
 
 // Expected is a newcomer that the policy may remember. Weight is as a Candidate's.
 func Expected(p Policy, key string, priority int, weight float64) *Newcomer {
+	return foreseen(p, foreseer.prospect, key, priority, weight)
+}
+
+// foreseen is a newcomer that is worth what a policy says when it is asked so, as far as it knows.
+func foreseen(p Policy, ask func(x foreseer, key string) (float64, bool), key string, priority int, weight float64) *Newcomer {
 	n := Stranger(priority)
 	if x, ok := p.(foreseer); ok {
-		if worth, known := x.prospect(key); known {
+		if worth, known := ask(x, key); known {
 			if n.Worth = worth; weight > 0 {
 				n.Worth *= weight
 			}

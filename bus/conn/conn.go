@@ -235,8 +235,7 @@ func connectFix(err error, secured bool) string {
 		// It looks at our certificate after the handshake is done for us, and may be gone before we
 		// have read its word for what it saw.
 		return tlsFix
-	}
-	if ended(err) {
+	case ended(err):
 		return goneFix
 	}
 	return "correct the URL and the credentials"
