@@ -110,6 +110,7 @@ type Driver struct {
 	warm    *warm
 	moving  moving
 	anchor  anchor
+	scrub   scrub
 	up      way           // from main memory
 	down    way           // to it
 	direct  chan struct{} // full: a lane copies from the page cache in place
@@ -268,6 +269,7 @@ func (d *Driver) Close() error {
 	}
 	group.Wait()
 	err := errors.Join(errs...)
+	d.scrub.close()
 	d.warm.close()
 	err = errors.Join(err, d.lanes.close())
 	closed := d.control.do(func() error { return errors.Join(d.weigh(), d.cu.CloseStream(d.zeroes)) })

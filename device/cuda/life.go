@@ -403,6 +403,7 @@ func (d *Driver) reap(s *Segment, before *standing) error {
 	case !s.unmapped || !s.released:
 		return errors.Join(d.keeps(s, err), closed)
 	}
+	d.gaveBack(s.bytes)
 	if owed := d.pins(s, before); owed != nil {
 		return errors.Join(owed, closed)
 	}

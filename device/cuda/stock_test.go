@@ -38,8 +38,8 @@ func TestWhatComesDownIntoUsedMemory(t *testing.T) {
 		must(t, d.Destroy(up))
 		must(t, host.Destroy(down))
 	}
-	if copies != 3 { // 32, 32 and 2 MiB
-		t.Errorf("down by %d copies, want 3", copies)
+	if copies != 2 { // 64 and 2 MiB
+		t.Errorf("down by %d copies, want 2", copies)
 	}
 	if got := r.Calls("cuMemHostRegister_v2"); got != pinned {
 		t.Errorf("%d registrations, after the first life %d", got, pinned)
