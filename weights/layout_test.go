@@ -172,6 +172,20 @@ func TestLayoutSegments(t *testing.T) {
 	}
 }
 
+// A large model has few segments, which are not too large to move.
+func TestLayoutOfLargeModels(t *testing.T) {
+	const gib = 1 << 30
+	for _, c := range []struct {
+		tensors, bytes int64
+		segments       int
+	}{{8, gib / 2, 4}, {32, gib / 2, 16}, {40, gib, 20}, {100, gib, 25}, {3, 5 * gib, 3}} {
+		l := model(slices.Repeat([]int64{c.bytes}, int(c.tensors))...).Layout(weights.LayoutOptions{})
+		if len(l.Segments) != c.segments {
+			t.Errorf("%d tensors of %d bytes: %d segments, want %d", c.tensors, c.bytes, len(l.Segments), c.segments)
+		}
+	}
+}
+
 func TestLayoutChunksEndAtMultiples(t *testing.T) {
 	l := model(100, 20<<20).Layout(weights.LayoutOptions{})
 	var ends []int64
