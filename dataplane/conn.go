@@ -249,7 +249,13 @@ func (c *conn) sayMap(session string, id uint64, body []byte) error {
 }
 
 func (c *conn) sendMapping(id uint64, m *Mapping) {
-	parts, err := split(id, m)
+	tables, err := c.server.tables.packed(m.Tensors)
+	if err != nil {
+		m.Close()
+		c.fail(id, err)
+		return
+	}
+	parts, err := split(id, m, tables)
 	if err != nil {
 		m.Close()
 		c.fail(id, err)

@@ -85,7 +85,8 @@ type Mapping struct {
 	SizeBytes  int64
 	// Segments in the order of the grant's bytes.
 	Segments []Segment
-	// Tensors of a model; a tensor's Segment is an index in Segments.
+	// Tensors of a model; a tensor's Segment is an index in Segments. A list that was handed over
+	// must not change: it is packed once for all who map the model.
 	Tensors []schemas.Tensor
 }
 

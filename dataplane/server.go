@@ -91,6 +91,7 @@ type Server struct {
 	listener *net.UnixListener
 	stopping chan struct{}
 	running  sync.WaitGroup
+	tables   tables
 
 	mu     sync.Mutex
 	closed bool

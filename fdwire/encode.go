@@ -14,8 +14,25 @@ type Packet []byte
 
 // Encode makes a packet of a struct. Field names are those of the `json` tags.
 func Encode(v any) (Packet, error) {
+	p, err := encode(v, headerBytes)
+	if err != nil {
+		return nil, err
+	}
+	n := len(p) - headerBytes
+	if n > MaxFrameBytes {
+		return nil, fmt.Errorf("encode %T: %w: %d bytes", v, ErrTooLong, n)
+	}
+	binary.BigEndian.PutUint32(p, uint32(n))
+	return p, nil
+}
+
+// EncodePart makes a field of messages to come: a msgpack.RawMessage in their structs.
+func EncodePart(v any) ([]byte, error) { return encode(v, 0) }
+
+// encode leaves so many bytes free in front.
+func encode(v any, front int) ([]byte, error) {
 	var buf bytes.Buffer
-	buf.Write(make([]byte, headerBytes))
+	buf.Write(make([]byte, front))
 	enc := msgpack.GetEncoder()
 	defer msgpack.PutEncoder(enc)
 	enc.Reset(&buf)
@@ -24,13 +41,7 @@ func Encode(v any) (Packet, error) {
 	if err := enc.Encode(v); err != nil {
 		return nil, fmt.Errorf("encode %T: %w", v, err)
 	}
-	p := buf.Bytes()
-	n := len(p) - headerBytes
-	if n > MaxFrameBytes {
-		return nil, fmt.Errorf("encode %T: %w: %d bytes", v, ErrTooLong, n)
-	}
-	binary.BigEndian.PutUint32(p, uint32(n))
-	return p, nil
+	return buf.Bytes(), nil
 }
 
 // Header is what every message begins with, in any order of keys.

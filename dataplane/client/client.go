@@ -168,7 +168,13 @@ func addPart(m *Mapping, body []byte, fds fdwire.Descriptors) (more bool, err er
 			return part.More, err
 		}
 	}
-	m.Tensors = append(m.Tensors, part.Tensors...)
+	var tensors []schemas.Tensor
+	if len(part.Tensors) > 0 { // else it is another server's, which leaves out what is empty
+		if err := fdwire.Decode(part.Tensors, &tensors); err != nil {
+			return part.More, err
+		}
+	}
+	m.Tensors = append(m.Tensors, tensors...)
 	return part.More, nil
 }
 

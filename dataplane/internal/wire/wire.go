@@ -1,7 +1,11 @@
 // Package wire is the messages of the data socket, for its server and its Go client.
 package wire
 
-import "github.com/isobar-project/isobar/schemas"
+import (
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/isobar-project/isobar/schemas"
+)
 
 // The types of message.
 const (
@@ -63,8 +67,9 @@ type Mapped struct {
 	DeviceUUID   string            `json:"device_uuid"`
 	SizeBytes    int64             `json:"size_bytes"`
 	Segments     []schemas.Segment `json:"segments"`
-	Tensors      []schemas.Tensor  `json:"tensors"`
-	More         bool              `json:"more,omitempty"`
+	// Tensors are a list of schemas.Tensor, packed: they are the same for everybody who maps.
+	Tensors msgpack.RawMessage `json:"tensors"`
+	More    bool               `json:"more,omitempty"`
 }
 
 // Unmap and Unmapped name the grant; so does the client's answer to Revoke.
