@@ -15,7 +15,7 @@ type part struct {
 }
 
 // split makes the messages of a mapping, whose tensors are packed already. Files move to the parts.
-func split(id uint64, m *Mapping, tables [][]byte) ([]part, error) {
+func split(id uint64, m *Mapping, tables []fdwire.Part) ([]part, error) {
 	var parts []part
 	segments := m.Segments
 	for len(parts) < len(tables) || len(segments) > 0 {

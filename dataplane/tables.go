@@ -22,7 +22,7 @@ type tables struct {
 type table struct {
 	of    *schemas.Tensor
 	n     int
-	parts [][]byte
+	parts []fdwire.Part
 }
 
 // maxTables is how many are kept; each takes about 100 bytes a tensor.
@@ -41,13 +41,13 @@ func tensorBytes(t *schemas.Tensor) int {
 	return namesAndNumbers + len(t.Name) + len(t.DType) + 9*len(t.Shape)
 }
 
-var noTensors = []byte{0x90} // an empty list in MessagePack
+var noTensors = fdwire.Part{0x90} // an empty list in MessagePack
 
 // packed gives tensors as the messages of a mapping have them, at least one part. They must not
 // change afterwards. Any goroutine may call it.
-func (t *tables) packed(tensors []schemas.Tensor) ([][]byte, error) {
+func (t *tables) packed(tensors []schemas.Tensor) ([]fdwire.Part, error) {
 	if len(tensors) == 0 {
-		return [][]byte{noTensors}, nil
+		return []fdwire.Part{noTensors}, nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -69,7 +69,7 @@ func (t *tables) packed(tensors []schemas.Tensor) ([][]byte, error) {
 }
 
 // pack cuts tensors into messages.
-func pack(tensors []schemas.Tensor) (parts [][]byte, err error) {
+func pack(tensors []schemas.Tensor) (parts []fdwire.Part, err error) {
 	for len(tensors) > 0 {
 		n := 0
 		for room := tableBytes; n < len(tensors); n++ {

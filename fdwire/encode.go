@@ -26,8 +26,11 @@ func Encode(v any) (Packet, error) {
 	return p, nil
 }
 
-// EncodePart makes a field of messages to come: a msgpack.RawMessage in their structs.
-func EncodePart(v any) ([]byte, error) { return encode(v, 0) }
+// Part is a field of a message that is encoded already, or not decoded yet.
+type Part = msgpack.RawMessage
+
+// EncodePart makes a field of messages to come.
+func EncodePart(v any) (Part, error) { return encode(v, 0) }
 
 // encode leaves so many bytes free in front.
 func encode(v any, front int) ([]byte, error) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/isobar-project/isobar/clock"
+	"github.com/isobar-project/isobar/internal/fdroom"
 	"github.com/isobar-project/isobar/node/places"
 )
 
@@ -25,6 +26,7 @@ func Tune(c *Config) {
 	// hundredth of a busy node's time.
 	runtime.MemProfileRate = 0
 	lowerOOMScore()
+	_ = fdroom.Make(fdroom.Enough) // without it the node waits later
 }
 
 // lowerOOMScore makes the kernel look elsewhere first when memory runs out: the node

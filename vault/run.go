@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/isobar-project/isobar/internal/fdroom"
 )
 
 // RunConfig is Config and what concerns the process as a whole.
@@ -40,6 +42,9 @@ func Run(ctx context.Context, cfg RunConfig) error {
 	}
 	cfg.Config, _ = cfg.Config.withDefaults() // Serve reports what is wrong
 	raiseFileLimit()
+	if err := fdroom.Make(fdroom.Enough); err != nil {
+		cfg.Log.Info("there is no room for descriptors yet", "error", err)
+	}
 	lower := cfg.LowerOOMScore
 	if lower == nil {
 		lower = lowerOOMScore

@@ -23,7 +23,7 @@ var house = map[string]room{
 	// The outer forms of what schemas declares.
 	"codec":     {imports: []string{"schemas"}},
 	"fdwire":    {imports: []string{"codec", "clock", "internal/epoll"}},
-	"vault":     {imports: []string{"fdwire", "clock"}},
+	"vault":     {imports: []string{"fdwire", "clock", "internal/fdroom"}},
 	"dataplane": {imports: []string{"fdwire", "schemas", "codec", "clock"}, tests: []string{"device/..."}},
 
 	// Pure cores.
@@ -83,9 +83,10 @@ var house = map[string]room{
 	// Programs in Python that are tried with a node and the fake driver.
 	"scripts/gpucheck": {tests: []string{"..."}},
 
-	"internal/bench": {},
-	"internal/epoll": {},
-	"internal/rules": {},
+	"internal/bench":  {},
+	"internal/epoll":  {},
+	"internal/fdroom": {},
+	"internal/rules":  {},
 }
 
 // owners says who may import a library of others, as rooms (with all below them). What
@@ -108,7 +109,7 @@ var owners = map[string][]string{
 	"go.yaml.in/yaml/v4":           {"node", "cmd/node"},
 	"github.com/prometheus/procfs": {"device", "fdwire", "vault", "node", "cmd/bus-test"},
 	"golang.org/x/sys": {"clock", "doctor", "fdwire", "vault", "dataplane", "device", "weights", "actors", "bus", "node",
-		"cmd", "examples", "internal/epoll"},
+		"cmd", "examples", "internal/epoll", "internal/fdroom"},
 	"github.com/google/uuid": {"..."},
 
 	// Shared libraries without cgo. It makes a program need the machine's libc: see doc.go there.

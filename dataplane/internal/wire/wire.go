@@ -2,8 +2,7 @@
 package wire
 
 import (
-	"github.com/vmihailenco/msgpack/v5"
-
+	"github.com/isobar-project/isobar/fdwire"
 	"github.com/isobar-project/isobar/schemas"
 )
 
@@ -68,8 +67,8 @@ type Mapped struct {
 	SizeBytes    int64             `json:"size_bytes"`
 	Segments     []schemas.Segment `json:"segments"`
 	// Tensors are a list of schemas.Tensor, packed: they are the same for everybody who maps.
-	Tensors msgpack.RawMessage `json:"tensors"`
-	More    bool               `json:"more,omitempty"`
+	Tensors fdwire.Part `json:"tensors"`
+	More    bool        `json:"more,omitempty"`
 }
 
 // Unmap and Unmapped name the grant; so does the client's answer to Revoke.

@@ -9,7 +9,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeVar
 
-from . import _fork
+from . import _fork, _room
 from ._abandoned import Abandoned
 from ._control import Control, OnProgress, Options, Pending, Progress, shielded
 from ._events import Events
@@ -55,6 +55,7 @@ class Client:
 
     async def _open(self) -> Client:
         await self._control.open()
+        _room.make()
         return self
 
     def _check(self) -> None:
