@@ -65,6 +65,10 @@ cuda-test: need-go ## pack the tests of the GPU driver into bin/cuda.test.gz, to
 gpu-check: need-go ## pack what measures a GPU host without a network into bin/gpu-check; there, run its script gpu-check
 	PYTHON=$(PYTHON) scripts/gpucheck/pack.sh bin/gpu-check
 
+# What needs no race detector is compiled as the programs are: on a new machine once, for all of it.
+vet lint invariants gpu-nodes tools: export CGO_ENABLED := 0
+vet lint invariants gpu-nodes tools: export GOFLAGS := $(GOFLAGS) -trimpath
+
 test: need-go need-cc python javascript tools promtool fmt-check vet lint invariants python-client gpu-nodes unit ## everything that CI runs; installs what it needs into .venv and .tools
 
 # The last step of `make test`, so that its output ends with go test's own summary. Some tests
@@ -158,12 +162,12 @@ tools: need-go $(STATICCHECK) $(DEADCODE) ## install the linters into .tools
 
 $(STATICCHECK):
 	@mkdir -p $(TOOLS)
-	GOBIN=$(TOOLS) GOFLAGS= go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	GOBIN=$(TOOLS) GOFLAGS=-trimpath CGO_ENABLED=0 go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 	@mv $(TOOLS)/staticcheck $@
 
 $(DEADCODE):
 	@mkdir -p $(TOOLS)
-	GOBIN=$(TOOLS) GOFLAGS= go install golang.org/x/tools/cmd/deadcode@$(DEADCODE_VERSION)
+	GOBIN=$(TOOLS) GOFLAGS=-trimpath CGO_ENABLED=0 go install golang.org/x/tools/cmd/deadcode@$(DEADCODE_VERSION)
 	@mv $(TOOLS)/deadcode $@
 
 $(NFPM):

@@ -77,7 +77,9 @@ func TestTheVaultOutlivesTheNodesUnit(t *testing.T) {
 	}
 	t.Cleanup(func() { log.Close() })
 	h := &host{t: t, exe: filepath.Join(dir, "isobar"), dir: dir, log: log}
-	if out, err := exec.Command("go", "build", "-o", h.exe, "../cmd/node").CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-trimpath", "-o", h.exe, "../cmd/node")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil { // RuntimeDirectory=

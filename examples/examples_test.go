@@ -108,7 +108,9 @@ func TestMapModel(t *testing.T) {
 // TestGo runs the Go program.
 func TestGo(t *testing.T) {
 	exe := filepath.Join(t.TempDir(), "example")
-	if out, err := exec.CommandContext(ctx(t), "go", "build", "-o", exe, "./go").CombinedOutput(); err != nil {
+	build := exec.CommandContext(ctx(t), "go", "build", "-trimpath", "-o", exe, "./go")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	n := nodetest.Start(t, nodetest.Devices("ram:ram-0=256MiB"))

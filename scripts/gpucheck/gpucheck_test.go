@@ -36,7 +36,7 @@ func TestEveryPart(t *testing.T) {
 	}
 	programs := filepath.Join(dir, "programs")
 	for _, p := range [][]string{{"isobar", "./cmd/node"}, {"isobar-cuda", "-tags=cuda", "./cmd/node"}, {"bus-test", "./cmd/bus-test"}} {
-		build := exec.CommandContext(ctx, "go", append([]string{"build", "-o", filepath.Join(programs, p[0])}, p[1:]...)...)
+		build := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath", "-o", filepath.Join(programs, p[0])}, p[1:]...)...)
 		build.Dir = filepath.Join("..", "..")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {

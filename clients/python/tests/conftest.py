@@ -88,7 +88,7 @@ def program() -> Iterator[Path]:
     built = folder / "isobar"
     for name, tags in ((built, ""), (folder / "isobar-cuda", "cuda")):
         subprocess.run(
-            ["go", "build", "-tags", tags, "-o", name, "./cmd/node"], cwd=REPOSITORY, check=True, env={**os.environ, "CGO_ENABLED": "0"}
+            ["go", "build", "-trimpath", "-tags", tags, "-o", name, "./cmd/node"], cwd=REPOSITORY, check=True, env={**os.environ, "CGO_ENABLED": "0"}
         )
     yield built
     shutil.rmtree(folder)
