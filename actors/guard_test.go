@@ -184,7 +184,8 @@ func (l *loader) move(h *timed) bool {
 }
 
 // settle lets everything happen for which no time passes: afterwards whoever has asked is answered,
-// or waits in line. Who would read does so, in its time.
+// or waits in line. Who would read does so, in its time, when nobody else is at anything: who is
+// still on the way into the line would have stood there for that time.
 func (h *timed) settle(turns chan func(), late <-chan time.Time, all ...*loader) {
 	h.t.Helper()
 	for {
@@ -195,12 +196,15 @@ func (h *timed) settle(turns chan func(), late <-chan time.Time, all ...*loader)
 				asked++
 			}
 		}
-		if asked <= len(h.queue()) {
+		reading := len(turns) // before the queue: who goes from there to here is not counted twice
+		waiting := len(h.queue())
+		switch {
+		case asked <= waiting:
 			return
+		case asked <= waiting+reading:
+			(<-turns)()
 		}
 		select {
-		case turn := <-turns:
-			turn()
 		case <-late:
 			h.t.Fatalf("%+v, %+v", all, h.queue())
 		default:

@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 from . import attach, copies, cycles, driver, grants, killconsumer, killnode, load, pressure, raw, report, suite, tiers
+from .steal import Steal
 from .world import Setting, World, fake_environment
 
 # In the order in which they run, with the longest that each may take, in seconds.
@@ -133,7 +134,7 @@ def _ended(path: Path, part: str, setting: Setting, cause: str) -> None:
 def run_part(part: str, setting: Setting) -> int:
     """One part, in this process."""
     findings = report.Findings(setting.out / f"part-{part}.json", part, bool(setting.fake))
-    began = time.monotonic()
+    began, steal = time.monotonic(), Steal()
     try:
         w = World(setting, findings)
     except Exception as e:
@@ -141,6 +142,7 @@ def run_part(part: str, setting: Setting) -> int:
         return 1
     try:
         PARTS[part][0](w)
+        findings.steal(steal.share())
         findings.end("done", time.monotonic() - began)
         return 0
     except Exception as e:

@@ -58,6 +58,11 @@ class Findings:
         self.data["notes"].append(text)
         self._write()
 
+    def steal(self, share: float) -> None:
+        """What share of the processor time that was wanted the host gave to others."""
+        self.data["steal"] = round(share, 4)
+        self._write()
+
     def end(self, state: str, seconds: float, cause: str = "") -> None:
         """done or failed."""
         self.data |= {"state": state, "seconds": round(seconds, 1), "cause": cause}
@@ -105,6 +110,9 @@ def table(result: dict[str, Any]) -> str:
         cause = " ".join(r["cause"].split()).replace("|", "/")
         verdict = r["verdict"] + (f": {cause[:_CAUSE]}" if cause and r["verdict"] != "met" else "")
         out.append(f"| {r['what']} | {r['target']} | {_shown(r)} | {r['n'] or ''} | {verdict} |")
+    stolen = ", ".join(f"{name} {100 * part['steal']:.1f} %" for name, part in result["parts"].items() if "steal" in part)
+    if stolen:
+        out += ["", f"Of the processor time that this machine wanted its host gave to others (steal): {stolen}."]
     if result["simulated"]:
         out += ["", "simulated: true. No GPU was there; the figures show that the programs work, and nothing else."]
     return "\n".join(out) + "\n"
