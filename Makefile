@@ -16,8 +16,9 @@ BENCH_ARGS ?=
 SOAK_ARGS  ?=
 CONFORM_ARGS ?=
 # Packages tested at a time, and the longest a package may take. The suite is made for two
-# cores; on many more, ten tests that each take a gigabyte would meet in memory.
-TEST_P       ?= 2
+# cores, and a quarter of its time is waiting; on many more, ten tests that each take a
+# gigabyte would meet in memory.
+TEST_P       ?= 3
 TEST_TIMEOUT ?= 10m
 # What to test: `make test PKG=./heap/...` narrows it.
 PKG ?= ./...
