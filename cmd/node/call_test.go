@@ -51,6 +51,21 @@ func TestCallAsTable(t *testing.T) {
 	}
 }
 
+// A list that is empty is an answer, too.
+func TestCallAsTableOfNothing(t *testing.T) {
+	for reply, want := range map[string]string{
+		`{"waiting":[]}`:                         "waiting  none\n",
+		`{"models":[],"next_cursor":null}`:       "models  none\n",
+		`{"success":true,"waiting":[]}`:          "success  yes\n",
+		`{"waiting":[{"position":1}],"more":[]}`: "WAITING\nposition\n1\n",
+	} {
+		var got strings.Builder
+		if err := writeReplyTable(&got, []byte(reply), 80); err != nil || got.String() != want {
+			t.Errorf("%s: %q, %v", reply, got.String(), err)
+		}
+	}
+}
+
 // The command that arrives is the one that was written.
 func TestCallSendsWhatWasAsked(t *testing.T) {
 	got := make(chan *actors.Command, 1)

@@ -20,7 +20,8 @@ type member struct {
 }
 
 // writeReplyTable prints a reply for reading: its single values one a line, its lists
-// of objects as tables. Sizes get units; columns without any value are left out.
+// of objects as tables. Sizes get units; columns without any value are left out. Where all there
+// is are empty lists, that is said.
 func writeReplyTable(w io.Writer, reply json.RawMessage, widest int) error {
 	d := json.NewDecoder(bytes.NewReader(reply))
 	d.UseNumber()
@@ -35,6 +36,15 @@ func writeReplyTable(w io.Writer, reply json.RawMessage, widest int) error {
 	}
 	var out bytes.Buffer
 	writeObject(&out, "", object, widest)
+	if out.Len() == 0 { // an empty list is an answer, too
+		empty := table{}
+		for _, m := range flatten("", object) {
+			if _, ok := m.value.([]any); ok {
+				empty.row(m.name, "none")
+			}
+		}
+		empty.write(&out)
+	}
 	_, err = w.Write(out.Bytes())
 	return err
 }
