@@ -67,8 +67,8 @@ gpu-check: need-go ## pack what measures a GPU host without a network into bin/g
 	PYTHON=$(PYTHON) scripts/gpucheck/pack.sh bin/gpu-check
 
 # What needs no race detector is compiled as the programs are: on a new machine once, for all of it.
-vet lint invariants gpu-nodes tools: export CGO_ENABLED := 0
-vet lint invariants gpu-nodes tools: export GOFLAGS := $(GOFLAGS) -trimpath
+vet lint invariants gpu-nodes: export CGO_ENABLED := 0
+vet lint invariants gpu-nodes: export GOFLAGS := $(GOFLAGS) -trimpath
 
 test: need-go need-cc python javascript tools promtool fmt-check vet lint invariants python-client gpu-nodes unit ## everything that CI runs; installs what it needs into .venv and .tools
 

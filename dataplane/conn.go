@@ -249,13 +249,7 @@ func (c *conn) sayMap(session string, id uint64, body []byte) error {
 }
 
 func (c *conn) sendMapping(id uint64, m *Mapping) {
-	tables, err := c.server.tables.packed(m.Tensors)
-	if err != nil {
-		m.Close()
-		c.fail(id, err)
-		return
-	}
-	parts, err := split(id, m, tables)
+	parts, err := split(id, m, &c.server.tables)
 	if err != nil {
 		m.Close()
 		c.fail(id, err)

@@ -14,8 +14,12 @@ type part struct {
 	files  []*os.File
 }
 
-// split makes the messages of a mapping, whose tensors are packed already. Files move to the parts.
-func split(id uint64, m *Mapping, tables []fdwire.Part) ([]part, error) {
+// split makes the messages of a mapping, with its tensors as kept has them. Files move to the parts.
+func split(id uint64, m *Mapping, kept *tables) ([]part, error) {
+	tables, err := kept.packed(m.Tensors)
+	if err != nil {
+		return nil, err
+	}
 	var parts []part
 	segments := m.Segments
 	for len(parts) < len(tables) || len(segments) > 0 {
@@ -35,7 +39,6 @@ func split(id uint64, m *Mapping, tables []fdwire.Part) ([]part, error) {
 			answer.Tensors = tables[n]
 		}
 		answer.More = len(segments) > 0 || len(parts)+1 < len(tables)
-		var err error
 		if p.packet, err = fdwire.Encode(&answer); err != nil {
 			return nil, err
 		}

@@ -145,7 +145,7 @@ func TestBytesAfterEveryStore(t *testing.T) {
 	rec := newRecorder(t)
 	rec.keeps, rec.off = true, true // what the house itself stores at first is another test's
 	if !*full {
-		rec.each = 29
+		rec.each = 13
 	}
 	defer rec.close()
 	l, err := live(t, rec, nil, models, true, rec.crash)

@@ -373,7 +373,7 @@ func TestTakeOverAfterEveryStore(t *testing.T) {
 	l.close()
 	every := 1
 	if !*full {
-		every = max(1, len(rec.cuts)/30)
+		every = max(1, len(rec.cuts)/60)
 	}
 	taken := 0
 	for i := 0; i < len(rec.cuts); i += every {
